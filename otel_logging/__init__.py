@@ -11,6 +11,7 @@ from otel_logging.context import (
     bind_context,
     bound_context,
     clear_context,
+    current_job_tag,
     detached,
     unbind_context,
 )
@@ -19,7 +20,6 @@ from otel_logging.handover import each, handoff, taking
 from otel_logging.jobs import (
     BackgroundJobTag,
     TaggedLogger,
-    current_job_tag,
     format_background_log,
     tag_background_logger,
 )

@@ -34,7 +34,7 @@ _told_count: Counter[str] = Counter()  # by spans, whether stderr took it or not
 _remarks: set[str] = set()
 #: The last ``sys.stderr``, and what it writes to; None: it is not Python's own, or has no reader.
 _stderr: tuple[Any, Descriptor | None] = (None, None)
-#: Tried, never waited for: who has its one item writes what others count.
+#: Who has its one item writes what all others have counted; nobody waits for it.
 _speaking: Final = OfThread()
 
 
@@ -110,11 +110,8 @@ def forget() -> None:
     global _quiet_s, _changed_at
     _quiet_s, _changed_at = QUIET_S, time.monotonic()
     _known_changed.update(_redact.changed - _known_changed)
-    counts.clear()
-    _said_at.clear()
-    _said_count.clear()
-    _told_count.clear()
-    untold.clear()
+    for each in (counts, untold, _said_at, _said_count, _told_count):
+        each.clear()
 
 
 def _is_due(kind: str) -> bool:
@@ -157,12 +154,10 @@ def _say_kind(kind: str, detail: object) -> bool:
 
 def _write(text: str) -> None:
     global _stderr
-    stream = sys.stderr
-    if _stderr[0] is not stream:
+    if _stderr[0] is not (stream := sys.stderr):
         there = Descriptor(stream) if fd_of(stream) >= 0 else None
         _stderr = (stream, there if there and there.has_reader else None)
-    descriptor = _stderr[1]
-    if descriptor is not None:
+    if (descriptor := _stderr[1]) is not None:
         # stdout may have waited already; but at exit there is no later
         until = time.monotonic() + (0.01 if _quiet_s else PATIENCE_S)
         with suppress(RuntimeError):

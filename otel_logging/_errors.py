@@ -1,7 +1,7 @@
 """The one error that set-up and the command line raise.
 
 In: a variable or an argument, its value, what is allowed. Out: one sentence.
-Invariant: no secret is in it. Deliberately absent: what is allowed, and what a secret is.
+Invariant: no secret is in it. Deliberately absent: checking a value, and finding secrets.
 """
 
 import re
@@ -44,7 +44,7 @@ def shown_url(url: str) -> str:
     if "@" in query:  # perhaps of a password with such a sign in it
         return f"{scheme}…"
     _, at, address = rest.rpartition("@")
-    # without an @ a password may stand where a port belongs
+    # where no @ is, a password may stand in the place of the port
     rest = f"…@{address}" if at else _NO_PORT.sub(lambda found: f"{found[1]}:…", rest)
     return scheme + rest + sign + "…" * bool(sign)
 

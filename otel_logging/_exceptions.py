@@ -170,8 +170,8 @@ def remember_context(error: BaseException | None, began: int) -> None:
             origin.is_out = getattr(span, "otel_logging_bound", span) is not None
             if isinstance(known, _Origin):
                 origin.first = known.first
-                is_inside = known.number > began
-                is_inside = is_inside and (known.trace_id == trace_id != 0 or known.is_of(error))
+                is_same = known.trace_id == trace_id != 0
+                is_inside = known.number > began and (is_same or known.is_of(error))
                 if is_inside:
                     origin.context, origin.trace_id = known.context, known.trace_id
                 # it has left another's stage, before or beside this: who raises it anew may be
@@ -224,14 +224,13 @@ _UNTOLD: Final = "_otel_logging_untold"
 
 
 def mark_told(error: BaseException) -> None:
-    """Remember that a line tells of *error*, and of what its traceback has beside it."""
+    """Remember that a line tells of *error*, and of the exceptions that its traceback shows."""
     left, seen = [error], set()
     with suppress(Exception):
         for each in left:
             if id(each) not in seen:
                 seen.add(id(each))
-                known = getattr(each, _UNTOLD, None)
-                if isinstance(known, _Untold):
+                if isinstance(known := getattr(each, _UNTOLD, None), _Untold):
                     known.tell = None
                 else:
                     BaseException.__setattr__(each, _UNTOLD, _Untold(None))
@@ -240,9 +239,10 @@ def mark_told(error: BaseException) -> None:
 
 
 def tell_later(error: BaseException, make: Callable[..., Any] | None, span: Any) -> None:
-    """Have one line tell of *error*: *make* says how, if none has until its last reference goes.
+    """Have one line tell of *error*: if none has when its last reference goes, what *make* returns
+    writes one.
 
-    *span*: of the stage that it leaves; of one that is not an entry stage there is none.
+    *span*: of the stage that it leaves; only one that leaves an entry stage gets such a line.
     """
     with suppress(Exception):
         is_new = getattr(error, _UNTOLD, None) is None

@@ -1,7 +1,7 @@
-"""What stays of threads and the system where gevent or eventlet has replaced Python's functions.
+"""Python's own threads and functions, also where gevent or eventlet has replaced them.
 
-They may do so before the package is imported, after that, or after a set-up. Invariant:
-nothing here is replaced, nor remembers how things were. Deliberately absent: both libraries.
+They may do so before the package is imported, after that, or after a set-up. Invariant: it makes
+no difference when. Deliberately absent: both libraries.
 """
 
 import _thread

@@ -69,12 +69,12 @@ _MORE: Final = later(r"(?:… )?(\d+) more")
 def fitted(
     fields: Mapping[str, Any], limit_bytes: int, encode: Callable[[dict[str, Any]], bytes]
 ) -> dict[str, Any]:
-    """Return *fields* of which *encode* makes at most *limit_bytes*.
+    """Return *fields*, shortened so that *encode* makes at most *limit_bytes* of them.
 
-    Long values are shortened, each to a value of its own type, tracebacks first; of what then
-    finds no room the number is in ``fields_left_out``. What *encode* returns for two fields has to
-    be about as long as what it returns for each. Cost: up to some eight times that of *encode*.
-    Failure: never raises, unless *encode* does.
+    Long values are shortened, each to a value of its own type, tracebacks first. Fields that find
+    no room even so are left out, and ``fields_left_out`` says how many. Two fields encoded together
+    have to be about as long as the two encoded alone. Cost: about eight times that of *encode*, at
+    most. Failure: never raises, unless *encode* does.
     """
     _redact.changed["shortened"] += 1
     whole = {key: plain(value, key) for key, value in fields.items()}
@@ -145,8 +145,7 @@ def _first_that_fit(
     room -= limit_bytes >> 8  # what they take together and not alone: a longer length, a space
     kept: dict[str, Any] = {}
     for key in sorted(fields, key=lambda key: key not in _KEPT_FIRST):
-        taken = len(encode({key: fields[key]})) - around + 1  # a comma
-        if taken <= room:
+        if (taken := len(encode({key: fields[key]})) - around + 1) <= room:  # with a comma
             kept[key] = fields[key]
             room -= taken
     return {**kept, _names.FIELDS_LEFT_OUT: len(fields) - len(kept)}

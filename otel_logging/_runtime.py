@@ -14,9 +14,6 @@ from typing import Any, Final
 
 from otel_logging import _redact
 
-#: Takes a line: (its span, ns since the epoch, message, fields).
-LineSink = Callable[[Any, int, str, Mapping[str, Any]], None]
-
 #: Its own generator, so that no application's ``seed()`` repeats ids; they are no secrets.
 ids: Final = random.Random()  # noqa: S311
 
@@ -39,8 +36,9 @@ class Runtime:
     who: tuple[str, ...] = ("user_id",)
     #: Whether a trace that comes in is continued; else it is linked to.
     trust_inbound: bool = True
-    #: Takes the lines that no open span of ours takes; None: only a recording span takes any.
-    line_sink: LineSink | None = None
+    #: Takes the lines that no open span of ours takes: (its span, ns since the epoch, message,
+    #: fields). None: only a recording span takes any.
+    line_sink: Callable[[Any, int, str, Mapping[str, Any]], None] | None = None
     #: Takes every line as a log record: with the same arguments, and the line's exception.
     record_sink: Callable[..., None] | None = None
     #: Says whether a logger provider of another SDK sends to where ``record_sink``'s records go.

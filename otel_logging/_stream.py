@@ -152,8 +152,7 @@ class Descriptor:
         now = time.monotonic()  # once: on a busy machine much time is between two
         until = until or self._deadline or now + PATIENCE_S
         self._deadline = together = self._deadline or until  # another thread may clear it
-        left_s = min(until, together) - now
-        if left_s <= 0:
+        if (left_s := min(until, together) - now) <= 0:
             raise TimeoutError(_SLOW)
         self.has_room(left_s)
         return until

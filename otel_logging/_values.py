@@ -9,15 +9,14 @@ rendering to text, so a lone surrogate in a string is still there.
 
 import math
 import numbers
-import re
 from collections import UserString
 from collections.abc import Iterable, Mapping, Sequence, Set, ValuesView
-from dataclasses import dataclass
 from datetime import date, time
 from enum import Enum
 from typing import Any, Final
 
 from otel_logging import _redact, _runtime
+from otel_logging._text import later
 
 MAX_CHARACTERS = 8192  # a string; ten screens of text, more belongs elsewhere
 MAX_DEPTH = 6
@@ -34,10 +33,10 @@ _MAX_KEY = 256
 
 _INT64 = 2**63
 #: How ``object.__repr__`` and its kin say where an object is.
-_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]{6,}")
+_ADDRESS: Final = later(r" at 0x[0-9a-fA-F]{6,}")
 
 #: Where a word ends that may be a secret, whatever is in it.
-_ENDS: Final = re.compile(r"(?=[\s&\"'<])")
+_ENDS: Final = later(r"(?=[\s&\"'<])")
 
 
 def shorten(text: str, limit: int) -> str:
@@ -62,17 +61,19 @@ def is_true(value: Any) -> bool:
         return True
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class _Left:
     """What one field may still hold.
 
-    A truncated container gets one extra item, its last or "… n more", which may be a mapping; room
-    for it is reserved.
+    A container that is cut gets one item more, its last or "… n more", which may be a mapping.
+    There is room for that beside *nodes*.
     """
 
-    nodes: int = MAX_NODES - 2 * MAX_DEPTH - 1
-    most: int = MAX_CHARACTERS  # of one text
-    characters: int = MAX_TEXT
+    nodes = MAX_NODES - 2 * MAX_DEPTH - 1  # values
+    most = MAX_CHARACTERS  # of one text
+    characters = MAX_TEXT  # of all
+
+    def __init__(self, **limits: int) -> None:
+        vars(self).update(limits)
 
 
 def plain(value: Any, key: Any = "") -> Any:
@@ -118,8 +119,7 @@ def _cut(text: str, limit: int) -> str:
     """
     if len(text) > limit:
         half = max(MAX_TEXT // 2, limit)
-        is_cut = len(text) > 2 * half
-        if is_cut:
+        if is_cut := len(text) > 2 * half:
             tail = "".join(_ENDS.split(text[-half:], maxsplit=1)[1:])
             left_out = len(text) - half - len(tail)
             text = f"{text[:half]} …[{left_out} more]… {tail}"
@@ -181,8 +181,7 @@ def _number(value: Any) -> int | float | str:
     if isinstance(value, numbers.Integral):
         number = int(value)
         return number if -_INT64 <= number < _INT64 else str(number)
-    real = float(value)
-    if math.isfinite(real):
+    if math.isfinite(real := float(value)):
         return real
     # JSON has neither: the same words as in Protocol Buffers' JSON mapping
     return "NaN" if math.isnan(real) else "Infinity" if real > 0 else "-Infinity"
@@ -199,9 +198,8 @@ def _array(value: Any, depth: int, left: _Left) -> Any:
         return str(value)
     if is_true(getattr(value, "mask", False)):
         return None
-    return (
-        _number(value) if isinstance(value, numbers.Real) else _walk(value.item(), depth - 1, left)
-    )
+    is_number = isinstance(value, numbers.Real)
+    return _number(value) if is_number else _walk(value.item(), depth - 1, left)
 
 
 def _fields_of(value: Any, names: Iterable[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What surrounds a call as a decorator of any callable: function, coroutine, generator, method.
+"""Decorators of any callable: of functions, coroutine functions, generators, methods.
 
 In: a callable, and what to call before and after it. Out: a callable of the same kind with the
 same metadata. Invariant: the body of a generator runs in a ``contextvars`` Context of its own, so
@@ -11,16 +11,16 @@ import inspect
 import sys
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from typing import Any, TypeVar, cast
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+#: The type of any callable.
+F = TypeVar("F", bound=Callable[..., Any])
 _Enter = Callable[[Any], Any]
 _Leave = Callable[[Any, BaseException | None], object]
 
 
-def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = False) -> _F:
+def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = False) -> F:
     """Return *function* so that each call runs between ``entered = enter(of)`` and
     ``leave(entered, error)``, neither of which may raise.
 
@@ -30,11 +30,10 @@ def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = F
     returns is inside as well, entered and left on its own.
     """
     if isinstance(function, (classmethod, staticmethod)):
-        return cast(_F, type(function)(wrap(function.__func__, enter, leave, of, later=later)))
+        return cast(F, type(function)(wrap(function.__func__, enter, leave, of, later=later)))
     wrapper: Any
     if (kind := _kind_of(function)) == "coroutine":
 
-        @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             entered = enter(of)
             try:
@@ -47,7 +46,6 @@ def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = F
 
     elif kind == "function":
 
-        @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             entered = enter(of)
             try:
@@ -69,21 +67,6 @@ def wrap(function: _F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = F
     return _named(wrapper, function)
 
 
-def wrap_in(function: _F, make: Callable[[], AbstractContextManager[Any]]) -> _F:
-    """Return *function* so that each call runs inside ``with make():``."""
-
-    def enter(_: object) -> AbstractContextManager[Any]:
-        manager = make()
-        manager.__enter__()
-        return manager
-
-    def leave(manager: AbstractContextManager[Any], error: BaseException | None) -> None:
-        kind = None if error is None else type(error)
-        manager.__exit__(kind, error, None if error is None else error.__traceback__)
-
-    return wrap(function, enter, leave, None)
-
-
 def _given(coroutine: Any) -> Callable[[], Any]:
     async def given() -> Any:
         return await coroutine
@@ -92,10 +75,11 @@ def _given(coroutine: Any) -> Callable[[], Any]:
     return given
 
 
-def _named(wrapper: Any, function: _F) -> _F:
-    """Return *wrapper* with what ``functools.wraps`` does not find on what is no function."""
+def _named(wrapper: Any, function: F) -> F:
+    """Return *wrapper* with the metadata of *function*, also of what is no function."""
+    functools.update_wrapper(wrapper, function)
     if isinstance(function, (types.FunctionType, types.MethodType)):
-        return cast(_F, wrapper)
+        return cast(F, wrapper)
     named: Any = function
     while isinstance(named, functools.partial):  # of however many
         named = named.func
@@ -106,12 +90,12 @@ def _named(wrapper: Any, function: _F) -> _F:
         found = inspect.getattr_static(function, name, None)  # a property may do anything
         if not name.startswith("_") and (callable(found) or isinstance(found, classmethod)):
             setattr(wrapper, name, getattr(function, name))
-    return cast(_F, wrapper)
+    return cast(F, wrapper)
 
 
 def wrap_in_context(
-    function: _F, begin: Callable[[], Context], enter: _Enter, leave: _Leave, of: Any = None
-) -> _F:
+    function: F, begin: Callable[[], Context], enter: _Enter, leave: _Leave, of: Any = None
+) -> F:
     """Return *function* so that each call, with every step of it, runs in ``begin()``, a Context,
     between *enter* and *leave* as ``wrap`` says.
     """
@@ -119,21 +103,18 @@ def wrap_in_context(
     wrapper: Any
     if (kind := _kind_of(function)) == "coroutine":
 
-        @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             with inside() as own:
                 return await _within(own, own.run(function, *args, **kwargs))
 
     elif kind == "function":
 
-        @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with inside() as own:
                 return own.run(function, *args, **kwargs)
 
     elif kind == "generator":
 
-        @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with inside() as own:
                 return (yield from _stepped(own, own.run(function, *args, **kwargs)))
@@ -144,7 +125,6 @@ def wrap_in_context(
 
 
 def _async_generator(function: Any, inside: Callable[[], "_Inside"]) -> Any:
-    @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         with inside() as own:
             steps = own.run(function, *args, **kwargs)

@@ -98,12 +98,8 @@ def make_client(exporter: Exporter) -> Client:
 
 def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spool:
     """Open the spool: where it was asked for, or nothing; else where it can be."""
-    name = destination(settings.service_name, exporter)
-    options: dict[str, Any] = {
-        "bytes_bound": settings.spool_bytes,
-        "hours": settings.spool_hours,
-        "noun": NOUNS[exporter.signal],
-    }
+    name, noun = destination(settings.service_name, exporter), NOUNS[exporter.signal]
+    make = partial(Spool, bytes_bound=settings.spool_bytes, hours=settings.spool_hours, noun=noun)
     given = settings.spool_dir
     finders = [directories.default_base, directories.fallback_base]
     if settings.temporary:
@@ -113,7 +109,7 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
     failure: Exception | None = None
     for find in finders:
         try:
-            spool = Spool(base := find(), name, resource, **options)
+            spool = make(base := find(), name, resource)
             if find is directories.fallback_base:
                 _diagnostics.remark(
                     f"the spool is in {base}, since the user's own directory cannot be used; "
@@ -121,7 +117,7 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
                     detail=failure,
                 )
             destinations.describe(base / name, exporter.shown, settings.spool_hours)
-            _report_left_behind(base / name, options["noun"])
+            _report_left_behind(base / name, noun)
             return spool
         except Exception as error:
             failure = error
@@ -129,7 +125,7 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
         allowed = f"a directory that can be written ({failure})"
         raise ConfigurationError(settings.spool_dir_named, str(given), allowed) from failure
     _diagnostics.remark("the spool is in memory alone: no directory is writable", detail=failure)
-    return Spool(None, name, resource, **options)
+    return make(None, name, resource)
 
 
 def _report_left_behind(ours: Path, noun: str) -> None:

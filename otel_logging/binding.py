@@ -50,8 +50,8 @@ def _is_nobody(value: Any) -> bool:
 
 
 class _Field(NamedTuple):
-    """A value that is bound until its *owner* ends: the entry span of a request, the block of a
-    ``bound_context``; None: nothing. *around*: what is bound again then.
+    """A value that is bound until its *owner* ends: the entry span of a request, or the block of a
+    ``bound_context``; None: it never ends. *around*: what is bound again then.
     """
 
     value: Any
@@ -63,7 +63,7 @@ class _Field(NamedTuple):
         return _is_nobody(self.value) and type(self.owner) is not Block
 
 
-#: In the place of a user that a request has none of, as two have been bound.
+#: Stands for the user of a request in which two users have been bound: it has none.
 _DIFFERS: Final = object()
 _NO_REQUEST: Final = frozenset({type(None), Block})
 #: Types of which no instance runs code of an application's.
@@ -215,10 +215,11 @@ class Users:
         return {k: value for k, (value, _) in self.found.items() if value is not _DIFFERS}
 
     def bind(self, key: str, value: Any, before: Bound, owner: Any) -> None:
-        """Take *value*, which a task binds in the request, *owner*, where *before* is bound.
+        """Take *value*, which a task binds in the request *owner*; *before* is bound there so far.
 
-        Whoever has bound one may bind another; whoever it has started since does so for itself.
-        No user (None, "") takes the place of one only where that is the task's own: it logs out.
+        A task that has bound a user may bind another for the request. A task that was started since
+        binds one for itself alone. No user (None, "") replaces a user only where the task has bound
+        that one itself: somebody logs out.
         """
         own = (before.own if type(before) is Shared else before.fields).get(key)
         while own is not None and (own.owner is not owner or own.is_nobody()):
@@ -276,7 +277,7 @@ class Shared(Bound):
         self.is_plain = self.is_plain and self.users is not None  # spans have what was, else
 
     def replace(self, own: Mapping[str, _Field]) -> None:
-        """Have the fields *own* from here on, over the request's users, and these over nothing."""
+        """Have the fields *own* from here on; they win over the request's users."""
         self._make(own)
         for name in ("attributes", "on_lines", "span_bytes"):
             with suppress(AttributeError):
@@ -304,7 +305,7 @@ class Shared(Bound):
         return self._with({key: each for key, each in self.own.items() if key not in keys})
 
     def lasting(self, is_over: Callable[[Any], bool]) -> Bound:
-        """Return this without what has an owner that is over, and not to be changed by it."""
+        """Return this without what has an owner that is over; a copy, which no owner changes."""
         kept = super().lasting(is_over)
         return Bound(kept.fields) if kept is self and is_over(self.owner) else kept
 

@@ -5,26 +5,23 @@ Invariants: task-local; a request that begins in a copy of the context of one th
 nothing of it. Deliberately absent: spans (``tracing``), how it goes along (``propagation``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar, copy_context
 from types import SimpleNamespace
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from otel_logging import _diagnostics, _json, _names, _runtime, _wrap, binding
+from otel_logging import _diagnostics, _json, _names, _runtime, binding
 from otel_logging._fields import RENAMED, as_attributes
+from otel_logging._wrap import F, wrap
 from otel_logging.binding import NOTHING, Block, Bound, Shared, Users, has_ended
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Attribute of a span: its request's entry span, the outermost one in this process, or None
 #: where it is that itself.
 ENTRY: Final = "otel_logging_entry"
-#: Attribute of an entry span: the ``Users`` of its request, once there is one.
-USERS: Final = "otel_logging_users"
 #: Attribute of a stage's span, whoever's it is: the context around it.
 OUTER: Final = "otel_logging_outer"
 
@@ -73,9 +70,12 @@ _NO_JOB.tag, _NO_JOB.around, _NO_JOB.otel_logging_closed = None, None, False
 job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
 
 
-def job_tag() -> str | None:
-    """Return the tag of the job that this runs for."""
-    return job.get().tag
+_job = job.get
+
+
+def current_job_tag() -> str | None:
+    """Return the tag of the job that this runs for; None outside any. Cost: one look-up."""
+    return _job().tag
 
 
 def going_on(run: Job) -> Job:
@@ -88,8 +88,7 @@ def going_on(run: Job) -> Job:
 def bound_attributes() -> dict[str, Any]:
     """Return what a new span begins with: what is bound, and the job tag."""
     attributes = as_attributes(bound())
-    tag = job_tag()
-    if tag is not None:
+    if (tag := current_job_tag()) is not None:
         attributes[_names.JOB_TAG] = tag
     return attributes
 
@@ -130,7 +129,7 @@ def _as_requests(entry: trace.Span, fields: Mapping[str, Any], before: Bound) ->
     """Return *fields*, bound where *before* is, as the request has them: one user, or none."""
     if type(before) is Shared and before.users is None:  # what is bound is everybody's
         return {**fields}
-    users: Users = vars(entry).setdefault(USERS, Users())
+    users: Users = vars(entry).setdefault("otel_logging_users", Users())
     whose = [key for key in _runtime.current.who if key in fields]
     for key in whose:
         users.bind(key, fields[key], before, entry)
@@ -164,8 +163,7 @@ def _is_open(span: trace.Span) -> bool:
 
 def unbind_context(*keys: str) -> None:
     """Take *keys* off later lines and spans. Scope: this task. Failure: never raises."""
-    now = state()
-    if type(now) is Shared and now.users is None:
+    if type(now := state()) is Shared and now.users is None:
         now.replace({key: value for key, value in now.own.items() if key not in keys})
     else:
         restore(now.without(keys))
@@ -275,9 +273,9 @@ class Scoped:
                 self._end(entered)
                 return
 
-    def __call__(self, function: _F) -> _F:
+    def __call__(self, function: F) -> F:
         """Decorate *function*: each call is inside."""
-        return _wrap.wrap_in(function, lambda: self)
+        return wrap(function, lambda _: self.__enter__(), lambda *_: self.__exit__(), None)
 
 
 class bound_context(Scoped):  # noqa: N801 - reads as a verb, like structlog's
@@ -328,8 +326,7 @@ ARRIVING: Final = (SpanKind.SERVER, SpanKind.CONSUMER)
 
 def entry_of(span: trace.Span) -> trace.Span:
     """Return the entry span of the request that *span* is of."""
-    entry: trace.Span | None = getattr(span, ENTRY, None)
-    return entry or span
+    return getattr(span, ENTRY, None) or span
 
 
 def is_local(span: trace.Span) -> bool:
@@ -356,8 +353,9 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
 
     For a stage that does not continue *around*, the current span. *arrives*: it is of a kind in
     ``ARRIVING``; *root*: it has nothing of blocks that have ended either. A context that was copied
-    in a request has its fields and its span for ever. There are two cases: the request has ended,
-    or something arrives: it is left for good; else a task goes on, as it was, after the stage.
+    in a request has its fields and its span for ever. There are two cases. The request has ended,
+    or something arrives: the task leaves the request for good. Else the task goes on, after the
+    stage, as it was before.
     """
     before = state()
     if around is trace.INVALID_SPAN:

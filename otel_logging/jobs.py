@@ -9,18 +9,16 @@ from collections.abc import Callable
 from contextvars import Token
 from enum import StrEnum
 from functools import cache
-from typing import Any, Self, TypeVar
+from typing import Any, Self, cast
 
-from otel_logging import _exceptions, _wrap
+from otel_logging import _exceptions
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
 from otel_logging._values import plain
+from otel_logging._wrap import F, wrap
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-#: A run of a job, what its context was, and which exception was the last before it.
+#: A run of a job, the token that ends it, and the number of the last exception before it.
 _Entered = tuple[bindings.Job, Token[bindings.Job], int]
 _current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
 
@@ -33,11 +31,6 @@ class BackgroundJobTag(StrEnum):
         class JobTag(BackgroundJobTag):
             PRICE_CACHE = "PRICE_CACHE"
     """
-
-
-def current_job_tag() -> str | None:
-    """Return the tag of the job that this runs for; None outside any. Cost: one look-up."""
-    return _current().tag
 
 
 class TaggedText(str):
@@ -63,13 +56,13 @@ def format_background_log(tag: str, message: str) -> str:
 
 
 def tagged_text(tag: str, message: str, before: str | None = None) -> TaggedText:
-    """Return *message* with its tag *before* it, which may stand there otherwise than it is."""
+    """Return *message* with *tag* in front of it; *before* is how that is written, if not usual."""
     text = TaggedText((before or f"[{tag}] ") + message)
     text.tag, text.message = tag, message
     return text
 
 
-def tag_background_logger(tag: str) -> Callable[[_F], _F]:
+def tag_background_logger(tag: str) -> Callable[[F], F]:
     """Decorate a function so that everything logged inside it carries *tag*.
 
     Works on any callable: functions of any signature, coroutine functions,
@@ -82,7 +75,7 @@ def tag_background_logger(tag: str) -> Callable[[_F], _F]:
     text = _text_of(tag)
     if not issubclass(type(tag), str) or not text.strip() or not text.isprintable():
         raise ConfigurationError("job tag", text, "a text like PRICE_CACHE, or a BackgroundJobTag")
-    return lambda function: _wrap.wrap(function, _begin, _end, text, later=True)
+    return lambda function: wrap(function, _begin, _end, text, later=True)
 
 
 def _text_of(tag: Any) -> str:
@@ -142,32 +135,27 @@ class TaggedLogger(logging.Logger):
     def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802 - logging's
         """Make a record, tagged."""
         record = super().makeRecord(*args, **kwargs)
-        tag = _current().tag
-        if tag is not None:
+        if (tag := _current().tag) is not None:
             record.msg = _with_tag(tag, record.msg, is_format=bool(record.args))
         return record
 
     def getChild(self, suffix: str) -> Self:  # noqa: N802 - logging's name
         """Return the logger's child, wrapped too."""
-        child: Self = self._around(self.logger.getChild(suffix))
-        return child
+        kind: Any = type(self).__bases__[0]
+        return cast(Self, kind(self.logger.getChild(suffix)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._around, (self.logger,)
-
-    @property
-    def _around(self) -> Any:
-        return type(self).__bases__[0]
+        return type(self).__bases__[0], (self.logger,)
 
 
 @cache
 def _like(kinds: tuple[Any, ...]) -> Any:
-    """Return the class that is both *kinds*, a wrapper and a logger; only its slot is its own."""
+    """Return the class that inherits from both *kinds*, a wrapper and a logger."""
     return type(kinds[0].__name__, kinds, {"__slots__": ("logger",), "__module__": __name__})
 
 
 def _with_tag(tag: str, message: Any, *, is_format: bool) -> Any:
-    """Return *message* with *tag* before it; as it is, where it has one, or cannot be text."""
+    """Return *message* with *tag* before it; unchanged, where it has one or cannot be text."""
     if type(message) is TaggedText:  # by type: a message may have a __class__ that raises
         return message
     try:

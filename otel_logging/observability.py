@@ -376,11 +376,9 @@ def standing_in(
         _runtime.swap(runtime)
         propagate.set_global_textmap(propagator)
         _current, _stand_in, _nothing = current, outer, nothing
-        if current is None:
-            pass
-        elif current._is_open:  # noqa: SLF001 - this module's own class
+        if current is not None and current._is_open:  # noqa: SLF001 - this module's own class
             atexit.register(_at_exit)
             registry.instrument(current._settings.instrument)  # noqa: SLF001
-        else:  # shut down meanwhile
+        elif current is not None:  # shut down meanwhile
             _current = None
             _disconnect()

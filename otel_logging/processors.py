@@ -15,9 +15,10 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _exceptions, _fields, _json, _names, _runtime
 from otel_logging import context as bindings
+from otel_logging._failures import full_name
 from otel_logging._text import later
 from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, bounded, plain
-from otel_logging.jobs import TaggedText, current_job_tag
+from otel_logging.jobs import TaggedText
 
 __all__ = [
     "EventDict",
@@ -39,12 +40,10 @@ _COLORS: Final = later(r"\x1b\[[0-9;]*m")
 LEVELS: Final = {"SUCCESS": 25}
 
 #: Fields of the span itself, and ``structlog.stdlib.ProcessorFormatter``'s own.
-_NOT_ON_EVENTS: Final = frozenset(
-    {
-        *(_names.EVENT, _names.TIMESTAMP, _names.TRACE_ID, _names.SPAN_ID, _names.TRACE_FLAGS),
-        *(_names.TIME_NS, "_record", "_from_structlog"),
-    }
-)
+_NOT_ON_EVENTS: Final = {
+    *(_names.EVENT, _names.TIMESTAMP, _names.TRACE_ID, _names.SPAN_ID, _names.TRACE_FLAGS),
+    *(_names.TIME_NS, "_record", "_from_structlog"),
+}
 
 
 def add_bound_context(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
@@ -57,7 +56,7 @@ def add_bound_context(logger: Any, method_name: str, event_dict: EventDict) -> E
 def add_job_tag(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
     """Add ``job_tag``, inside a tagged job; a tag that the message begins with moves there."""
     event = event_dict.get(_names.EVENT)
-    tag = current_job_tag()
+    tag = bindings.current_job_tag()
     if type(event) is TaggedText:  # by type: a message may have a __class__ that raises
         tag, event_dict[_names.EVENT] = event.tag, event.message
     if tag is not None:
@@ -89,8 +88,7 @@ def add_ids(span: trace.Span, event_dict: EventDict) -> EventDict:
         _diagnostics.report("lines without their trace: a span did not say its ids", detail=error)
         return event_dict
     if fields and not event_dict.keys().isdisjoint(fields):
-        given = event_dict.pop(_names.TRACE_ID, None)
-        if given is not None:
+        if (given := event_dict.pop(_names.TRACE_ID, None)) is not None:
             _fields.put_request_id(event_dict, given)
         for key in fields.keys() & event_dict.keys():
             _fields.put_aside(event_dict, key, event_dict.pop(key))
@@ -118,19 +116,17 @@ def record_on_span(logger: Any, method_name: str, event_dict: EventDict) -> Even
     the span's own methods log. Failure: never raises; a lost line is counted and reported. Cost:
     with stock OpenTelemetry at most 0.1 s, where another thread holds the span.
     """
-    record = event_dict.get("_record")
-    if isinstance(record, logging.LogRecord) and is_handled(record):
+    if is_handled(event_dict.get("_record")):
         return event_dict
     fields = {**event_dict}
-    error = exception_of(fields.pop("exc_info", None))
-    if error is not None:
+    if (error := exception_of(fields.pop("exc_info", None))) is not None:
         fields[_names.EXCEPTION] = traceback_of(error)
     record_on(trace.get_current_span(), fields, error)
     return event_dict
 
 
 def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
-    """Take secrets out: what was set up, or by default, is taken out of the fields and the message.
+    """Take secrets out of the fields and the message, as was set up; before set-up, as by default.
 
     Belongs right before the renderer, behind what makes a text of an exception. With
     ``setup_observability`` or ``configure_logging`` every line has it done. Failure: never raises.
@@ -189,9 +185,9 @@ class _Handled(str):
         return self
 
 
-def is_handled(record: logging.LogRecord) -> bool:
+def is_handled(record: Any) -> bool:
     """Say whether *record* was made a line of ours (``logs.stdlib``), or is too low for one."""
-    return type(record.name) is _Handled
+    return type(getattr(record, "name", None)) is _Handled
 
 
 def mark_handled(record: logging.LogRecord) -> None:
@@ -239,15 +235,12 @@ def traceback_of(error: BaseException) -> Any:
 def described(error: BaseException) -> dict[str, str]:
     """Return what an exception is, by OpenTelemetry's semantic conventions. Never raises."""
     kind = type(error)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    name = kind.__qualname__ if kind.__module__ == "builtins" else full_name(kind)
     try:
         message = str(error)
     except Exception:  # its __str__ raises
         message = plain(error)
-    return {
-        _names.EXCEPTION_TYPE: module + kind.__qualname__,
-        _names.EXCEPTION_MESSAGE: str(plain(message)),
-    }
+    return {_names.EXCEPTION_TYPE: name, _names.EXCEPTION_MESSAGE: str(plain(message))}
 
 
 def record_on(span: trace.Span, event_dict: EventDict, error: BaseException | None = None) -> None:
@@ -265,8 +258,7 @@ def record_on(span: trace.Span, event_dict: EventDict, error: BaseException | No
             return
         if error is not None and _was_recorded(span, error):
             fields[_names.EXCEPTION] = plain(error)
-        add_line = getattr(span, "add_line", None)
-        if add_line is not None:
+        if (add_line := getattr(span, "add_line", None)) is not None:
             add_line(time_ns, name, fields)
         elif runtime.line_sink is not None:
             runtime.line_sink(span, time_ns, name, fields)
@@ -302,8 +294,7 @@ def _is_busy(span: trace.Span) -> bool:
     for frame, _ in traceback.walk_stack(inspect.currentframe()):
         if frame.f_globals.get("__name__") == module and frame.f_locals.get("self") is span:
             return True
-    lock = getattr(span, "_lock", None)  # the SDK's, in every version
-    if lock is None:
+    if (lock := getattr(span, "_lock", None)) is None:  # the SDK's, in every version
         return False
     if not lock.acquire(timeout=_BUSY_S):
         _diagnostics.report("log lines without an event: another thread holds the span's lock")

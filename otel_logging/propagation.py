@@ -5,26 +5,25 @@ of who sent them. Invariant: nothing that is bound leaves in headers unless ``pr
 Deliberately absent: what a propagator writes (OpenTelemetry's, by OTEL_PROPAGATORS).
 """
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextvars import copy_context
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 
-from otel_logging import _diagnostics, _exceptions, _names, _runtime, _wrap, outliving
+from otel_logging import _diagnostics, _exceptions, _names, _runtime, outliving
 from otel_logging._errors import ConfigurationError
 from otel_logging._text import later
 from otel_logging._values import plain
+from otel_logging._wrap import F, wrap_in_context
 from otel_logging.binding import Block, has_ended
 from otel_logging.context import CURRENT, Scoped, bound, entry_of, leave_behind, restore, state
 from otel_logging.settings import variables
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 
-
-def carry(function: _F, /) -> _F:
+def carry(function: F, /) -> F:
     """Return *function* so that, wherever it is called, it runs on behalf of whoever carried it.
 
     All context variables of this moment go along, each call in a copy of its
@@ -38,7 +37,7 @@ def carry(function: _F, /) -> _F:
         _exceptions.remember_context(error, began)
         waits.end()
 
-    return _wrap.wrap_in_context(function, captured.copy, lambda _: _exceptions.last, leave)
+    return wrap_in_context(function, captured.copy, lambda _: _exceptions.last, leave)
 
 
 def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:

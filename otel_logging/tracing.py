@@ -10,35 +10,25 @@ why it is late (``lateness``).
 import copy
 import time
 from asyncio import _get_running_loop
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from threading import get_ident
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar, overload
+from typing import Any, Final, NamedTuple, overload
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
-from otel_logging import (
-    _answers,
-    _diagnostics,
-    _exceptions,
-    _names,
-    _parse,
-    _runtime,
-    _wrap,
-    outliving,
-    tracers,
-)
+from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, outliving, tracers
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
+from otel_logging._failures import is_cancelled, is_failure, is_one_of, status_of
 from otel_logging._values import plain
+from otel_logging._wrap import F, wrap
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
 from otel_logging.context import CURRENT, ENTRY, SPAN
 from otel_logging.lateness.verdict import late_by
 from otel_logging.tracers import API
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
@@ -46,7 +36,7 @@ _Context: Final = otel_context.Context
 
 
 @overload
-def traced(function: _F, /) -> _F: ...
+def traced(function: F, /) -> F: ...
 
 
 @overload
@@ -104,11 +94,8 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     return stage_of(name, **options)
 
 
-_NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
-
-
 class _Asked(NamedTuple):
-    """The options of a stage; in one tuple: each stage looks at all."""
+    """The options of a stage; one tuple, which is quick to unpack: each stage reads all of them."""
 
     kind: SpanKind = SpanKind.INTERNAL
     links: list[Link] | None = None
@@ -117,7 +104,7 @@ class _Asked(NamedTuple):
     expected: Any = ()
     #: Whether it may begin a trace or a request inside another.
     is_special: bool = False
-    attributes: Mapping[str, Any] = _NO_ATTRIBUTES
+    attributes: Mapping[str, Any] = MappingProxyType({})
     #: When its work was handed over, ns since the epoch; None: when it begins.
     start_ns: int | None = None
 
@@ -134,13 +121,13 @@ class Stage:
     asked: _Asked
     spans: list[Span]
 
-    def __call__(self, function: _F) -> _F:
+    def __call__(self, function: F) -> F:
         """Decorate *function*: each call is a stage."""
         stage = copy.copy(self)
         if stage.name is None:
             qualified: str = getattr(function, "__qualname__", type(function).__qualname__)
             stage.name = qualified.rpartition("<locals>.")[2]
-        return _wrap.wrap(function, start, end, stage)
+        return wrap(function, start, end, stage)
 
     def __enter__(self) -> Span:
         if (
@@ -155,8 +142,7 @@ class Stage:
         return span
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        spans = self.spans
-        if not spans:
+        if not (spans := self.spans):
             return
         span = spans[-1]
         # several tasks have entered this object: the current one is to leave
@@ -268,8 +254,8 @@ def _entry(
 ) -> tuple[otel_context.Context, otel_context.Context, "Bound | None", Any]:
     """Leave what is over, for a stage that may begin a trace or a request.
 
-    Returns the context that is around it, that to begin it in, what to bind again at its end,
-    where it is an entry stage, and its links.
+    Return the context around it, the context to begin it in, what to bind again at its end (None,
+    where it is no entry stage), and its links.
     """
     # what arrives where a stage has ended has nothing to do with it
     kind, links, _, root, *_, start_ns = stage.asked
@@ -310,9 +296,9 @@ def end(
     bound, watched = span.otel_logging_bound, span.otel_logging_watched
     try:
         if error is not None:
-            is_failure = record(span, error)
+            is_error = record(span, error)
             _exceptions.remember_context(error, span.otel_logging_began)
-            if is_failure:
+            if is_error:
                 _exceptions.tell_later(error, _runtime.current.failed, span)
         if watched:
             end_ns = watched.finish(end_ns)
@@ -362,13 +348,11 @@ def _as_links(links: Any, by: str) -> list[Link]:
 
 def _measured(span: Span, budget: float, end_ns: int | None) -> int | None:
     """Say on *span* whether it is late, as of *end_ns*; return when it has ended."""
-    start_ns: int | None = getattr(span, "start_time", None)
-    if start_ns is None:
+    if (start_ns := getattr(span, "start_time", None)) is None:
         return end_ns
     if end_ns is None:
         end_ns = int(getattr(span, "now_ns", time.time_ns)())
-    over = late_by((end_ns - start_ns) / 1e9, budget)
-    if over is not None:
+    if (over := late_by((end_ns - start_ns) / 1e9, budget)) is not None:
         span.set_attribute(_names.LATE, True)  # noqa: FBT003 - an attribute's value
         span.set_attribute(_names.LATE_BY, round(over, 6))
     return end_ns
@@ -376,13 +360,12 @@ def _measured(span: Span, budget: float, end_ns: int | None) -> int | None:
 
 def record(span: Span, error: BaseException) -> bool:
     """Put *error* on *span* as what it is; return whether that is a failure."""
-    if not _answers.is_failure(error):
-        if _answers.is_cancelled(error):
+    if not is_failure(error):
+        if is_cancelled(error):
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
         return False
-    status = _answers.status_of(error)
-    expected = getattr(span, "otel_logging_expected", ())
-    if _answers.is_one_of(error, expected) or (status and status < 400):
+    status, expected = status_of(error), getattr(span, "otel_logging_expected", ())
+    if is_one_of(error, expected) or (status and status < 400):
         return False
     trace_id = span.get_span_context().trace_id
     if not _exceptions.is_recorded(error, trace_id):

@@ -24,7 +24,7 @@ FLOORS = [
     {"_runtime"},
     {"_diagnostics"},
     {"_sockets", "_values", "_links", "_fields", "_forks", "_exceptions", "_parse"},
-    {"_answers"},
+    {"_failures"},
     {"_json", "_otlp", "_wrap"},
     {"_http"},
     {"spool"},

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from otel_logging import carry
-from otel_logging._wrap import wrap_in, wrap_in_context
+from otel_logging._wrap import wrap, wrap_in_context
 
 where: contextvars.ContextVar[str] = contextvars.ContextVar("where", default="outside")
 
@@ -48,7 +48,10 @@ def run_in_context(function: Any, begin: Any) -> Any:
 
 
 def decorated(manager: Inside, function: Any) -> Any:
-    return wrap_in(function, lambda: manager)
+    def leave(_: None, error: BaseException | None) -> None:
+        manager.__exit__(error and type(error), error, None)
+
+    return wrap(function, lambda _: manager.__enter__(), leave, None)
 
 
 # ---------------------------------------------------------------- kinds and metadata
@@ -75,11 +78,13 @@ async def async_generator_function(a: int) -> AsyncIterator[int]:
     "function",
     [plain_function, coroutine_function, generator_function, async_generator_function],
 )
-@pytest.mark.parametrize("decorate", [wrap_in, run_in_context])
-def test_kind_name_and_signature_stay(function: Any, decorate: Any) -> None:
+@pytest.mark.parametrize("in_context", [False, True])
+def test_kind_name_and_signature_stay(function: Any, *, in_context: bool) -> None:
     """Frameworks look at them."""
-    second = contextvars.copy_context if decorate is run_in_context else Inside
-    result = decorate(function, second)
+    if in_context:
+        result = run_in_context(function, contextvars.copy_context)
+    else:
+        result = decorated(Inside(), function)
     assert result.__name__ == function.__name__
     assert result.__doc__ == function.__doc__
     assert inspect.signature(result) == inspect.signature(function)

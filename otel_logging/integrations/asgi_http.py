@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Final
 
-from otel_logging import _answers, _runtime
+from otel_logging import _failures, _runtime
 from otel_logging.integrations.http import Request, Scope, inbound
 
 #: What may be the last that an application sends.
@@ -47,7 +47,7 @@ async def serve(
 def handled() -> BaseException | None:
     """Return what is handled while an answer of failure is sent, which may tell nobody of it."""
     error = sys.exception()
-    return None if error is None or _answers.status_of(error) else error
+    return None if error is None or _failures.status_of(error) else error
 
 
 class _Request(Request):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from otel_logging import _runtime
-from otel_logging._answers import CLOSED_FOR_FAILURE
+from otel_logging._failures import CLOSED_FOR_FAILURE
 from otel_logging.binding import worker
 from otel_logging.context import Here
 from otel_logging.integrations.asgi_ahead import ReadAhead

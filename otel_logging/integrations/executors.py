@@ -113,7 +113,7 @@ class _InProcess:
     __slots__ = ("_fields", "_headers", "_tag", "_work")
 
     def __init__(self, work: _Work, _: Any = None) -> None:
-        self._work, self._headers, self._tag = work, inject(), bindings.job_tag()
+        self._work, self._headers, self._tag = work, inject(), bindings.current_job_tag()
         self._fields = {key: plain(value) for key, value in bindings.bound().items()}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

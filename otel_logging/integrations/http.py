@@ -13,7 +13,7 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, StatusCode
 
-from otel_logging import _answers, _exceptions, _names, _runtime, tracing
+from otel_logging import _exceptions, _failures, _names, _runtime, tracing
 from otel_logging.context import bind_context, detached, take_off, unbound
 from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
@@ -211,7 +211,7 @@ class Request:
             _exceptions.remember_context(error, self.began)
             return
         self.has_ended = True
-        has_gone = error is not None and _answers.status_of(error) == 200  # an answer to nobody
+        has_gone = error is not None and _failures.status_of(error) == 200  # an answer to nobody
         failed = not has_gone and (self.status >= 500 or isinstance(error, Exception))
         if self.span is None and failed:
             self.begin(self.began_ns)

@@ -45,20 +45,20 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
 
     def __init__(self, cause: str, /, **fields: Any) -> None:
         if not isinstance(cause, str) or cause.strip().lower() in ("", *MEASURED):
-            raise ConfigurationError(
-                "waiting: cause", cause, "lock, pool, queue, downstream, or a name of your own"
-            )
+            allowed = "lock, pool, queue, downstream, or a name of your own"
+            raise ConfigurationError("waiting: cause", cause, allowed)
         name = " ".join([str(field(key, value)) for key, value in fields.items()])
         self._key = cause, name
         self._began: list[tuple[int, Holder | None, Any]] = []
 
     def __call__(self, function: _F) -> _F:
         """Decorate *function*: each call is a wait."""
-        return _wrap.wrap_in(function, self._again)
+        return _wrap.wrap(function, self._again, waiting.__exit__, None)
 
-    def _again(self) -> "waiting":
+    def _again(self, _: object) -> "waiting":
         again = object.__new__(waiting)
         again._key, again._began = self._key, []
+        again.__enter__()
         return again
 
     def __enter__(self) -> None:

@@ -17,7 +17,7 @@ from otel_logging.logs.handlers import hears
 from otel_logging.logs.levels import ours
 from otel_logging.logs.line import NAMES
 from otel_logging.logs.logger import CHAIN, LOST, ONLY_OURS, LineLogger, finish, level_of, lines_of
-from otel_logging.logs.nesting import Inside
+from otel_logging.logs.nesting import inside
 from otel_logging.processors import EventDict
 
 #: Stands for a wrapped logger of the application, which gets each line.
@@ -43,22 +43,17 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
             theirs_too = type(self)(self._logger, theirs, self._context)
             return theirs_too._emit(level, args, fields)  # noqa: SLF001 - this class's
         is_ours = self._processors == ONLY_OURS
-        if (
-            is_ours
-            and level >= lines.threshold
-            and len(args) == 1
-            and not (ours and hears(lines.known or lines.standard))
-            and lines.straight(
-                lines.name, level, args[0], {**self._context, **fields} if self._context else fields
-            )
-        ):
-            return None
+        if is_ours and level >= lines.threshold and len(args) == 1:
+            own = {**self._context, **fields} if self._context else fields
+            is_heard = ours and hears(lines.known or lines.standard)
+            if not is_heard and lines.straight(lines.name, level, args[0], own):
+                return None
         if is_ours and lines is not _OTHERS and loggers.in_use() is not None:
             return loggers.log(lines, level, self._event_of, args, fields)
         if level < lines.floor or (level < lines.threshold and not lines.is_heard()):
             return None
         try:
-            with Inside():
+            with inside():
                 return self._through_structlog(level, self._event_of(args, fields))
         except structlog.DropEvent:
             return None
@@ -151,4 +146,4 @@ _add_methods(logging.INFO, "info", "msg")
 _add_methods(logging.WARNING, "warning", "warn")
 _add_methods(logging.ERROR, "error", "err")
 _add_methods(logging.CRITICAL, "critical", "fatal")
-loggers.add_parts(BoundLogger, lambda bound: bound._logger)  # noqa: SLF001 - this module's class
+loggers.add_parts(BoundLogger, "_logger")

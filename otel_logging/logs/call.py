@@ -31,7 +31,7 @@ def put_message(args: tuple[Any, ...], event_dict: EventDict) -> None:
 
 
 class _Named:
-    """The mapping of a message's arguments, each without what its name says is a secret."""
+    """A mapping as a message's arguments: a value whose name says that it is a secret is hidden."""
 
     def __init__(self, given: Mapping[Any, Any]) -> None:
         self._given = given

@@ -23,10 +23,8 @@ _calling: Final[ContextVar[FrameType | None]] = getattr(
     structlog.contextvars, "_ASYNC_CALLING_STACK", ContextVar("calling")
 )
 #: How ``logging`` brings a record to its handlers.
-_HANDLE, _LOG = (
-    getattr(each, "__code__", None)
-    for each in (logging.Logger.handle, logging.Logger._log)  # noqa: SLF001
-)
+_HANDLE: Final = getattr(logging.Logger.handle, "__code__", None)
+_LOG: Final = getattr(logging.Logger._log, "__code__", None)  # noqa: SLF001
 _INSIDE: Final = frozenset({"otel_logging", "structlog", "logging"})
 #: They show their lines by themselves, but uvicorn with log_config=None: for us to do it. And
 #: werkzeug before the first request's thread has added its handler: other threads' are lost there.
@@ -72,7 +70,7 @@ _application: frozenset[str] = frozenset()
 
 
 def note_application(packages: Iterable[str]) -> None:
-    """Remember whose code calls set-up: it is the application's, as that of *packages*."""
+    """Remember what is the application's code: the package that calls set-up, and *packages*."""
     global _application
     calls = _package_of(users_frame()[0])
     _application = frozenset(each.partition(".")[0] for each in ("__main__", calls, *packages))
@@ -85,9 +83,10 @@ def _package_of(frame: FrameType) -> str:
 
 
 def is_library(logger: str, logged_in: str) -> bool:
-    """Say whether *logger*'s name is that of an installed library's module, or has the letters of
-    the path of the file that it first *logged_in*, those of its package at least: ``google_genai``
-    those of ``google/genai``.
+    """Say whether *logger* is an installed library's.
+
+    It has the name of the library's module, or one whose letters begin the path of the file that it
+    first *logged_in*, with all those of the package: ``google_genai`` for ``google/genai/…``.
     """
     name = logger.partition(".")[0]
     module = sys.modules.get(name)
@@ -111,6 +110,10 @@ def where(error: BaseException) -> dict[str, str]:
     return found
 
 
+#: The fields that say where a line is logged.
+PLACE: Final = _names.CODE_FILE, _names.CODE_LINE, _names.CODE_FUNCTION
+
+
 def place_of(frame: FrameType, line: int) -> dict[str, Any]:
     """Return *line* of *frame* as fields."""
     return place(frame.f_code.co_filename, line, frame.f_code.co_name)
@@ -118,8 +121,7 @@ def place_of(frame: FrameType, line: int) -> dict[str, Any]:
 
 def place(file: Any, line: Any, function: Any) -> dict[str, Any]:
     """Return where a line is logged as fields."""
-    names = _names.CODE_FILE, _names.CODE_LINE, _names.CODE_FUNCTION
-    return dict(zip(names, (file, line, function), strict=True))
+    return dict(zip(PLACE, (file, line, function), strict=True))
 
 
 def as_called(function: Callable[..., Any], /, *args: Any, **fields: Any) -> Any:

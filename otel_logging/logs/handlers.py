@@ -1,6 +1,6 @@
-"""Handlers of the application: which write where our lines are, and lines of ours for the others.
+"""The application's handlers: which of them write where our lines go; the others get our lines.
 
-Invariant: a log call of a handler that has a line of ours goes to no handler. Deliberately absent:
+Invariant: what a handler logs while it has a line of ours goes to no handler. Deliberately absent:
 other loggers' records (``stdlib``).
 """
 
@@ -18,7 +18,7 @@ from otel_logging import _diagnostics, _names, _runtime
 from otel_logging._green import OfThread
 from otel_logging._values import is_true, plain
 from otel_logging.logs import call, caller, levels
-from otel_logging.logs.nesting import Inside, handed
+from otel_logging.logs.nesting import handed, inside
 from otel_logging.processors import EventDict, exception_of, mark_handled, redact_secrets
 
 #: The threads in which a handler has a line of ours. Not a context variable: tasks that a handler
@@ -84,12 +84,13 @@ def call_each(
 ) -> bool:
     """Give *record* to handlers by *call_handlers*; return whether one took it, or may have.
 
-    What they give to another library is no second line. Failure: never raises.
+    A handler may give it to another library: what that logs of it is no second line. Failure: never
+    raises.
     """
     if "_logger" in record.__dict__:  # structlog's: its formatter looks for who logged
         call_handlers = partial(caller.as_called, call_handlers)
     try:
-        with Inside(), handed.doing(record):
+        with inside(), handed.doing(record):
             return call_handlers(logger, record) is not False
     except Exception as error:
         _diagnostics.report("errors of a logging handler", detail=error)
@@ -119,25 +120,16 @@ def record_of(
     """
     event_dict = redact_secrets(logger, "", {**event_dict})
     fields = {key: value for key, value in event_dict.items() if key not in _NOT_EXTRA}
-    error = exception_of(given.get("exc_info"))
-    if error is not None:
+    if (error := exception_of(given.get("exc_info"))) is not None:
         for key in (_names.EXCEPTION, *_names.OF_EXCEPTIONS):
             fields.pop(key, None)
     stack = fields.pop(_names.STACK, None) if is_true(given.get("stack_info")) else None
     place = fields if _names.CODE_FILE in fields else place or caller.users_place()
-    message = _Message(plain(event_dict[_names.EVENT]))
-    record = logger.makeRecord(
-        logger.name,
-        level,
-        place[_names.CODE_FILE],
-        place[_names.CODE_LINE],
-        message,
-        (),
-        None if error is None else (type(error), error, error.__traceback__),
-        place.get(_names.CODE_FUNCTION),
-        call.as_extra(fields),
-        stack,
-    )
+    file, line, function = map(place.get, caller.PLACE)
+    message, extra = _Message(plain(event_dict[_names.EVENT])), call.as_extra(fields)
+    raised = None if error is None else (type(error), error, error.__traceback__)
+    make: Callable[..., logging.LogRecord] = logger.makeRecord
+    record = make(logger.name, level, file, line, message, (), raised, function, extra, stack)
     mark_handled(record)
     if any(isinstance(each.formatter, ProcessorFormatter) for each in handlers_of(logger)):
         # by these two attributes it knows one of structlog's
@@ -175,7 +167,8 @@ def filter_line(
 def through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:
     """Return *record* as the filters of the console handlers leave it; None: each refuses it.
 
-    Our line takes these handlers' place. A filter may add fields, or hide secrets.
+    Our line takes the place of these handlers' lines, so their filters hold for it: they may add
+    fields, or hide secrets.
     """
     refused = False
     for handler in consoles_of(logger):
@@ -247,9 +240,7 @@ def hide(logger: logging.Logger, level: int) -> bool:
 
 
 #: What a record has under other names.
-_NOT_EXTRA: Final = frozenset(
-    {_names.EVENT, _names.TIMESTAMP, _names.LEVEL, _names.LOGGER, _names.TIME_NS}
-)
+_NOT_EXTRA: Final = {*(_names.EVENT, _names.TIMESTAMP, _names.LEVEL, _names.LOGGER, _names.TIME_NS)}
 #: Set on a handler: the stream that was looked at last, and whether it is stdout or stderr.
 _SEEN: Final = "_otel_logging_seen"
 

@@ -11,13 +11,15 @@ for_handlers: Final = logging.Logger.getEffectiveLevel
 #: LOG_LEVEL and LOG_LEVELS by ``Logger.name``; empty while other loggers are left alone.
 ours: Final[dict[str, int]] = {}
 
-
 #: Whether the application has given the root logger WARNING, which is what Python gives it.
 _is_warning_given = False
 
 
 def note_root(before: int, level: int) -> None:
-    """Remember that the root logger is given *level*; one that is put back is not."""
+    """Remember whether the root logger, which had the level *before*, is given WARNING.
+
+    Who puts WARNING back after another level gives it none of its own.
+    """
     global _is_warning_given
     _is_warning_given = before == level == logging.WARNING
 
@@ -30,9 +32,8 @@ def of_root() -> int:
 
 
 def nearest(logger: logging.Logger) -> tuple[logging.Logger | None, int]:
-    """Return the nearest of *logger* and its parents that has a level, and that set in code.
-
-    Zero where set-up names the logger: there ours counts.
+    """Return the nearest of *logger* and its parents that has a level, and the level that code has
+    set there; zero where LOG_LEVEL or LOG_LEVELS names that logger, whose level counts then.
     """
     at: logging.Logger | None = logger
     while at is not None and at.name not in ours:

@@ -17,25 +17,14 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import StackInfoRenderer
 
-from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime
+from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime, processors
 from otel_logging import context as bindings
 from otel_logging._redact import Redaction
 from otel_logging._text import later
 from otel_logging._values import MAX_CHARACTERS, bounded, is_true
 from otel_logging.binding import json_of, on_lines, remember
 from otel_logging.logs import caller
-from otel_logging.processors import (
-    EventDict,
-    TracebackText,
-    add_bound_context,
-    add_ids,
-    add_job_tag,
-    described,
-    exception_of,
-    hide_named,
-    record_on,
-    traceback_of,
-)
+from otel_logging.processors import EventDict, TracebackText
 
 NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 #: Lines that tell of the exception that is handled meanwhile, in words of their own.
@@ -61,12 +50,12 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     if _BINDABLE:
         event_dict = merge_contextvars(None, level, event_dict)
     given, span = event_dict.pop("exc_info", None), trace.get_current_span()
-    error, put = exception_of(given), identify
+    error, put = processors.exception_of(given), identify
     if error is not None and not span.get_span_context().is_valid:
         origin: Any = _exceptions.context_of(error)
         if origin is not None:
             span = origin.run(trace.get_current_span)
-            is_unbound = not (bindings.bound() or bindings.job_tag())
+            is_unbound = not (bindings.bound() or bindings.current_job_tag())
             put = partial(origin.run, identify) if is_unbound else put
     if type(given) is TracebackText:
         raised = _RAISED.match(given)
@@ -85,10 +74,10 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
         if asked and _names.STACK in event_dict:
             _fields.put_aside(event_dict, _names.STACK, event_dict.pop(_names.STACK))
         _render_stack(None, "", event_dict)
-    hide_named(event_dict)
+    processors.hide_named(event_dict)
     stamp(span, event_dict)
     if on_span:
-        record_on(span, event_dict, error)
+        processors.record_on(span, event_dict, error)
     return event_dict
 
 
@@ -96,15 +85,15 @@ def identify(
     span: trace.Span, logger: str, level: str, event_dict: EventDict, error: BaseException | None
 ) -> None:
     """Add whose line it is, and what was raised."""
-    add_bound_context(None, level, event_dict)
+    processors.add_bound_context(None, level, event_dict)
     for key in _GUARDED.intersection(event_dict):
         if type(event_dict[key]) is not TracebackText:
             _fields.put_aside(event_dict, key, event_dict.pop(key))
-    add_job_tag(None, level, event_dict)
-    add_ids(span, event_dict)
+    processors.add_job_tag(None, level, event_dict)
+    processors.add_ids(span, event_dict)
     if error is not None:
-        event_dict[_names.EXCEPTION] = traceback_of(error)
-        event_dict.update({**described(error), **caller.where(error), **event_dict})
+        event_dict[_names.EXCEPTION] = processors.traceback_of(error)
+        event_dict.update({**processors.described(error), **caller.where(error), **event_dict})
     event_dict[_names.LEVEL], event_dict[_names.LOGGER] = level, logger
 
 
@@ -148,8 +137,7 @@ Straight = Callable[[str, int, Any, Mapping[str, Any]], bool]
 @lru_cache(4096)  # loggers, times five
 def _around(logger: str, level: int) -> tuple[bytes, bytes, bytes] | None:
     """Return what is before and behind the message in JSON, and these as attributes of an event."""
-    name = NAMES.get(level)
-    if name is None:
+    if (name := NAMES.get(level)) is None:
         return None
     before, behind = {_names.LEVEL: name}, {_names.LOGGER: logger}
     encoded = _otlp.attributes(_EVENT_TAG, {**before, **behind})

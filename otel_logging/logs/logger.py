@@ -9,6 +9,7 @@ loggers made before set-up follow what is configured now. Deliberately absent: w
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -18,7 +19,7 @@ from otel_logging._values import plain
 from otel_logging.logs import caller, handlers, levels, line
 from otel_logging.logs.call import as_extra, event_of_call, event_of_wrapper
 from otel_logging.logs.line import NAMES
-from otel_logging.logs.nesting import Inside
+from otel_logging.logs.nesting import inside
 from otel_logging.logs.render import Renderer, text_of
 from otel_logging.logs.stdout import is_echo
 from otel_logging.processors import EventDict
@@ -115,8 +116,7 @@ class LineLogger:
         if fields or len(args) > 1:
             log(self, level, event_of_call, args, fields)
         elif args:
-            text = args[0]
-            if isinstance(text, (bytes, bytearray)):
+            if isinstance(text := args[0], (bytes, bytearray)):
                 text = text.decode(errors="backslashreplace")
             theirs = structlog.get_config()["processors"]
             has_event = any(each is processors.record_on_span for each in theirs)
@@ -129,15 +129,13 @@ class LineLogger:
         return f"<LineLogger {self.name}>"
 
 
-def add_parts(owner: type, logger_of: Callable[[Any], Any]) -> None:
-    """Give *owner* the other attributes of a standard logger: ``__getattr__`` would slow all."""
-
-    def made(name: str) -> property:
-        return property(lambda self: getattr(logger_of(self), name))
-
+def add_parts(owner: type, of: str) -> None:
+    """Give *owner* the other attributes of a standard logger, those of its attribute *of*:
+    ``__getattr__`` would slow all.
+    """
     for name in dir(logging.Logger("")):
         if not name.startswith("_") and not hasattr(owner, name):
-            setattr(owner, name, made(name))
+            setattr(owner, name, property(attrgetter(f"{of}.{name}")))
 
 
 def _method(level: int) -> Callable[..., None]:
@@ -146,7 +144,7 @@ def _method(level: int) -> Callable[..., None]:
 
 for _name, _level in _LEVELS.items():
     setattr(LineLogger, _name, _method(_level))
-add_parts(LineLogger, lambda lines: lines.standard)
+add_parts(LineLogger, "standard")
 
 _loggers: dict[str, LineLogger] = {}
 
@@ -220,13 +218,12 @@ def emit(
     """
     configured = _configured
     try:
-        with Inside():
+        with inside():
             event_dict = make(*args)
             if configured is None or is_echo(event_dict.get(_names.EVENT)):
                 return  # given back meanwhile, or an output that logs
             of = lines.standard, level
-            asks = is_heard and written
-            refused = asks and not handlers.filter_line(*of, event_dict, place)
+            refused = is_heard and written and not handlers.filter_line(*of, event_dict, place)
             if configured.with_caller and _names.CODE_FILE not in event_dict:
                 event_dict.update(place or caller.users_place())
             given = {**event_dict} if is_heard else event_dict

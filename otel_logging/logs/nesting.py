@@ -1,7 +1,6 @@
 """Log calls inside log calls: how deep a thread is in them, and an end to it."""
 
 import logging
-import threading
 from contextlib import suppress
 from typing import Any, Final
 
@@ -13,28 +12,20 @@ DEEPEST: Final = 3
 
 #: By thread: how many log calls are open.
 _depths: Final = OfThread()
-#: By thread: the record whose handlers are called, or the texts that another library's sink gets.
-#: They may give it to another library, from which it is no second line.
+#: By thread: the record that handlers have, or the texts that another library's sink has. What they
+#: give on to another library is a line already.
 handed: Final = OfThread()
 
 
-class Inside:
-    """A ``with`` block that runs code of the application in a log call.
+def inside() -> Any:
+    """Return a ``with`` block that runs code of the application in a log call.
 
     Raises ``RecursionError`` where log calls inside log calls are too deep.
     """
-
-    __slots__ = ("_depth", "_thread")
-
-    def __enter__(self) -> None:
-        self._thread = thread = threading.get_ident()
-        self._depth = depth = _depths.get(thread, 0)
-        if depth >= DEEPEST:
-            raise RecursionError("a value, a handler or an output logs while it is logged")
-        _depths[thread] = depth + 1
-
-    def __exit__(self, *_: object) -> None:
-        _depths.put(self._thread, self._depth or None)
+    depth = _depths.mine() or 0
+    if depth >= DEEPEST:
+        raise RecursionError("a value, a handler or an output logs while it is logged")
+    return _depths.doing(depth + 1)
 
 
 def is_handed_on(record: Any) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, Final, cast
 
-from otel_logging import _names
+from otel_logging import _names, processors
 from otel_logging._values import is_true, plain
 from otel_logging.binding import PLAIN
 from otel_logging.jobs import TaggedText, tagged_text
@@ -21,13 +21,7 @@ from otel_logging.logs import call, caller, handlers, levels, uncaught
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.line import TRACEBACK
 from otel_logging.logs.nesting import is_handed_on
-from otel_logging.processors import (
-    EventDict,
-    TracebackText,
-    is_handled,
-    mark_handled,
-    without_colors,
-)
+from otel_logging.processors import EventDict, TracebackText, is_handled, mark_handled
 
 _python: Any = logging  # whose methods we replace
 #: What was there before us: Python's own, or somebody's who came first.
@@ -44,7 +38,7 @@ _ways: tuple[Any, ...] = ()
 def take_over(wanted: Mapping[str, int]) -> None:
     """Make a line of every record, warning and uncaught exception, from levels *wanted* by name.
 
-    None wanted: let everything be as it was before. Scope: process. Failure: never raises.
+    Where *wanted* is empty, everything is as it was before. Scope: process. Failure: never raises.
     """
     if wanted and _call_handlers is None:
         _replace_methods()
@@ -91,7 +85,7 @@ _PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None)).keys()  # no
 #: No ``extra=`` fields: what records and formatters have, and copies of what a line has anyway,
 #: from OpenTelemetry's logging instrumentation.
 _NO_FIELDS: Final = call.OF_RECORDS | {
-    *("otelSpanID", "otelTraceID", "otelTraceSampled", "otelServiceName"),
+    *("otelSpanID", "otelTraceID", "otelTraceSampled", "otelServiceName")
 }
 #: Fields in which a library has parts of its message once more, or what nobody can read.
 _REPEATED: Final = {
@@ -121,9 +115,8 @@ def _log_or_line(  # pragma: no cover - its frames are in logging's file
     stacklevel: int = 1,
 ) -> None:
     is_usual = exc_info is None and extra is None and stack_info is False
-    if is_usual and _is_straight(self, level, msg, args):
-        return
-    _log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
+    if not (is_usual and _is_straight(self, level, msg, args)):
+        _log(self, level, msg, args, exc_info, extra, stack_info, stacklevel)
 
 
 def _as_loggings(function: Any, log: Any) -> Any:
@@ -174,7 +167,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         passed = handlers.through_filters(self, record)
         is_refused = passed is None
         if passed is not None:
-            _to_line(passed)
+            _make_line(passed)
     mark_handled(record)
     if record.levelno < levels.for_handlers(self) and caller.is_log_call():
         return
@@ -184,12 +177,8 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
         _make_line(record, written=False)
 
 
-def _to_line(record: logging.LogRecord) -> None:
-    mark_handled(record)
-    _make_line(record)
-
-
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
+    mark_handled(record)
     lines = loggers.logger_of(str(record.name))  # of a marked one, too
     if not lines.logged_in:
         lines.logged_in = str(plain(getattr(record, "pathname", None))) or "?"
@@ -224,7 +213,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     call.put_message((_text_of(record), *arguments), event_dict)
     if _names.FORMAT_ARGS in event_dict and _is_filtered(record):
         del event_dict[_names.FORMAT_ARGS]
-    event = without_colors(event_dict[_names.EVENT].rstrip("\n"))
+    event = processors.without_colors(event_dict[_names.EVENT].rstrip("\n"))
     if record.name in uncaught.LOOPS:
         event = uncaught.with_parts(event, event_dict)
     if type(record.msg) is TaggedText:
@@ -274,8 +263,7 @@ def _of_structlog(record: logging.LogRecord, event_dict: EventDict) -> EventDict
 
 
 def _text_of(record: logging.LogRecord) -> str:
-    message = record.msg
-    if type(message) is TaggedText:
+    if type(message := record.msg) is TaggedText:
         return message.message
     try:
         return message if type(message) is str else str(message)  # as logging does
@@ -297,7 +285,7 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
         is_sent = is_line and record.levelno >= loggers.logger_of(str(record.name)).lowest
         return is_sent or _handle(self, record)
     if not is_handled(record) and (passed := cast(Any, self.filter(record))):
-        _to_line(record if passed is True else passed)
+        _make_line(record if passed is True else passed)
     return False
 
 

@@ -159,15 +159,11 @@ def is_line_already(record: logging.LogRecord) -> bool:
 def _line(name: str, level: int, event: str, **fields: Any) -> bool:
     error = fields.get("exc_info")
     steps = list(traceback.walk_tb(None if error is None else error.__traceback__))
+    raised_at = caller.place_of(*steps[-1]) if steps else None
     # captureWarnings, there before us, makes a record of it that handlers get
     is_record = name == WARNINGS and getattr(logging, "_warnings_showwarning", None) is not None
-    loggers.log(
-        loggers.logger_of(name),
-        level,
-        lambda: {_names.EVENT: event, **fields},
-        is_heard=not is_record,
-        place=caller.place_of(*steps[-1]) if steps else None,  # where it was raised
-    )
+    lines, event_dict = loggers.logger_of(name), {_names.EVENT: event, **fields}
+    loggers.log(lines, level, lambda: event_dict, is_heard=not is_record, place=raised_at)
     return True
 
 

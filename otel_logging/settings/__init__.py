@@ -26,11 +26,8 @@ from otel_logging.spool import directories, memory
 
 __all__ = ["ConfigurationError", "Exporter", "Limits", "LogSettings", "Settings", "load"]
 
-SAMPLERS: Final = tuple(
-    parent + kind
-    for parent in ("", "parentbased_")
-    for kind in ("always_on", "always_off", "traceidratio")
-)
+_SAMPLERS: Final = "always_on", "always_off", "traceidratio"
+SAMPLERS: Final = (*_SAMPLERS, *(f"parentbased_{kind}" for kind in _SAMPLERS))
 DEFAULT_SAMPLER: Final = "parentbased_always_on"  # OpenTelemetry specification
 
 
@@ -132,14 +129,13 @@ def load(service_name: str | None = None, *, beside: bool = False, **given: Any)
     if name == nameless() and resource.get("service.name"):
         named = "OTEL_RESOURCE_ATTRIBUTES: service.name"
         name = _parse.text(named, resource["service.name"])
-    kept = values["sampler_ratio"]
-    if not values["sampler"].endswith("traceidratio"):
-        values["sampler_ratio"] = 1.0
-    elif not 0.0 <= kept <= 1.0:  # as OpenTelemetry's SDK does
-        values["sampler_ratio"] = 1.0
+    ratio = values["sampler_ratio"] if values["sampler"].endswith("traceidratio") else 1.0
+    if not 0.0 <= ratio <= 1.0:  # as OpenTelemetry's SDK does
         named = _names.OTEL_TRACES_SAMPLER_ARG
-        variables.ignored.append(f"{named}={kept} is ignored: it is not from 0 to 1")
+        variables.ignored.append(f"{named}={ratio} is ignored: it is not from 0 to 1")
+        ratio = 1.0
     values |= {"service_name": name, "resource": {**resource, "service.name": name}}
+    values["sampler_ratio"] = ratio
     endpoint, test = given.get("endpoint"), values["environment"] == "test"
     sends_lines = "otlp" in values["lines_to"] and not values["disabled"]
     logs = load_exporter(variables, endpoint, test=test, signal="logs") if sends_lines else None
@@ -187,8 +183,7 @@ def spool_base() -> list[Path]:
     """Return the directories in which the local store may be, for the read side: one if a variable
     names it.
     """
-    given = Variables().read(_parse.directory, None, _names.SPOOL_DIR)
-    if given is not None:
+    if (given := Variables().read(_parse.directory, None, _names.SPOOL_DIR)) is not None:
         return [given]
     with suppress(OSError):
         return [directories.default_base(), directories.fallback_base()]

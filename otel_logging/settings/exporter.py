@@ -44,8 +44,7 @@ def load_exporter(
     variables: Variables, endpoint: str | None, *, test: bool, signal: str = "traces"
 ) -> Exporter:
     """Return where the *signal* goes. Failure: raises ``ConfigurationError``."""
-    own, shared = _names.OTLP_PREFIXES[signal], _names.OTLP_PREFIX
-    prefixes = own, shared  # the signal's own variable wins
+    prefixes = _names.OTLP_PREFIXES[signal], _names.OTLP_PREFIX  # the signal's own variable wins
     exporter = Exporter(**variables.values(Exporter, {}, prefixes=prefixes), signal=signal)
     parse = partial(_url, signal, exporter.protocol)
     if endpoint is not None:
@@ -58,12 +57,9 @@ def load_exporter(
     if credentials != ":" and "authorization" not in {key.lower() for key, _ in headers}:
         encoded = base64.b64encode(f"{credentials}".encode()).decode()
         headers = (*headers, ("authorization", f"Basic {encoded}"))
-    return replace(
-        exporter,
-        endpoint=parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
-        headers=headers,
-        network=endpoint is not None or not test,
-    )
+    url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    network = endpoint is not None or not test
+    return replace(exporter, endpoint=url, headers=headers, network=network)
 
 
 def _url(signal: str, protocol: str, name: str, value: Any) -> str:

@@ -6,17 +6,17 @@ working directory alone, and never exported. Deliberately absent: what there is 
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from otel_logging._errors import ConfigurationError
+from otel_logging._text import later
 
 _T = TypeVar("_T")
 #: Variables that another SDK reads too.
-_OTHERS: Final = re.compile("OTEL_(?!LOGGING_)")
+_OTHERS: Final = later("OTEL_(?!LOGGING_)")
 
 
 def asked(

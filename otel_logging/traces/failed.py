@@ -10,7 +10,7 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from otel_logging import _names
-from otel_logging._answers import is_no_failure
+from otel_logging._failures import is_no_failure
 from otel_logging.traces import exceptions
 from otel_logging.traces.late import Answer, Question, Row, matching, who
 from otel_logging.traces.span import Span, rfc3339

@@ -1,15 +1,15 @@
-"""Exceptions that are no failures: answers of a web framework, a retry, the end of a task.
+"""Which exceptions are failures, and which are answers of a web framework, retries, cancellations.
 
-In: an exception that leaves a stage. Out: the HTTP status that it answers with, or that it
-cancels. By the names of its classes, so that no library is imported: clients' exceptions have a
-status too, and are failures. Invariant: never raises.
+In: an exception that leaves a stage. Out: whether it is a failure, and the HTTP status that it
+answers with. It is known by the names of its classes, so that no library is imported. Exceptions of
+HTTP clients have a status too, and are failures. Invariant: never raises.
 """
 
 from contextlib import suppress
 from typing import Any, Final
 
-#: Classes by the attribute that has the status of their instances and of those below, or by the
-#: status itself.
+#: Classes by the attribute that has the status of an instance, or by the status itself. A subclass
+#: has what its class has.
 _ANSWERS: Final[dict[str | int, str]] = {
     "status_code": (
         "bottle.HTTPResponse falcon.http_error.HTTPError falcon.http_status.HTTPStatus"
@@ -59,33 +59,31 @@ _STATUS: Final = {name: status for status, names in _ANSWERS.items() for name in
 #: Codes of a connection that is closed for a failure (RFC 6455, and Litestar's); in order.
 CLOSED_FOR_FAILURE: Final = (1011, 4500)
 _CLOSED: Final = {1000: 200, 1001: 200, **dict.fromkeys(CLOSED_FOR_FAILURE)}
-_CANCELLED: Final = frozenset(
-    {
-        "asyncio.exceptions.CancelledError",
-        "concurrent.futures._base.CancelledError",
-        "greenlet.GreenletExit",
-        "trio.Cancelled",
-    }
-)
+_CANCELLED: Final = {
+    *("asyncio.exceptions.CancelledError", "concurrent.futures._base.CancelledError"),
+    *("greenlet.GreenletExit", "trio.Cancelled"),
+}
+#: Failures that no ``except Exception`` catches.
+_FAILURES: Final = {
+    *("dramatiq.middleware.time_limit.TimeLimitExceeded", "eventlet.timeout.Timeout"),
+    *("gevent.timeout.Timeout", "pyo3_runtime.PanicException"),
+}
 
 
-#: Failures for which no ``except Exception`` is meant.
-_FAILURES: Final = frozenset(
-    {
-        *("dramatiq.middleware.time_limit.TimeLimitExceeded", "eventlet.timeout.Timeout"),
-        *("gevent.timeout.Timeout", "pyo3_runtime.PanicException"),
-    }
-)
+def full_name(kind: type) -> str:
+    """Return the name of a class with its module's."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _names_of(error: BaseException) -> list[str]:
-    return [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+    return [full_name(kind) for kind in type(error).__mro__]
 
 
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status that *error* answers with; None: it is a failure.
 
-    A group answers with the highest of its parts that are not cancelled, if each of these is one.
+    A group answers with the highest status of its parts, if each of them that is no cancellation
+    is an answer.
     """
     with suppress(Exception):  # an attribute of its own that raises, a part that is a failure
         if isinstance(error, BaseExceptionGroup):
@@ -123,7 +121,7 @@ def is_cancelled(error: BaseException) -> bool:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Say whether *error* is a failure if it is no answer: the end of a program is none."""
+    """Say whether *error* is a failure, unless it is an answer: the end of a program is none."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_failure, error.exceptions))
     names = _names_of(error)
