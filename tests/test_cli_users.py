@@ -188,7 +188,7 @@ main(sys.argv[1:])
 
     out, err = as_nobody("late", named=closed)
     assert err == f"not read, since this user may not: {closed}\n"
-    assert out.startswith("Nothing is recorded")
+    assert out == "Nothing was read.\n"
     out, err = as_nobody(
         "late", "--json", "--all-users", "--source", "local", "--spool-dir", shared
     )

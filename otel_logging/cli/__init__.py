@@ -23,7 +23,6 @@ from otel_logging.cli.listing import (
     Shown,
     footer,
     links_of,
-    nothing_in,
     print_array,
     strict,
     without_collector,
@@ -187,7 +186,7 @@ def show(
     traces = by_trace(found.spans)
     if not traces:
         when = "" if len(prefix) == WHOLE_ID else A_DAY
-        raise click.ClickException(nothing_in(found, asked, when=when))
+        raise click.ClickException(asked.nothing(found, when))
     chosen, none = _chosen(traces, question, prefix, number)
     if not chosen:
         known = there_is(found.spans, question)
