@@ -155,7 +155,7 @@ def failed(**given: Any) -> None:
     metavar="[N]",
     help="The N traces that ended last; the last one, also without TRACE_ID.",
 )
-@click.option("--who", metavar="U", help="Only traces on behalf of this user.")
+@click.option("--who", metavar="U", help="Only traces on behalf of this user, as --who user-456.")
 @flag("--all", "unfolded", help="Draw each stage, also many of one name.")
 @of_store
 def show(

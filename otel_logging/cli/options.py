@@ -143,9 +143,10 @@ def of_rows(command: _Command) -> _Command:
             type=pair,
             metavar="k=v",
             multiple=True,
-            help="Only with this attribute on the stage, its root or below; several on one span.",
+            help="Only with this attribute, as room=lobby, on the stage, its root or below; "
+            "several on one span.",
         ),
-        click.option("--who", metavar="U", help="Only on behalf of this user: a key of who= is U."),
+        click.option("--who", metavar="U", help="Only on behalf of this user, as --who user-456."),
         click.option(
             "--since", type=ago, metavar="15m", help="Only what ended since then: 2h, 1d."
         ),
@@ -155,5 +156,5 @@ def of_rows(command: _Command) -> _Command:
 
 def of_store(command: _Command) -> _Command:
     """Add the options of all commands that read spans."""
-    service = click.option("--service", metavar="NAME", help="Only this service's stages.")
+    service = click.option("--service", metavar="NAME", help="Only of this service.")
     return service(of_sources(as_json(command)))
