@@ -3,6 +3,7 @@
 Read-only. Each call reads the sources anew; what keeps it from an answer is the tool's error.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -195,10 +196,8 @@ class _Tools:
         ask = partial(stages.late, limit=limit)
         listed: LateStages = self._listed(question, ask, drawn, LateStage)
         for row in listed["rows"]:
-            row["path"] = (
-                row["path"][: _MOST_STEPS // 2]
-                + row["path"][_MOST_STEPS // 2 :][-_MOST_STEPS // 2 :]
-            )
+            path, half = row["path"], _MOST_STEPS // 2
+            row["path"] = path[:half] + path[half:][-half:]
         return listed
 
     def failed(
@@ -221,7 +220,7 @@ class _Tools:
     def show(self, trace_id: _TraceId) -> Shown:
         """Show one trace: its stages with their times, and the log lines inside them."""
         prefix = trace_id.lower()
-        with _in_words():
+        with _reading():
             found = self._sources.trace(prefix)
         every = by_trace(found.spans)
         traces = [trace for each, trace in every.items() if each.startswith(prefix)]
@@ -248,7 +247,7 @@ class _Tools:
         kind: Any,
     ) -> Any:
         """Return an answer; of its rows what *kind* has."""
-        with _in_words():
+        with _reading():
             found, answer = self._sources.answer(question, ask)
         rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
         title = next(drawn(found, answer)).plain
@@ -285,11 +284,17 @@ def _most(trace: Trace) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _in_words() -> Iterator[None]:
+def _reading() -> Iterator[None]:
+    """Say in words what goes wrong; without Python's garbage collector, which would look through
+    100,000 spans again and again.
+    """
+    gc.disable()
     try:
         yield
     except JaegerError as error:
         raise ToolError(str(error)) from None
+    finally:
+        gc.enable()
 
 
 def _since(minutes: float | None) -> int:
