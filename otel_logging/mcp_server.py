@@ -24,7 +24,7 @@ from otel_logging.traces import late as stages
 from otel_logging.traces.draw import table, waterfall
 from otel_logging.traces.jaeger import JaegerError
 from otel_logging.traces.path import critical, steps
-from otel_logging.traces.sources import Answered, Sources
+from otel_logging.traces.sources import Sources
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
 
@@ -188,13 +188,8 @@ class _Tools:
         what took longer than its budget; where nothing has one, the slowest are listed.
         """
         question = stages.Question(over_seconds, _since(since_minutes), who, (), service, cause)
-
-        def drawn(found: Answered, answer: stages.Answer[Any]) -> Iterator[Any]:
-            narrowed = over_seconds is not None and found.jaeger is not None
-            return table.draw(answer, width=_WIDTH, narrowed=narrowed)
-
         ask = partial(stages.late, limit=limit)
-        listed: LateStages = self._listed(question, ask, drawn, LateStage)
+        listed: LateStages = self._listed(question, ask, table.draw, LateStage)
         for row in listed["rows"]:
             path, half = row["path"], _MOST_STEPS // 2
             row["path"] = path[:half] + path[half:][-half:]
@@ -209,12 +204,8 @@ class _Tools:
     ) -> FailedTraces:
         """List the traces that failed, newest first: for whom, what was raised, and where."""
         question = stages.Question(None, _since(since_minutes), who, (), service)
-
-        def drawn(_: Answered, answer: stages.Answer[Any]) -> Iterator[Any]:
-            return table.draw_failed(answer, width=_WIDTH)
-
         ask = partial(failures.failed, limit=limit)
-        listed: FailedTraces = self._listed(question, ask, drawn, FailedTrace)
+        listed: FailedTraces = self._listed(question, ask, table.draw_failed, FailedTrace)
         return listed
 
     def show(self, trace_id: _TraceId) -> Shown:
@@ -243,14 +234,16 @@ class _Tools:
         self,
         question: stages.Question,
         ask: Callable[[list[Span], stages.Question], stages.Answer[Any]],
-        drawn: Callable[[Answered, stages.Answer[Any]], Iterator[Any]],
+        draw: Callable[..., Iterator[Any]],
         kind: Any,
     ) -> Any:
         """Return an answer; of its rows what *kind* has."""
         with _reading():
             found, answer = self._sources.answer(question, ask)
         rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
-        title = next(drawn(found, answer)).plain
+        # then Jaeger leaves out what was quick
+        is_part = question.over_s is not None and found.jaeger is not None
+        title = next(draw(answer, width=_WIDTH, **({"narrowed": True} if is_part else {}))).plain
         return {
             "summary": title if found.spans else self._sources.nothing(found),
             "rows": [{key: row[key] for key in kind.__annotations__} for row in rows],
