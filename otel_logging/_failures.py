@@ -36,6 +36,7 @@ _ANSWERS: Final[dict[str | int, str]] = {
         " sanic.exceptions.WebsocketClosed scrapy.exceptions.CloseSpider scrapy.exceptions.DropItem"
         " scrapy.exceptions.IgnoreRequest simple_websocket.errors.ConnectionClosed"
         " starlette.requests.ClientDisconnect starlette.websockets.WebSocketDisconnect"
+        " starlette.websockets.WebSocketDisconnected"
         " taskiq.exceptions.NoResultError taskiq.exceptions.TaskRejectedError tornado.web.Finish"
         " tornado.websocket.WebSocketClosedError typer.exceptions.Abort typer.exceptions.Exit"
         " uvicorn.protocols.utils.ClientDisconnected websockets.exceptions.ConnectionClosedOK"

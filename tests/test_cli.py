@@ -171,6 +171,7 @@ def test_a_table_has_a_screenful_of_rows_and_json_has_all(run: Run, tmp_path: Pa
         (("--since", "yesterday"), "'yesterday' is not a duration"),
         (("--over", "nan"), "'nan' is not a duration: 0.3 is 0.3 seconds"),
         (("--over", "-1"), "'-1' is not a duration"),
+        (("--since", f"{'9' * 400}d"), "99d' is not a duration"),
         (("--where", "room"), "'room' is not an attribute: say key=value"),
         (("--where", "=x"), "'=x' is not an attribute"),
         (("--limit", "0"), "0 is not in the range x>=1"),
@@ -182,6 +183,19 @@ def test_a_wrong_option_is_reported(run: Run, arguments: tuple[str, ...], messag
 
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_a_file_in_place_of_the_store_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a variable names it too; exit code 1, as of any variable that is invalid."""
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", str(file))
+    for command in ("late", "show", "now", "spool", "doctor"):
+        result = Runner().invoke(main, [command])
+        assert result.exit_code == 1
+        assert result.output == f"Error: {file} is a file, not a directory\n"
 
 
 # ---------------------------------------------------------------- show

@@ -406,20 +406,28 @@ def test_the_rows_of_a_page_are_told_apart(tmp_path: Path, command: str) -> None
 
 
 def test_a_page_says_of_a_row_what_the_terminal_does(tmp_path: Path) -> None:
-    """What is usual, how many of the user's were late, what was one incident; a moved clock."""
+    """What is usual, how many of the user's were late, what was one incident, how many more there
+    are; a moved clock, a budget, what went wrong.
+    """
     blocked = {"late.cause": "loop", "late.culprit": "resize", "budget_s": 0.1}
     spans = [
         Planted(1, 0, "message", n, 900 + n, {**blocked, "user_id": f"u{n % 2}"}, trace=other(n))
         for n in range(1, 7)
     ]
     place, file = store(tmp_path / "s", *spans), tmp_path / "page.html"
-    store(place, Planted(2, 1, "charge", -50, 9, trace=other(1)), service="billing")
+    failed = {"status": 2, "message": "card <refused>"}
+    store(place, Planted(2, 1, "charge", -50, 9, trace=other(1), **failed), service="billing")
     asked = ["late", "--source", "local", "--spool-dir", str(place), "--html", str(file)]
     assert Runner().invoke(main, asked).exit_code == 0
     text = Page(file.read_text("utf-8")).text
     assert "one incident · 2 users at " in text
     assert text.count("usually 900 ms, p95 900 ms · u1: 3 of 3 late") == 3
     assert "drawn 472 ms later: its clock is behind that of chat-gateway" in text
+    assert text.count("budget 100 ms, over it by 800 ms") == 6
+    assert text.count("card <refused>") == 1
+    assert "more: --limit" not in text
+    assert Runner().invoke(main, [*asked, "--limit", "2"]).exit_code == 0
+    assert "and 4 more: --limit 6" in Page(file.read_text("utf-8")).text
 
 
 def test_a_page_of_many_rows_and_of_none(tmp_path: Path) -> None:

@@ -136,6 +136,9 @@ def test_a_directory_that_may_not_be_read_is_named(
     shown = run("late", "--all-users", "--json")
     assert shown.stderr.startswith(f"not read, since this user may not: {closed}\n")
     assert sorted(row["stage"] for row in json.loads(shown.stdout)) == ["homeless", "own"]
+    monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", closed)
+    monkeypatch.setattr(os, "geteuid", lambda: 1)  # root reads every user's
+    assert run("late", "--source", "local").stdout == "Nothing was read.\n"
 
 
 def test_the_doctor_names_what_waits_elsewhere(homes: dict[str, Path]) -> None:
@@ -188,7 +191,7 @@ main(sys.argv[1:])
 
     out, err = as_nobody("late", named=closed)
     assert err == f"not read, since this user may not: {closed}\n"
-    assert out.startswith("Nothing is recorded")
+    assert out == "Nothing was read.\n"
     out, err = as_nobody(
         "late", "--json", "--all-users", "--source", "local", "--spool-dir", shared
     )

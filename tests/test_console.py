@@ -151,11 +151,11 @@ def test_nothing_is_broken_and_nothing_is_missing(
     assert first.startswith("22:13:20.123 info     ".rstrip())
     for each in below:
         assert each.startswith("    ")
-    parts = "[^,/?&]+[,/?&]*|[,/?&]+"  # of a long one
+    parts = "漢|[^,/?&漢]+[,/?&]*|[,/?&]+"  # of a long one
     ends = {word for text in wide.split() for word in re.findall(parts, text)}
     for each in (first, *below):
         assert columns(each) <= width or len(each.split()) == 1
-        assert set(each.split()[-1:]) <= ends | set(wide.split()) or set(each) & set(",/?&")
+        assert set(each.split()[-1:]) <= ends | set(wide.split()) or set(each) & set(",/?&漢")
 
 
 @given(st.text(st.characters(categories=["Cc", "Cf", "Zl", "Zp", "L"])), st.integers(20, 100))
@@ -224,6 +224,34 @@ def test_a_message_of_several_lines() -> None:
         "22:13:20.123 info     one                              n=1  shop",
         *(pad + "  two", pad, pad + "three"),
     ]
+
+
+def test_a_text_without_blanks_goes_on_below() -> None:
+    """Chinese and Japanese are broken between any two characters, but not in front of a sign."""
+    text = "これはとても長いメッセージです。" * 4
+    first, second, *more = drawn(60, {"level": "info", "event": text}).splitlines()[1:]
+    assert first == f"22:13:20.123 info     {text[:19]}"
+    assert second == f"{' ' * 24}{text[19:37]}"
+    assert "".join(line.strip() for line in more) == f"{text[37:]}  shop"
+    assert not any(line.lstrip().startswith("。") for line in (second, *more))
+    field = drawn(40, {"level": "info", "event": "x", "name": text}).splitlines()[1:]
+    assert "".join("".join(field).split()).endswith(f"name={text}shop")
+    assert all(line.startswith("    ") for line in field[1:])
+
+
+def test_a_tab_is_blanks() -> None:
+    """In a message, in its further lines, and in a traceback."""
+    lines = drawn(100, {"event": "a\tb\n\tc", "exception": "E:\n\tat x"}).splitlines()[1:]
+    assert [line[22:27] for line in lines[:2]] == ["a   b", "    c"]
+    assert lines[3] == "        at x"
+
+
+def test_the_marks_of_a_traceback_give_way_with_the_line_above_them() -> None:
+    """Where that is broken they would stand below another place."""
+    error = "Traceback (most recent call last):\n    price(of, it)\n    ^^^^^\nValueError: x"
+    assert "^^^^^" in drawn(40, {"event": "x", "exception": error})
+    long = error.replace("of, it", "of, it, and, of, much, else")
+    assert "^" not in drawn(40, {"event": "x", "exception": long})
 
 
 def test_the_date_stands_where_a_day_begins() -> None:

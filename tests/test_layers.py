@@ -70,6 +70,7 @@ GATES = {
     "click": {"cli", "demo"},
     "rich": {"cli", "demo", "doctor", "traces"},
     "mcp": {"mcp_server"},
+    "pydantic": {"mcp_server"},
     "typing_extensions": {"mcp_server"},
     "starlette": {"demo"},
     "uvicorn": {"demo"},

@@ -97,6 +97,7 @@ class Odd(NotFound):
         (_like("httpx.HTTPStatusError", status_code=302), FAILURE),
         (KeyError("x"), FAILURE),
         (WebSocketDisconnect(1006), NOTHING),
+        (_like("starlette.websockets.WebSocketDisconnected", RuntimeError), NOTHING),
         (WebSocketException(1000), NOTHING),
         (WebSocketException(1001), NOTHING),
         (WebSocketException(1008), EVENT),

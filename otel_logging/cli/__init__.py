@@ -23,7 +23,6 @@ from otel_logging.cli.listing import (
     Shown,
     footer,
     links_of,
-    nothing_in,
     print_array,
     strict,
     without_collector,
@@ -156,7 +155,7 @@ def failed(**given: Any) -> None:
     metavar="[N]",
     help="The N traces that ended last; the last one, also without TRACE_ID.",
 )
-@click.option("--who", metavar="U", help="Only traces on behalf of this user.")
+@click.option("--who", metavar="U", help="Only traces on behalf of this user, as --who user-456.")
 @flag("--all", "unfolded", help="Draw each stage, also many of one name.")
 @of_store
 def show(
@@ -187,7 +186,7 @@ def show(
     traces = by_trace(found.spans)
     if not traces:
         when = "" if len(prefix) == WHOLE_ID else A_DAY
-        raise click.ClickException(nothing_in(found, asked, when=when))
+        raise click.ClickException(asked.nothing(found, when))
     chosen, none = _chosen(traces, question, prefix, number)
     if not chosen:
         known = there_is(found.spans, question)

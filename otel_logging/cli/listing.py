@@ -16,7 +16,7 @@ from rich.text import Text
 
 from otel_logging._json import dumps
 from otel_logging._text import later, visible
-from otel_logging.cli.options import ROWS, named
+from otel_logging.cli.options import ROWS
 from otel_logging.settings import links
 from otel_logging.traces import sources
 from otel_logging.traces.draw import page, terminal
@@ -56,16 +56,6 @@ def footer(found: Answered, asked: Sources, width: int) -> Iterator[Text]:
         return
     yield from terminal.wrapped(Text(found.origin, "dim"), width, 2)
     yield from (Text(path, "dim", overflow="ignore") for path in asked.directories)
-
-
-def nothing_in(found: Answered, asked: Sources, *, when: str) -> str:
-    """Return that nothing is there, and where it was looked for."""
-    if asked.which == sources.JAEGER:
-        return f"Nothing{when} that matches is in Jaeger: read {found.origin}."
-    return (
-        f"Nothing is recorded in {named(asked.places)} yet: a stage appears here when it ends, "
-        "once setup_observability() was called in its process."
-    )
 
 
 #: What was found as it is drawn, and its rows as JSON.
@@ -148,7 +138,7 @@ class Listing:
             click.echo(self.asked.read(found), err=True)
         elif not found.spans:
             when = "" if self.since is not None else A_DAY
-            click.echo(nothing_in(found, self.asked, when=when))
+            click.echo(self.asked.nothing(found, when))
         else:
             title, *lines = drawn
             title = terminal.titled(title, read, places, width)

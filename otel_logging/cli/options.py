@@ -4,7 +4,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +35,7 @@ def ago(given: str) -> float:
 
 
 def _duration(given: str, advice: str, *, bare_unit: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(ms|[smhd])?", given.strip())
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]+)?|\.[0-9]+)(ms|[smhd])?", given.strip())
     unit = (found[2] or bare_unit) if found else ""
     if found is None or not unit:
         raise click.BadParameter(f"{given!r} is not a duration: {advice}")
@@ -68,11 +68,6 @@ class Store:
     given: Path | None  # as ``--spool-dir``
 
 
-def named(places: Iterable[Path]) -> str:
-    """Return directories in a sentence."""
-    return " or ".join(visible(str(each)) for each in places)
-
-
 def of_places(command: _Command) -> _Command:
     """Add the options that say where the local store is; *command* is called with a ``Store``."""
 
@@ -93,6 +88,8 @@ def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
     is_root = _user() == 0
     given = None if spool_dir is None else _parse.directory("--spool-dir", spool_dir)
     places = settings.spool_base() if given is None else [given]
+    if files := [each for each in places if directories.is_missing(each) and each.is_file()]:
+        raise click.ClickException(f"{visible(str(files[0]))} is a file, not a directory")
     if all_users or (is_root and len(places) > 1):  # none is named
         others = (each for each in directories.bases_of_all() if not directories.is_missing(each))
         places = list(dict.fromkeys([*places, *others]))
@@ -146,9 +143,10 @@ def of_rows(command: _Command) -> _Command:
             type=pair,
             metavar="k=v",
             multiple=True,
-            help="Only with this attribute on the stage, its root or below; several on one span.",
+            help="Only with this attribute, as room=lobby, on the stage, its root or below; "
+            "several on one span.",
         ),
-        click.option("--who", metavar="U", help="Only on behalf of this user: a key of who= is U."),
+        click.option("--who", metavar="U", help="Only on behalf of this user, as --who user-456."),
         click.option(
             "--since", type=ago, metavar="15m", help="Only what ended since then: 2h, 1d."
         ),
@@ -158,5 +156,5 @@ def of_rows(command: _Command) -> _Command:
 
 def of_store(command: _Command) -> _Command:
     """Add the options of all commands that read spans."""
-    service = click.option("--service", metavar="NAME", help="Only this service's stages.")
+    service = click.option("--service", metavar="NAME", help="Only of this service.")
     return service(of_sources(as_json(command)))

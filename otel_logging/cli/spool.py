@@ -12,11 +12,12 @@ from rich.text import Text
 from otel_logging._text import visible
 from otel_logging.cli import options
 from otel_logging.cli.listing import print_array, strict
-from otel_logging.cli.options import Store, flag, named, of_places
+from otel_logging.cli.options import Store, flag, of_places
 from otel_logging.spool import destinations, reading
 from otel_logging.spool.destinations import Destination, Pile
 from otel_logging.spool.segment import parse_all
 from otel_logging.traces.draw import terminal
+from otel_logging.traces.sources import named
 
 _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 

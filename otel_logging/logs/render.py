@@ -70,9 +70,15 @@ _BARE = later(r"[^\s\"'=]+")
 _NOT_FIELDS: Final = _names.RESERVED | {
     *(_names.STACK, _names.TIME_NS, _names.LATE_SHARES, _names.LATE_WHERE, *_names.OF_EXCEPTIONS)
 }
-_WORDS: Final = later("( *)([^ ]+)")
-_LONG: Final = later("()([^/?&]+[/?&]*|[/?&]+)")  # of a path or an address that is
+_TAB: Final = 4  # columns
+#: Characters between which a line may be broken, as Chinese and Japanese have no blanks.
+_CJK: Final = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60"
+_SIGNS: Final = r"[\u3001\u3002\uff09\uff0c\uff0e\uff01\uff1f\u300d\u300f]*"  # begin no line
+_WORDS: Final = later(f"( *)([{_CJK}]{_SIGNS}|[^ {_CJK}]+)")
+#: Of a path or an address that is too long for a line, or of a text without blanks.
+_LONG: Final = later(f"()([{_CJK}]{_SIGNS}|[^/?&{_CJK}]+[/?&]*|[/?&]+)")
 _PARTS: Final = later("( *)([^ ,]+,*|,+)")  # of a value that is too long for one line
+_MARKS: Final = later(r"[ |]*[~^][ ~^]*")
 _Paint = Callable[[str, str], str]
 #: What no line is broken inside: the columns before it, a field's name, the text, its colour.
 _Token = tuple[int, str | None, str, str]
@@ -221,6 +227,7 @@ def _text_of(event_dict: Mapping[str, Any], key: str) -> str:
 def _lines(event: Any) -> list[str]:
     """Return the lines of a message, without empty ones around it."""
     text = "" if event is None else str(plain(event)).replace("\r\n", "\n").strip("\n")
+    text = text.expandtabs(_TAB)
     return [visible(each) for each in text.split("\n")]
 
 
@@ -241,8 +248,12 @@ def _value(key: str, value: Any) -> str:
 
 def _indented(traceback_text: str, columns: float, paint: _Paint) -> Iterator[str]:
     """Set a traceback off from the lines around it: places dim, what was raised in red."""
-    for written in traceback_text.rstrip("\n").split("\n"):
-        line = "\t".join(map(visible, written.split("\t")))
+    above = ""
+    for written in traceback_text.rstrip("\n").expandtabs(_TAB).split("\n"):
+        line = visible(written)
+        if _MARKS.fullmatch(line) and _LEAST_INDENT + _columns(above) > columns:
+            continue  # they stand below a place in a line that has been broken
+        above = line
         if line.startswith(("  ", "Traceback ", "Stack ")) or not line:
             code = _DIM if line.lstrip().startswith(("File ", "Traceback ", "^", "~")) else ""
         else:

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from heapq import nlargest
 from typing import Any, Final, Generic, TypeVar
@@ -26,6 +27,7 @@ _STRICT: Final = json.JSONDecoder(parse_constant=str)
 TELL_LITTLE: Final = (None, "unknown", "downstream")  # causes: where the time went says more
 _THEN: Final = " · "  # between the places of ``late.where``, the first one most seen
 _Each = TypeVar("_Each")  # a row
+_MOMENT: Final = "%Y-%m-%d %H:%M:%S %z"
 _MOST_NAMED: Final = 10  # where none of those asked for is there
 
 
@@ -319,8 +321,8 @@ def _typed(value: Any) -> str | None:
 
 
 def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
-    """Yield which services, users, values of an attribute and causes there are, where what
-    *question* says is not among them.
+    """Yield which services, users, values of an attribute and causes there are, and when the last
+    stage ended, where what *question* says is not among them.
     """
     traces = by_trace(spans).values()
     here = [span for trace in traces for span in trace.spans.values()]
@@ -338,6 +340,9 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
     for key, wanted in question.where:
         if wanted not in (values := valued(key)):
             yield f"values of {key} there are: {some(values)}"
+    last_ns = max((span.end_ns for span in here), default=0)
+    if 0 < last_ns < question.since_ns:
+        yield f"the last one ended {datetime.fromtimestamp(last_ns / 1e9).astimezone():{_MOMENT}}"
     if question.cause not in (None, *(causes := valued(_names.LATE_CAUSE))):
         yield f"causes there are: {some(causes)}"
 

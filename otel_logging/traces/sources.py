@@ -108,6 +108,17 @@ class Sources:
         """Return which sources and directories *found* is from, in one line."""
         return " · ".join([found.origin, *self.directories])
 
+    def nothing(self, found: Answered, when: str = "") -> str:
+        """Return that nothing is there, and where it was looked for."""
+        if self.which == JAEGER:
+            return f"Nothing{when} that matches is in Jaeger: read {found.origin}."
+        if not self.places:
+            return "Nothing was read."
+        return (
+            f"Nothing is recorded in {named(self.places)} yet: a stage appears here when it ends, "
+            "once setup_observability() was called in its process."
+        )
+
     def late(self, question: Question) -> Answered:
         """Return the spans in which *question* finds its answer."""
 
@@ -176,6 +187,11 @@ class Sources:
             found.is_part or bool(incomplete),
             {span.trace_id for span in found.spans},
         )
+
+
+def named(places: Iterable[Path]) -> str:
+    """Return directories in a sentence."""
+    return " or ".join(visible(str(each)) for each in places)
 
 
 def _greet(jaeger: Jaeger) -> Callable[[float], None]:

@@ -95,6 +95,8 @@ def test_all_of_it_is_seen(
     assert browser.value(inside + "one.getBoundingClientRect().right <= innerWidth)")
     back = browser.value("getComputedStyle(document.body).backgroundColor")
     assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 22, 22)"}[scheme]
+    bar = "getComputedStyle(document.querySelector('.bar span'))"
+    assert browser.value(f"{bar}.printColorAdjust") == "exact"  # else paper has no bars
     contrasts = browser.value(CONTRASTS)
     assert len(contrasts) > 50
     assert min(contrasts) >= 4.5

@@ -24,6 +24,7 @@ from otel_logging.traces.trace import Row, Trace
 
 _MOST_ROWS: Final = 1_000  # of a picture
 _LATE_BY: Final = "late_by_s"  # of a row of ``late``; those of ``failed`` have none
+_STYLES: Final = {"dim": "dim", "yellow": "late", "red": "bad"}
 _WAY: Final = ' class="way"'
 _ERROR: Final = ' <span class="bad">ERROR</span>'
 _ON_WAY: Final = ' <span class="dim">(critical path)</span>'
@@ -49,14 +50,14 @@ def draw(title: str, answer: Answer[Any], rows: Sequence[Mapping[str, Any]], ori
             f"<p><strong>one incident</strong>{_text(users)}</p>\n"
             for users in (table.incidents(stages) if is_late else ())
         ),
-        rows="".join(_table(rows, told, traces)) if rows else "",
+        rows="".join(_table(rows, told, traces, answer.found)) if rows else "",
         pictures="".join(part for one in once.values() for part in _picture(*one)),
         origin=_text(origin),
     )
 
 
 def _table(
-    rows: Sequence[Mapping[str, Any]], told: Sequence[str], traces: Sequence[Trace]
+    rows: Sequence[Mapping[str, Any]], told: Sequence[str], traces: Sequence[Trace], found: int
 ) -> Iterator[str]:
     zone = f"{local_time(traces[0].in_order[0].start_ns):%z}"
     by = '<th scope="col" class="n">late by</th>' if _LATE_BY in rows[0] else ""
@@ -70,6 +71,8 @@ def _table(
     for row, apart, trace in zip(rows, told, traces, strict=True):
         yield _row(row, f'<br><code class="dim">{_text(apart)}</code>' if apart else "", trace)
     yield "</tbody></table>\n"
+    if more := found - len(rows):
+        yield f'<p class="dim">and {more} more: --limit {found}</p>\n'
 
 
 def _row(row: Mapping[str, Any], apart: str, trace: Trace) -> str:
@@ -131,8 +134,9 @@ def _stage(row: Row, trace: Trace, total: int, way: set[str]) -> str:
             name += f" \N{MULTIPLICATION SIGN}{len(row.equal)}"
         for word in waterfall.words_of(span):
             name += _ERROR if word == "ERROR" else f' <span class="late">{word}</span>'
-        if moved := waterfall.clock(span, trace.spans.get(span.parent_span_id)):
-            facts = f'<br><span class="dim">{_text(moved)}</span>'
+        for said in waterfall.remarks(row, span, trace.spans.get(span.parent_span_id)):
+            style = _STYLES[str(said.style)]
+            facts += f'<br><span class="{style}">{_text(said.plain)}</span>'
         facts += _fields(waterfall.attributes_of(row, span), row.shown)
     left, length = (row.start_ns - start) / total, max(row.end_ns - row.start_ns, 0) / total
     is_way = waterfall.is_on(way, row)

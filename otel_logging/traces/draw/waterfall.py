@@ -290,15 +290,6 @@ def words_of(span: Span) -> list[str]:
     return [word for word, holds in facts.items() if holds]
 
 
-def clock(span: Span, parent: Span | None) -> str:
-    """Return by how much a stage, and what is below it, was moved into its parent; or nothing."""
-    if parent is None or not (by_ns := span.moved_ns - parent.moved_ns):
-        return ""
-    later, word = ("later", "behind") if by_ns > 0 else ("earlier", "ahead of")
-    by, other = duration(abs(by_ns) / 1e9), visible(parent.resource.service)
-    return f"drawn {by} {later}: its clock is {word} that of {other}"
-
-
 def _is_late(span: Span) -> bool:
     return late_by(span.duration_s, span.budget_s) is not None
 
@@ -308,22 +299,31 @@ def _style(span: Span) -> str:
     return "red" if "ERROR" in words else "yellow" if words else ""
 
 
-def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
-    """Yield what there is to say of a stage besides its times."""
-    if moved := clock(span, columns.spans.get(span.parent_span_id)):
-        yield from _below(Text(moved, "dim"), row.inner, columns)
+def remarks(row: Row, span: Span, parent: Span | None) -> Iterator[Text]:
+    """Yield what there is to say of a stage besides its times and attributes."""
+    if parent is not None and (by_ns := span.moved_ns - parent.moved_ns):
+        later, word = ("later", "behind") if by_ns > 0 else ("earlier", "ahead of")
+        by, other = duration(abs(by_ns) / 1e9), visible(parent.resource.service)
+        yield Text(f"drawn {by} {later}: its clock is {word} that of {other}", "dim")
     if len(row.equal) > 1:
         longest = max(max(one.end_ns - one.start_ns, 0) for one in row.equal)
         yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
-        yield from _facts(attributes_of(row, span), row, columns)
         return
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
+    if message and not _is_shown_below(row, message):
+        yield Text(visible(message), "red")
+
+
+def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
+    for one in remarks(row, span, columns.spans.get(span.parent_span_id)):
+        yield from _below(one, row.inner, columns)
+    if len(row.equal) > 1:
+        yield from _facts(attributes_of(row, span), row, columns)
+        return
     if columns.lost and span.span_id == columns.last:
         yield from _below(Text(columns.lost, "yellow"), row.inner, columns)
-    if message and not _is_shown_below(row, message):
-        yield from _below(Text(visible(message), "red"), row.inner, columns)
     yield from _facts(span.attributes, row, columns)
     if each := terminal.fields(_new(row.common, {**row.shown, **span.attributes})):
         yield Text("each inside: ", "dim").append(each)
