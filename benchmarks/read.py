@@ -52,11 +52,31 @@ SHAPES = {
 WRITE = """
 import sys
 from contextlib import ExitStack, suppress
-from otel_logging import bind_context, get_logger, setup_observability, traced
+from itertools import count
+from pathlib import Path
+from otel_logging import bind_context, extract, get_logger, inject, setup_observability, traced
+from otel_logging.spool import merging
 
 log = get_logger("chat")
 directory, shape, spans = sys.argv[1], sys.argv[2], int(sys.argv[3])
-with setup_observability("chat-gateway", spool_dir=directory), ExitStack() as open_:
+services = {"fleet": 50, "services": 5, "merged": 500}.get(shape, 1)
+many = {f"attribute.{n}": f"value {n}" for n in range(20)}
+headers = []
+
+
+def tree(n, **values):
+    with traced("message", root=True, budget=0.00005):
+        bind_context(user_id=f"user-{n % 500}")
+        for part in range(3):
+            with traced("answer", **values):
+                for step in ("load", "render"):
+                    with traced(step, **values):
+                        if shape == "lines":
+                            log.info("begun", step=step)
+                            log.info("done", step=step, part=part)
+
+
+def write():
     if shape == "turns":
         for n in range(spans // 5):
             with traced("message", root=True, budget=0.0002):
@@ -67,9 +87,14 @@ with setup_observability("chat-gateway", spool_dir=directory), ExitStack() as op
                 for stage in ("answer", "send"):
                     with traced(stage, n=n % 100):
                         log.info("done", stage=stage)
-    elif shape == "single":
+    elif shape in ("single", "plain"):
         for n in range(spans):
-            with traced("message", root=True, budget=0.000001, user_id=f"user-{n % 500}"):
+            budget = 0.000001 if shape == "single" else None
+            with traced("message", root=True, budget=budget, user_id=f"user-{n % 500}"):
+                pass
+    elif shape == "different":
+        for n in range(spans):
+            with traced(f"message {n}", root=True, budget=0.000001, user_id=f"user-{n}"):
                 pass
     elif shape == "failures":
         for n in range(spans // 2):
@@ -95,13 +120,40 @@ with setup_observability("chat-gateway", spool_dir=directory), ExitStack() as op
                     if shape == "refused":
                         raise ValueError(f"no {n}")
     elif shape == "deep":
-        for n in range(spans):
-            open_.enter_context(traced("step", n=n))
+        with ExitStack() as open_:
+            for n in range(spans):
+                open_.enter_context(traced("step", n=n))
+    elif shape == "services":
+        for n in range(spans // 10):
+            into = headers[n] if headers[n:] else {}
+            with ExitStack() as sender:
+                if into:
+                    sender.enter_context(extract(into))
+                with traced("call", budget=0.00001, user_id=f"user-{n % 500}"), traced("work"):
+                    if not into:
+                        inject(into)
+                        headers.append(into)
+    elif shape in ("tens", "attributes", "lines", "fleet", "merged"):
+        for n in range(spans // services // 10):
+            tree(n, **many if shape == "attributes" else {})
     else:
         with traced("message", root=True, budget=0.5):
             for n in range(spans - 1):
                 with traced("SELECT" if shape == "queries" else f"stage {n}", n=n):
                     pass
+
+
+for number in range(services):
+    name = "chat-gateway" if shape == "merged" else f"chat-{number}"
+    with setup_observability(name, spool_dir=directory):
+        write()
+if shape == "merged":  # as the worker does it when all is delivered
+    (place,) = Path(directory).iterdir()
+    sent = place / "sent"
+    sent.mkdir(exist_ok=True)
+    for segment in place.glob("*/*.segment"):
+        segment.rename(sent / segment.name)
+    merging.merge(place, go_on=lambda: True)
 """
 COMMAND = "from otel_logging.cli import main; main()"
 

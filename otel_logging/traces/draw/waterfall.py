@@ -7,6 +7,7 @@ from one zero.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
@@ -104,8 +105,13 @@ class Folding:
     """
 
     def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    @cached_property
+    def _apart(self) -> set[str]:
+        trace = self._trace
         may_be = [s for s in trace.spans.values() if s.budget_s is not None or s.may_have_failed]
-        self._apart = trace.at_or_above(s for s in may_be if _is_late(s) or is_bad(s, trace))
+        return trace.at_or_above(s for s in may_be if _is_late(s) or is_bad(s, trace))
 
     def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
         """Put *siblings* into the groups that are one row each."""
