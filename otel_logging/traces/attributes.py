@@ -2,6 +2,7 @@
 spans a few are asked for, and text in an attribute may look like another.
 """
 
+import contextlib
 import math
 import struct
 from functools import lru_cache
@@ -15,6 +16,7 @@ from otel_logging import _otlp
 
 _ATTRIBUTE: Final = 0x4A  # a tag: the field's number and the kind of its value
 _STATUS: Final = 0x7A
+_INVALID: Final = (IndexError, DecodeError, struct.error)  # what another program may have written
 _DOUBLE: Final = struct.Struct("<d")
 
 
@@ -29,36 +31,50 @@ def value_at(one: bytes, at: int, key: bytes) -> Any:
     begin at *at*, or None.
     """
     try:
-        if field := _field(one, at, _ATTRIBUTE, key):
-            return _plain(field, len(key) + 1)
-    except (IndexError, DecodeError, struct.error):  # of another program
-        pass
-    return None
+        begin, end = _field(one, at, _ATTRIBUTE, key)
+        return _plain(one[begin:end], len(key) + 1) if end else None
+    except _INVALID:
+        return None
+
+
+@lru_cache(64)  # those of a row, one after the other
+def values_at(one: bytes, at: int) -> dict[bytes, Any]:
+    """Return the values of all attributes by their encoded keys, which have less than 128 bytes,
+    of the fields of a span that begin at *at*.
+    """
+    found: dict[bytes, Any] = {}
+    with contextlib.suppress(*_INVALID):
+        while at := (part := _field(one, at, _ATTRIBUTE))[1]:
+            field = one[part[0] : at]
+            size = 2 + field[1]
+            found.setdefault(field[:size], _plain(field, size + 1))
+    return found
 
 
 def is_failed(one: bytes, at: int) -> bool:
     """Return whether the status is ERROR, of the fields of a span that begin at *at*."""
     try:
-        return Status.FromString(_field(one, at, _STATUS)).code == Status.STATUS_CODE_ERROR
-    except (IndexError, DecodeError):  # of another program
+        begin, end = _field(one, at, _STATUS)
+        return Status.FromString(one[begin:end]).code == Status.STATUS_CODE_ERROR
+    except _INVALID:
         return False
 
 
-def _field(one: bytes, at: int, wanted: int, begins: bytes = b"") -> bytes:
-    """Return the first field with the tag *wanted* that begins so; nothing where there is none."""
+def _field(one: bytes, at: int, wanted: int, begins: bytes = b"") -> tuple[int, int]:
+    """Return where the first field is that has the tag *wanted* and begins so; else 0, 0."""
     end = len(one)
     while at < end:
         tag, size, at, shift = one[at], one[at + 1], at + 2, 7
         while size >> shift:  # its last digit (of 128) says that there are more
             size, at, shift = size + (one[at] - 1 << shift), at + 1, shift + 7
         if tag == wanted and one.startswith(begins, at):
-            return one[at : at + size]
+            return at, at + size
         at += size if tag & 7 == 2 else 4 if tag & 7 == 5 else 0
-    return b""
+    return 0, 0
 
 
 def _plain(field: bytes, at: int) -> Any:
-    """Return the value whose length begins at *at*."""
+    """Return the value of an attribute whose length begins at *at*."""
     while field[at] > 127:  # a number (varint) ends with the first byte that is less
         at += 1
     kind = field[at + 1 : at + 2]

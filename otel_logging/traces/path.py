@@ -279,12 +279,11 @@ def _said(moment: Any) -> str:
 def _longest_piece(gaps: list[tuple[int, int]], cuts: list[int]) -> tuple[int, int]:
     """Return the longest piece of the gaps between two of *cuts*, the first of equal ones."""
     longest = (0, 0)
-    for begin, end in sorted(gaps, key=lambda gap: (gap[0] - gap[1], gap[0])):
-        if end - begin <= longest[1] - longest[0]:
-            break
-        inner = cuts[bisect_right(cuts, begin) : bisect_left(cuts, end)]
-        pieces = pairwise([begin, *inner, end])
-        longest = max(longest, *pieces, key=lambda piece: piece[1] - piece[0])
+    for begin, end in reversed(gaps):  # they come from the end backwards
+        if end - begin > longest[1] - longest[0]:
+            inner = cuts[bisect_right(cuts, begin) : bisect_left(cuts, end)]
+            pieces = pairwise([begin, *inner, end])
+            longest = max(longest, *pieces, key=lambda piece: piece[1] - piece[0])
     return longest
 
 

@@ -132,9 +132,12 @@ class Trace:
 
     def mend_clocks(self) -> None:
         """Move what another service's clock puts outside its parent into that, and all below it."""
-        moved: dict[str, int] = {}
+        spans, moved = self.spans, dict[str, int]()
+        pairs = ((spans.get(span.parent_span_id), span) for span in spans.values())
+        if not any(_wrong(parent, span) for parent, span in pairs if parent):  # of most
+            return
         for span in self.descendants(*filter(self.is_root, self.in_order)):
-            parent = self.spans[span.parent_span_id]
+            parent = spans[span.parent_span_id]
             by_ns = moved.get(parent.span_id, 0)
             span.move(by_ns)
             wrong_ns = _wrong(parent, span)
@@ -270,7 +273,7 @@ def _wrong(parent: Span, child: Span) -> int:
     A child in another service that began before its parent, or ended after the call that waits
     for it, has another clock: it is put into the middle of its parent, as Jaeger does.
     """
-    if child.resource == parent.resource:
+    if child.resource is parent.resource or child.resource == parent.resource:
         return 0
     start, end = child.start_ns, max(child.end_ns, child.start_ns)
     until = max(parent.end_ns, parent.start_ns)
