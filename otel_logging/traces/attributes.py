@@ -2,7 +2,6 @@
 spans a few are asked for, and text in an attribute may look like another.
 """
 
-import contextlib
 import math
 import struct
 from functools import lru_cache
@@ -31,46 +30,31 @@ def value_at(one: bytes, at: int, key: bytes) -> Any:
     begin at *at*, or None.
     """
     try:
-        begin, end = _field(one, at, _ATTRIBUTE, key)
-        return _plain(one[begin:end], len(key) + 1) if end else None
+        field = _field(one, at, _ATTRIBUTE, key)
+        return _plain(field, len(key) + 1) if field else None
     except _INVALID:
         return None
-
-
-@lru_cache(64)  # those of a row, one after the other
-def values_at(one: bytes, at: int) -> dict[bytes, Any]:
-    """Return the values of all attributes by their encoded keys, which have less than 128 bytes,
-    of the fields of a span that begin at *at*.
-    """
-    found: dict[bytes, Any] = {}
-    with contextlib.suppress(*_INVALID):
-        while at := (part := _field(one, at, _ATTRIBUTE))[1]:
-            field = one[part[0] : at]
-            size = 2 + field[1]
-            found.setdefault(field[:size], _plain(field, size + 1))
-    return found
 
 
 def is_failed(one: bytes, at: int) -> bool:
     """Return whether the status is ERROR, of the fields of a span that begin at *at*."""
     try:
-        begin, end = _field(one, at, _STATUS)
-        return Status.FromString(one[begin:end]).code == Status.STATUS_CODE_ERROR
+        return Status.FromString(_field(one, at, _STATUS)).code == Status.STATUS_CODE_ERROR
     except _INVALID:
         return False
 
 
-def _field(one: bytes, at: int, wanted: int, begins: bytes = b"") -> tuple[int, int]:
-    """Return where the first field is that has the tag *wanted* and begins so; else 0, 0."""
+def _field(one: bytes, at: int, wanted: int, begins: bytes = b"") -> bytes:
+    """Return the first field with the tag *wanted* that begins so; nothing where there is none."""
     end = len(one)
     while at < end:
         tag, size, at, shift = one[at], one[at + 1], at + 2, 7
         while size >> shift:  # its last digit (of 128) says that there are more
             size, at, shift = size + (one[at] - 1 << shift), at + 1, shift + 7
         if tag == wanted and one.startswith(begins, at):
-            return at, at + size
+            return one[at : at + size]
         at += size if tag & 7 == 2 else 4 if tag & 7 == 5 else 0
-    return 0, 0
+    return b""
 
 
 def _plain(field: bytes, at: int) -> Any:

@@ -111,7 +111,7 @@ class Row:
         judged = None if key == _names.LATE_WHERE else _judged(self.trace, self.span)[0]
         if judged is None:
             return _first_with(key, self.trace, self.span)[1]
-        return judged.told(key)
+        return judged.get(key)
 
     def as_json(self, link: str | None = None) -> dict[str, Any]:
         """Return it as ``otel-logging late --json`` prints it; docs/commands.md is the contract."""
@@ -154,10 +154,10 @@ _path: Final = _kept(steps)
 
 def _first_with(key: str, trace: Trace, span: Span) -> tuple[Span | None, Any]:
     """Return the first of *span* and its path, the deepest first, that has *key*, and its value."""
-    if (value := span.told(key)) is not None:  # of 100,000 rows most: the path is dear
+    if (value := span.get(key)) is not None:  # of 100,000 rows most: the path is dear
         return span, value
     for step in _path(trace, span)[:0:-1] if len(trace.spans) > 1 else ():
-        if (value := trace.spans[step.span_id].told(key)) is not None:
+        if (value := trace.spans[step.span_id].get(key)) is not None:
             return trace.spans[step.span_id], value
     return None, None
 

@@ -35,8 +35,9 @@ class Step:
     """A stage on the way that the time went, or *count* of one name below the same stage.
 
     *took_s*: their part of the critical path; *at_once*: they ran beside each other. *own_s*: the
-    part of it in which no stage below was open, *piece_s* the longest piece of that, *between* the
-    line or stage before and after the piece (None: the stage's start or end); of the last step.
+    part of it in which no stage below was open, *piece* the longest piece of that (start and end,
+    ns since the epoch), *between* the line or stage before and after the piece (None: the stage's
+    start or end); of the last step.
     """
 
     stage: str
@@ -45,7 +46,7 @@ class Step:
     count: int = 1
     at_once: bool = False
     own_s: float = 0.0
-    piece_s: float = 0.0
+    piece: tuple[int, int] = (0, 0)
     between: tuple[str | None, str | None] | None = None
     spread: str = ""  # in words: over how many names, where none has a quarter of it
     others: str = ""  # in words: what else its parent waited for, where that is a quarter of it
@@ -79,9 +80,10 @@ class Step:
             where = f"after {before}" if before else f"before {after}"
         else:
             return ""
-        if self.piece_s >= _NEARLY_ALL * self.own_s:
-            return f"itself {duration(self.piece_s)}, {where}"
-        return f"itself {duration(self.own_s)}, {duration(self.piece_s)} of it {where}"
+        piece_s = (self.piece[1] - self.piece[0]) / 1e9
+        if piece_s >= _NEARLY_ALL * self.own_s:
+            return f"itself {duration(piece_s)}, {where}"
+        return f"itself {duration(self.own_s)}, {duration(piece_s)} of it {where}"
 
 
 def _times(name: str, count: int, took_s: float, how: str = "") -> str:
@@ -172,9 +174,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     return found
 
 
-def _split(
-    trace: Trace, whole: Part, seen: set[str], gaps: list[tuple[int, int]]
-) -> list[Part]:
+def _split(trace: Trace, whole: Part, seen: set[str], gaps: list[tuple[int, int]]) -> list[Part]:
     """Return the stages right below; add to *gaps* when none was open. From the end backwards, the
     stage that ended last is what was waited for.
     """
@@ -237,7 +237,7 @@ def _others(parts: list[Part], took_of: dict[str, int]) -> str:
     count, took_s = _count(parts, took_of), sum(took_of.values()) / 1e9
     if len(took_of) > 1:
         return f"{count} other stages {duration(took_s)}"
-    return _times(*took_of, count, took_s)
+    return _times(next(iter(took_of)), count, took_s)
 
 
 def _count(parts: list[Part], names: Container[str]) -> int:
@@ -246,10 +246,10 @@ def _count(parts: list[Part], names: Container[str]) -> int:
 
 def _between(
     trace: Trace, parts: list[Part], gaps: list[tuple[int, int]], stages: list[Part]
-) -> tuple[float, tuple[str | None, str | None] | None]:
+) -> tuple[tuple[int, int], tuple[str | None, str | None] | None]:
     """Return the longest piece of the gaps in one stage, and what stands around it."""
     if len(parts) > 1 or not gaps:
-        return 0.0, None
+        return (0, 0), None
     (whole,) = parts
     lines = [
         (time_ns, event)
@@ -258,7 +258,7 @@ def _between(
         if whole.start <= time_ns <= whole.end
     ]
     if not lines and not stages:
-        return (gaps[0][1] - gaps[0][0]) / 1e9, (None, None)
+        return gaps[0], (None, None)
     lines.sort(key=itemgetter(0))
     begin, end = _longest_piece(gaps, [at for at, _ in lines])
 
@@ -266,7 +266,7 @@ def _between(
         names = [_said(event) for time_ns, event in lines if time_ns == at]
         return [*names, *sorted(p.span.name for p in stages if at in (p.start, p.end))] or [None]
 
-    return (end - begin) / 1e9, (beside(begin)[-1], beside(end)[0])
+    return (begin, end), (beside(begin)[-1], beside(end)[0])
 
 
 def _said(moment: Any) -> str:

@@ -23,7 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from otel_logging import _names, _otlp, _runtime
-from otel_logging.traces.attributes import is_failed, key_of, value_at, values_at
+from otel_logging.traces.attributes import is_failed, key_of, value_at
 
 #: Span.kind and Status.code by OTLP's numbers.
 _KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -120,11 +120,6 @@ class Span:
         if encoded not in one:
             return None
         return _runtime.current.redaction.field(key, value_at(one, self._begin, encoded))
-
-    def told(self, key: str) -> Any:
-        """Do what ``get`` does, for a key of the package's own. Cost: half, of several."""
-        value = values_at(self._encoded, self._begin).get(key_of(key))
-        return None if value is None else _runtime.current.redaction.field(key, value)
 
     @property
     def is_error(self) -> bool:

@@ -23,7 +23,7 @@ from otel_logging.traces.draw.terminal import NO_LINKS, Links
 from otel_logging.traces.failed import is_bad
 from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
-from otel_logging.traces.path import critical
+from otel_logging.traces.path import Step, critical
 from otel_logging.traces.span import Event, Span
 from otel_logging.traces.trace import Row, Trace, common
 
@@ -34,6 +34,7 @@ _MOST_CELLS = 240  # of a line's message: three lines of a terminal
 _NOTICED_S = 0.001
 _HOURS_NS = 10 * 3600 * 1_000_000_000  # of less the seconds can still be read
 _LOST = 0.1  # of the whole: less is not marked
+_BROKEN: Final = "┅"
 _LEAST_LABEL = 12
 _GAP: Final = "  "
 
@@ -147,7 +148,7 @@ class _Columns:
     spans: Mapping[str, Span]
     way: Set[str]  # ids of the stages on the critical path
     lost: str  # what the last one of it did itself, if that is much
-    last: str  # its id
+    last: Step
     number: int = 0
     label: int = 0
     bar: int = 0
@@ -183,7 +184,8 @@ class _Columns:
 
     def bar_of(self, row: Row) -> str:
         """Return a bar from start to end, to half a column, at least half a column long; heavy on
-        the critical path. Of equal stages it has a column for each in which one was open.
+        the critical path, broken where that was lost in the stage itself. Of equal stages it has a
+        column for each in which one was open.
         """
         begins, whole, ends = "╺━╸" if is_on(self.way, row) else "╶─╴"
         halves, cells = 2 * self.bar, [0] * self.bar  # 1: the left half, 2: the right one, 3: both
@@ -199,7 +201,15 @@ class _Columns:
                 cells[half // 2] |= 1 << half % 2
             for cell_ in range((first + 1) // 2, min(last, halves) // 2):
                 cells[cell_] = 3
-        return "".join((" ", ends, begins, whole)[halves_] for halves_ in cells).rstrip()
+        if self.is_lost_in(row):
+            begin, end = ((at - start) * self.bar // total for at in self.last.piece)
+            cells[begin + 1 : end] = [4] * max(end - begin - 1, 0)
+        return "".join((" ", ends, begins, whole, _BROKEN)[each] for each in cells).rstrip()
+
+    def is_lost_in(self, row: Row) -> bool:
+        """Return whether much of the time was lost in a row's stage itself."""
+        one = row.span if len(row.equal) <= 1 else None
+        return bool(self.lost and one and one.span_id == self.last.span_id)
 
 
 def is_on(way: Set[str], row: Row) -> bool:
@@ -212,9 +222,8 @@ def _columns(trace: Trace, listed: list[Row], width: int, top: Judged, way: Set[
     start = trace.in_order[0].start_ns
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
     last, service = top.path[-1], top.span.resource.service
-    # of the outermost stage alone the heading has it
-    lost = last.itself if len(top.path) > 1 and last.own_s * 1e9 >= _LOST * total else ""
-    rough = _Columns(start, total, service, width, trace.spans, way, lost, last.span_id, 0, width)
+    lost = last.itself if last.own_s * 1e9 >= _LOST * total else ""
+    rough = _Columns(start, total, service, width, trace.spans, way, lost, last, 0, width)
     numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
@@ -326,8 +335,8 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
-    if columns.lost and span.span_id == columns.last:
-        yield from _below(Text(columns.lost, "yellow"), row.inner, columns)
+    if columns.is_lost_in(row):
+        yield from _below(Text(f"{_BROKEN} {columns.lost}", "yellow"), row.inner, columns)
     if message and not _is_shown_below(row, message):
         yield from _below(Text(visible(message), "red"), row.inner, columns)
     yield from _facts(span.attributes, row, columns)
