@@ -149,6 +149,7 @@ class _Columns:
     way: Set[str]  # ids of the stages on the critical path
     lost: str  # what the last one of it did itself, if that is much
     last: Step
+    told: list[str]  # why the outermost one took so long, in the heading
     number: int = 0
     label: int = 0
     bar: int = 0
@@ -222,8 +223,11 @@ def _columns(trace: Trace, listed: list[Row], width: int, top: Judged, way: Set[
     start = trace.in_order[0].start_ns
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
     last, service = top.path[-1], top.span.resource.service
-    lost = last.itself if last.own_s * 1e9 >= _LOST * total else ""
-    rough = _Columns(start, total, service, width, trace.spans, way, lost, last, 0, width)
+    is_stage = top.span.is_stage  # of lines alone no time is lost
+    lost = last.itself if is_stage and last.own_s * 1e9 >= _LOST * total else ""
+    is_told = is_stage and (top.late_by_s is not None or top.span.budget_s is None)
+    told = top.reason if is_told else []
+    rough = _Columns(start, total, service, width, trace.spans, way, lost, last, told, 0, width)
     numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
@@ -259,8 +263,9 @@ def _header(
     identity = links.mark(Text(trace.trace_id, "dim"), *top.ids)
     yield Text("trace ", "dim").append(identity).append(f" · {started}", "dim")
     yield from links.below(*top.ids)
-    if top.span.is_stage and (top.late_by_s is not None or top.span.budget_s is None):
-        why, reason = visible(top.text(_names.LATE_WHY) or ""), " → ".join(top.reason)
+    if told := columns.told:
+        sign = f"{_BROKEN} " if told == [columns.lost] else ""
+        why, reason = visible(top.text(_names.LATE_WHY) or ""), sign + " → ".join(told)
         for said in filter(None, (why, "" if why.endswith(reason) else reason)):
             text = Text(said, "yellow" if top.late_by_s is not None else "")
             yield from terminal.wrapped(text, columns.width, 2, "└ ")
@@ -335,7 +340,7 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
-    if columns.is_lost_in(row):
+    if columns.is_lost_in(row) and columns.told != [columns.lost]:
         yield from _below(Text(f"{_BROKEN} {columns.lost}", "yellow"), row.inner, columns)
     if message and not _is_shown_below(row, message):
         yield from _below(Text(visible(message), "red"), row.inner, columns)
