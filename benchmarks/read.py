@@ -1,8 +1,11 @@
 """What ``otel-logging late`` and ``show`` cost over 100,000 spans of a local store, of any shape.
 
-"chains" are a thousand stages deep each, of "failures" every trace is one; of "refused" and "slow"
-all but one are below one stage, and each failed or was late; "quiet" is a day of 60,000 messages,
-none of them late.
+"single" and "plain" are traces of one stage, all late or none with a budget, "different" those with
+a name and a user each. "tens" are 10,000 traces of ten; so are those with 20 "attributes" or with
+two "lines" a stage, of 50 services ("fleet"), and from segments that were "merged"; of "services"
+five take part in each trace. "chains" are a thousand stages deep each, of "failures" every trace
+is one; of "names", "queries", "refused" and "slow" all but one are below one stage, and each of the
+last two failed or was late; "quiet" is a day of 60,000 messages, none of them late.
 The stores are written first, each by a child process through the package itself. Each question is
 a process of its own, imports included, as somebody types it; once with the local store alone, and
 once beside a Jaeger that takes connections and never answers.
@@ -30,6 +33,7 @@ TURNS = (
     ("show",),
 )
 PICTURES = (("late",), ("show",))
+USUAL = (*PICTURES, ("failed",))
 #: What is asked of traces of each shape.
 SHAPES = {
     "turns": TURNS,
@@ -40,11 +44,9 @@ SHAPES = {
         ("late", "--summary"),
         ("late", "--json"),
     ),
-    "failures": (("failed",), *PICTURES, ("late", "--group", "reason")),
-    "queries": PICTURES,
-    "names": PICTURES,
-    "refused": (*PICTURES, ("failed",)),
-    "slow": (*PICTURES, ("failed",)),
+    "failures": (*USUAL, ("late", "--group", "reason")),
+    **dict.fromkeys(("plain", "different", "tens", "attributes", "lines", "fleet"), USUAL),
+    **dict.fromkeys(("merged", "services", "queries", "names", "refused", "slow"), USUAL),
     "deep": PICTURES,
     "chains": PICTURES,
     "quiet": PICTURES,
@@ -155,6 +157,11 @@ if shape == "merged":  # as the worker does it when all is delivered
         segment.rename(sent / segment.name)
     merging.merge(place, go_on=lambda: True)
 """
+#: As an installed package has it: compiled once.
+BYTECODE = {
+    "PYTHONDONTWRITEBYTECODE": "",
+    "PYTHONPYCACHEPREFIX": f"{tempfile.gettempdir()}/read-bytecode",
+}
 COMMAND = "from otel_logging.cli import main; main()"
 
 
@@ -163,7 +170,7 @@ def ask(question: tuple[str, ...], directory: str, **variables: str) -> dict[str
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, *question, "--spool-dir", directory],
-        env={**os.environ, **variables},
+        env={**os.environ, **BYTECODE, **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -192,9 +199,17 @@ def hang() -> str:
 
 def main() -> None:
     found, hung = {}, hang()
+    subprocess.run(
+        [sys.executable, "-c", "import otel_logging.cli"],
+        env={**os.environ, **BYTECODE},
+        check=True,
+    )
     for shape, questions in SHAPES.items():
         with tempfile.TemporaryDirectory() as directory:
-            unreachable = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+            unreachable = {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+                "OTEL_LOGGING_SPOOL_BYTES": str(1 << 30),
+            }
             subprocess.run(
                 [sys.executable, "-c", WRITE, directory, shape, str(SPANS)],
                 env={**os.environ, **unreachable},

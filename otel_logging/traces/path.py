@@ -142,7 +142,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
         gaps: list[tuple[int, int]] = []
         below, on_path = list[Part](), list[Part]()
         for part in parts:
-            if trace.children(part.span):
+            if trace.has_inside(part.span):
                 below += _split(trace, part, seen, gaps)
             elif part.start < part.end:  # of 100,000 queries most
                 gaps.append((part.start, part.end))
@@ -217,11 +217,11 @@ def critical(trace: Trace, way: list[Step]) -> set[str]:
     inside = [part for step in way for part in step.inside]
     found = {way[0].span_id, *(part.span.span_id for part in inside)}
     left = _MOST_DRAWN
-    waiting = [part for part in inside if trace.children(part.span)]
+    waiting = [part for part in inside if trace.has_inside(part.span)]
     while waiting and left:
         inside = [p for p in _split(trace, waiting.pop(), found, []) if p.start < p.end]
         found.update(part.span.span_id for part in inside)
-        waiting += [part for part in inside if trace.children(part.span)]
+        waiting += [part for part in inside if trace.has_inside(part.span)]
         left -= 1
     return found
 

@@ -100,6 +100,10 @@ class Trace:
         """Return the spans right below *span*, by start."""
         return self._children.get(span.span_id, []) if len(self.spans) > 1 else []
 
+    def has_inside(self, span: Span) -> bool:
+        """Whether a span is right below *span*."""
+        return span.span_id in self._children
+
     def ancestors(self, span: Span) -> Iterator[Span]:
         """Yield the parent of *span*, its parent, and so on up to the root."""
         seen = {span.span_id}

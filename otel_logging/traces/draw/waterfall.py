@@ -116,8 +116,8 @@ class Folding:
 
     def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
         """Put *siblings* into the groups that are one row each."""
-        names = Counter([span.stored_name for span in siblings])
-        if max(names.values(), default=0) < _EQUAL:  # 100,000 of different names, or one
+        names = [span.stored_name for span in siblings]
+        if len(names) < _EQUAL or max(Counter(names).values()) < _EQUAL:  # 100,000 different ones
             return _one_by_one(siblings)
         kinds = [
             None if span.span_id in self._apart else (span.stored_name, span.resource.service)
