@@ -528,26 +528,26 @@ def test_what_made_a_stage_late_is_told_by_one_stage(tmp_path: Path) -> None:
 
 
 @given(
-    stages=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=8),
-    lines=st.lists(st.integers(1, 59), max_size=4),
+    stages=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=4),
+    lines=st.lists(st.integers(1, 11), max_size=4),
 )
 @settings(max_examples=300, deadline=None)
 def test_the_own_time_is_what_no_stage_covers(
     stages: list[tuple[int, int]], lines: list[int]
 ) -> None:
     """Counted by the millisecond, and its longest piece between lines, of equal ones the first."""
-    root = p(1, 0, ROOT, 0, 60, *(line(at, f"line {at}") for at in lines))
+    root = p(1, 0, ROOT, 0, 12, *(line(at, f"line {at}") for at in lines))
     inside = [p(2 + n, 1, f"stage {n}", *sorted(each)) for n, each in enumerate(stages)]
     spans = [from_bytes(each.encoded(NOON), Resource("chat", ())) for each in (root, *inside)]
     (trace,) = by_trace(spans).values()
 
-    free = [not any(a.start <= at < a.end for a in inside) for at in range(60)]
+    free = [not any(a.start <= at < a.end for a in inside) for at in range(12)]
     cuts = {*lines, *(at for each in inside for at in (each.start, each.end))}
     pieces, begin = [(0, 0)], 0
-    for at in range(61):
-        if at == 60 or not free[at] or at in cuts:
+    for at in range(13):
+        if at == 12 or not free[at] or at in cuts:
             pieces.append((begin, at))
-            begin = at + (at < 60 and not free[at])
+            begin = at + (at < 12 and not free[at])
     longest = max(pieces, key=lambda each: each[1] - each[0])
     step = steps(trace, trace.top)[0]
     assert step.own_s == pytest.approx(sum(free) / 1000)

@@ -86,9 +86,11 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     """Return the failure of a trace: the deepest stage that says what was raised, else the
     deepest with status ERROR.
     """
-    own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
     may_be = [span for span in trace.spans.values() if span.may_have_failed]
-    under = {span.span_id for span in trace.descendants(*(row.span for row in rows if may_be))}
+    if not may_be:  # of 100,000 traces most
+        return None
+    own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
+    under = {span.span_id for span in trace.descendants(*(row.span for row in rows))}
     may_be.sort(key=attrgetter("may_have_raised", "start_ns", "span_id"), reverse=True)
     bad = (s for s in may_be if (s.span_id in own or s.span_id in under) and is_bad(s, trace))
     told = list[tuple[exceptions.Raised | None, Span]]()
