@@ -57,11 +57,11 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from otel_logging import bind_context, extract, get_logger, inject, setup_observability, traced
-from otel_logging.spool import merging
+from otel_logging.spool import directories, merging
 
 log = get_logger("chat")
 directory, shape, spans = sys.argv[1], sys.argv[2], int(sys.argv[3])
-services = {"fleet": 50, "services": 5, "merged": 500}.get(shape, 1)
+services = {"fleet": 50, "services": 5, "merged": 100}.get(shape, 1)
 many = {f"attribute.{n}": f"value {n}" for n in range(20)}
 headers = []
 
@@ -151,10 +151,9 @@ for number in range(services):
         write()
 if shape == "merged":  # as the worker does it when all is delivered
     (place,) = Path(directory).iterdir()
-    sent = place / "sent"
-    sent.mkdir(exist_ok=True)
+    (place / "sent").mkdir(exist_ok=True)
     for segment in place.glob("*/*.segment"):
-        segment.rename(sent / segment.name)
+        segment.rename(directories.sent(segment))
     merging.merge(place, go_on=lambda: True)
 """
 #: As an installed package has it: compiled once.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
@@ -292,6 +292,7 @@ VALUES = st.one_of(TEXT, st.booleans(), st.integers(-5, 1 << 40), st.floats(), s
     message=TEXT,
     parent=st.integers(0, 1),
 )
+@example("0x912345678A12345678", {}, [], 2, "z\x02\x18\x02", 1)  # as its times are encoded
 @settings(max_examples=200, deadline=None)
 def test_the_quick_way_reads_what_protobuf_reads(
     name: str, attributes: dict[str, Any], lines: list[str], status: int, message: str, parent: int

@@ -4,10 +4,8 @@ Lateness and errors are words before they are colours; all numbers of a picture 
 from one zero.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
@@ -20,7 +18,8 @@ from otel_logging.lateness.verdict import late_by
 from otel_logging.traces import exceptions
 from otel_logging.traces.draw import terminal
 from otel_logging.traces.draw.terminal import NO_LINKS, Links
-from otel_logging.traces.failed import is_bad
+from otel_logging.traces.groups import Folding as Folding  # of a page as well
+from otel_logging.traces.groups import one_by_one
 from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
 from otel_logging.traces.path import Step, critical
@@ -28,7 +27,6 @@ from otel_logging.traces.span import Event, Span
 from otel_logging.traces.trace import Row, Trace, common
 
 _LEAST_BAR = 20  # columns; less shows nothing
-_EQUAL = 5  # siblings of one name are one row from here on
 _MOST_ROWS = 1_000  # of a picture: who reads more asks for them
 _MOST_CELLS = 240  # of a line's message: three lines of a terminal
 _NOTICED_S = 0.001
@@ -76,7 +74,7 @@ def draw(
     users = who(trace, first)
     top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
     way = critical(trace, top.path)  # before the rows: of 100,000 both at once are too much
-    fold = _one_by_one if unfolded else Folding(trace)
+    fold = one_by_one if unfolded else Folding(trace)
     most = None if unfolded else _MOST_ROWS
     rows = trace.rows(users, fold)
     listed = list(islice(rows, most))
@@ -94,44 +92,6 @@ def lasted(top: Span, total_ns: int) -> str:
     """Return how long the outermost stage was open, and the whole trace where that is longer."""
     took, total = duration(top.duration_s), duration(total_ns / 1e9)
     return took if took == total or total_ns == 1 else f"{took}, {total} in all"
-
-
-def _one_by_one(siblings: Sequence[Span]) -> list[list[Span]]:
-    return [[span] for span in siblings]
-
-
-class Folding:
-    """Five or more siblings of one name are one row, but for those in or below which something
-    failed or was late.
-    """
-
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
-
-    @cached_property
-    def _apart(self) -> set[str]:
-        trace = self._trace
-        may_be = [s for s in trace.spans.values() if s.budget_s is not None or s.may_have_failed]
-        return trace.at_or_above(s for s in may_be if _is_late(s) or is_bad(s, trace))
-
-    def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
-        """Put *siblings* into the groups that are one row each."""
-        names = [span.stored_name for span in siblings]
-        if len(names) < _EQUAL or max(Counter(names).values()) < _EQUAL:  # 100,000 different ones
-            return _one_by_one(siblings)
-        kinds = [
-            None if span.span_id in self._apart else (span.stored_name, span.resource.service)
-            for span in siblings
-        ]
-        number, equal, parts = Counter(kinds), dict[Any, list[Span]](), list[list[Span]]()
-        for span, kind in zip(siblings, kinds, strict=True):
-            if kind in equal:
-                equal[kind].append(span)
-                continue
-            parts.append([span])
-            if kind and number[kind] >= _EQUAL:
-                equal[kind] = parts[-1]
-        return parts
 
 
 # ---------------------------------------------------------------- columns
