@@ -265,10 +265,11 @@ def test_another_writers_span_is_read_as_ours(changed: dict[str, Any]) -> None:
     ],
 )
 def test_an_attribute_of_another_program_that_is_none_is_not_there(tail: bytes) -> None:
-    """What stands before it is."""
-    head = Planted(1, 0, "x", 0, 1, {"n": 1}, flags=0).encoded(NOON)
+    """What stands before it is; what looks like the status ERROR is none."""
+    head = Planted(1, 0, "x", 0, 1, {"n": 1, "text": "\x18\x02"}, flags=0).encoded(NOON)
     span = from_bytes(head + tail, Resource("shop", ("user_id",)))
     assert (span.name, span.get("n"), span.get("user_id")) == ("x", 1, None)
+    assert not span.is_error
 
 
 def test_a_head_that_is_cut_is_no_span() -> None:
