@@ -42,6 +42,30 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
     "one span without length": ([p(1, 0, ROOT, 5, 5)], NOTHING),
     "a clock set back": ([p(1, 0, ROOT, 900, 0)], NOTHING),
     "children outside": ([p(1, 0, ROOT, 0, 900), p(2, 1, "after", 950, 990)], NOTHING),
+    "lines before its start and after its end": (
+        [p(1, 0, ROOT, 0, 900, line(-100, "before"), line(950, "after"))],
+        NOTHING,
+    ),
+    "a span id that comes twice": (
+        [p(1, 0, ROOT, 0, 800), p(2, 1, "first", 10, 700), p(2, 1, "second", 10, 790)],
+        "first 690 ms",
+    ),
+    "stages without length": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "nothing", 100, 100), p(3, 1, "nada", 500, 500)],
+        "itself 900 ms, 400 ms of it between nothing and nada",
+    ),
+    "a stage that ends before it begins": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "back", 600, 300), p(3, 1, "forth", 650, 880)],
+        "itself 670 ms, 600 ms of it before back",
+    ),
+    "work that goes on long after the answer": (
+        [p(1, 0, ROOT, 0, 600), p(2, 1, "background", 610, 5000), p(3, 1, "work", 10, 590)],
+        "work 580 ms",
+    ),
+    "a name of many characters, controls, right to left": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "שלום \x1b[2J\u202e \U0001f600" + "x" * 200, 10, 890)],
+        "שלום \\x1b[2J\\u202e \U0001f600" + "x" * 200 + " 880 ms",
+    ),
     # lines alone
     "two lines": (
         [p(1, 0, ROOT, 0, 900, line(20, "session state"), line(844, "password accepted"))],
