@@ -255,8 +255,10 @@ def _matching(
             and span.is_stage
         ):
             over = late_by(span.duration_s, budget_s if over_s is None else over_s)
-            # to the ns, as all times are
-            found.append(Row(span, trace, is_root, None if over is None else round(over, 9)))
+            # to the ns, as all times are; ``round`` takes four times as long
+            found.append(
+                Row(span, trace, is_root, None if over is None else int(over * 1e9 + 0.5) / 1e9)
+            )
     return found
 
 
