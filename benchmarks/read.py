@@ -1,8 +1,11 @@
 """What ``otel-logging late`` and ``show`` cost over 100,000 spans of a local store, of any shape.
 
-"chains" are a thousand stages deep each, of "failures" every trace is one; of "refused" and "slow"
-all but one are below one stage, and each failed or was late; "quiet" is a day of 60,000 messages,
-none of them late.
+"single" and "plain" are traces of one stage, all late or none with a budget, "different" those with
+a name and a user each. "tens" are 10,000 traces of ten; so are those with 20 "attributes" or with
+two "lines" a stage, of 50 services ("fleet"), and from segments that were "merged"; of "services"
+five take part in each trace. "chains" are a thousand stages deep each, of "failures" every trace
+is one; of "names", "queries", "refused" and "slow" all but one are below one stage, and each of the
+last two failed or was late; "quiet" is a day of 60,000 messages, none of them late.
 The stores are written first, each by a child process through the package itself. Each question is
 a process of its own, imports included, as somebody types it; once with the local store alone, and
 once beside a Jaeger that takes connections and never answers.
@@ -30,6 +33,7 @@ TURNS = (
     ("show",),
 )
 PICTURES = (("late",), ("show",))
+USUAL = (*PICTURES, ("failed",))
 #: What is asked of traces of each shape.
 SHAPES = {
     "turns": TURNS,
@@ -40,11 +44,9 @@ SHAPES = {
         ("late", "--summary"),
         ("late", "--json"),
     ),
-    "failures": (("failed",), *PICTURES, ("late", "--group", "reason")),
-    "queries": PICTURES,
-    "names": PICTURES,
-    "refused": (*PICTURES, ("failed",)),
-    "slow": (*PICTURES, ("failed",)),
+    "failures": (*USUAL, ("late", "--group", "reason")),
+    **dict.fromkeys(("plain", "different", "tens", "attributes", "lines", "fleet"), USUAL),
+    **dict.fromkeys(("merged", "services", "queries", "names", "refused", "slow"), USUAL),
     "deep": PICTURES,
     "chains": PICTURES,
     "quiet": PICTURES,
@@ -52,11 +54,31 @@ SHAPES = {
 WRITE = """
 import sys
 from contextlib import ExitStack, suppress
-from otel_logging import bind_context, get_logger, setup_observability, traced
+from itertools import count
+from pathlib import Path
+from otel_logging import bind_context, extract, get_logger, inject, setup_observability, traced
+from otel_logging.spool import directories, merging
 
 log = get_logger("chat")
 directory, shape, spans = sys.argv[1], sys.argv[2], int(sys.argv[3])
-with setup_observability("chat-gateway", spool_dir=directory), ExitStack() as open_:
+services = {"fleet": 50, "services": 5, "merged": 100}.get(shape, 1)
+many = {f"attribute.{n}": f"value {n}" for n in range(20)}
+headers = []
+
+
+def tree(n, **values):
+    with traced("message", root=True, budget=0.00005):
+        bind_context(user_id=f"user-{n % 500}")
+        for part in range(3):
+            with traced("answer", **values):
+                for step in ("load", "render"):
+                    with traced(step, **values):
+                        if shape == "lines":
+                            log.info("begun", step=step)
+                            log.info("done", step=step, part=part)
+
+
+def write():
     if shape == "turns":
         for n in range(spans // 5):
             with traced("message", root=True, budget=0.0002):
@@ -67,9 +89,14 @@ with setup_observability("chat-gateway", spool_dir=directory), ExitStack() as op
                 for stage in ("answer", "send"):
                     with traced(stage, n=n % 100):
                         log.info("done", stage=stage)
-    elif shape == "single":
+    elif shape in ("single", "plain"):
         for n in range(spans):
-            with traced("message", root=True, budget=0.000001, user_id=f"user-{n % 500}"):
+            budget = 0.000001 if shape == "single" else None
+            with traced("message", root=True, budget=budget, user_id=f"user-{n % 500}"):
+                pass
+    elif shape == "different":
+        for n in range(spans):
+            with traced(f"message {n}", root=True, budget=0.000001, user_id=f"user-{n}"):
                 pass
     elif shape == "failures":
         for n in range(spans // 2):
@@ -95,14 +122,45 @@ with setup_observability("chat-gateway", spool_dir=directory), ExitStack() as op
                     if shape == "refused":
                         raise ValueError(f"no {n}")
     elif shape == "deep":
-        for n in range(spans):
-            open_.enter_context(traced("step", n=n))
+        with ExitStack() as open_:
+            for n in range(spans):
+                open_.enter_context(traced("step", n=n))
+    elif shape == "services":
+        for n in range(spans // 10):
+            into = headers[n] if headers[n:] else {}
+            with ExitStack() as sender:
+                if into:
+                    sender.enter_context(extract(into))
+                with traced("call", budget=0.00001, user_id=f"user-{n % 500}"), traced("work"):
+                    if not into:
+                        inject(into)
+                        headers.append(into)
+    elif shape in ("tens", "attributes", "lines", "fleet", "merged"):
+        for n in range(spans // services // 10):
+            tree(n, **many if shape == "attributes" else {})
     else:
         with traced("message", root=True, budget=0.5):
             for n in range(spans - 1):
                 with traced("SELECT" if shape == "queries" else f"stage {n}", n=n):
                     pass
+
+
+for number in range(services):
+    name = "chat-gateway" if shape == "merged" else f"chat-{number}"
+    with setup_observability(name, spool_dir=directory):
+        write()
+if shape == "merged":  # as the worker does it when all is delivered
+    (place,) = Path(directory).iterdir()
+    (place / "sent").mkdir(exist_ok=True)
+    for segment in place.glob("*/*.segment"):
+        segment.rename(directories.sent(segment))
+    merging.merge(place, go_on=lambda: True)
 """
+#: As an installed package has it: compiled once.
+BYTECODE = {
+    "PYTHONDONTWRITEBYTECODE": "",
+    "PYTHONPYCACHEPREFIX": f"{tempfile.gettempdir()}/read-bytecode",
+}
 COMMAND = "from otel_logging.cli import main; main()"
 
 
@@ -111,7 +169,7 @@ def ask(question: tuple[str, ...], directory: str, **variables: str) -> dict[str
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, *question, "--spool-dir", directory],
-        env={**os.environ, **variables},
+        env={**os.environ, **BYTECODE, **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -140,9 +198,17 @@ def hang() -> str:
 
 def main() -> None:
     found, hung = {}, hang()
+    subprocess.run(
+        [sys.executable, "-c", "import otel_logging.cli"],
+        env={**os.environ, **BYTECODE},
+        check=True,
+    )
     for shape, questions in SHAPES.items():
         with tempfile.TemporaryDirectory() as directory:
-            unreachable = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+            unreachable = {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+                "OTEL_LOGGING_SPOOL_BYTES": str(1 << 30),
+            }
             subprocess.run(
                 [sys.executable, "-c", WRITE, directory, shape, str(SPANS)],
                 env={**os.environ, **unreachable},

@@ -66,7 +66,7 @@ BUDGETS = {
     "spool": 1053,
     "testing": 153,
     "tracers": 58,
-    "traces": 2615,
+    "traces": 2669,
     "tracing": 271,
 }
 

@@ -155,6 +155,7 @@ COMMANDS = {
     "show-queries": ["show", other(9)],
     "show-failed": ["show", other(12)],
     "show-services": ["show", other(1)],
+    "show-itself": ["show", other(10)],
 }
 
 

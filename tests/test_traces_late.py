@@ -418,3 +418,17 @@ def test_who_it_was_for_stands_on_any_stage_above(tmp_path: Path) -> None:
     )
     (row,) = late(spans, Question()).rows
     assert (row.span.name, row.who) == ("search", {"user_id": "ada"})
+
+
+@pytest.mark.parametrize("budget", [{}, {"budget_s": 0.3}], ids=["without", "with a budget"])
+def test_a_circle_of_parents_is_one_row(tmp_path: Path, budget: dict[str, float]) -> None:
+    """A broken sender's spans are each other's parents: the first one is as a root."""
+    spans = read_back(
+        tmp_path,
+        Planted(2, 1, "second", 10, 790, budget),
+        Planted(1, 2, "first", 0, 800, budget),
+    )
+    for question in (Question(), Question(over_s=0.5)):
+        (row,) = late(spans, question).rows
+        assert (row.span.name, str(row.path[-1])) == ("first", "second 780 ms")
+    assert not late(spans, Question(service="another")).rows

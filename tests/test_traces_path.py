@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from otel_logging.traces.groups import reason_key
 from otel_logging.traces.late import Question, late
 from otel_logging.traces.path import NOTHING, steps, words
-from otel_logging.traces.span import Span
-from tests.stored import TRACE, Planted, line, read_back, trace_of
+from otel_logging.traces.span import Resource, Span, from_bytes
+from otel_logging.traces.trace import by_trace
+from tests.stored import MS, NOON, TRACE, Planted, line, read_back, trace_of
 
 HOUR = 3_600_000
 
@@ -39,6 +42,30 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
     "one span without length": ([p(1, 0, ROOT, 5, 5)], NOTHING),
     "a clock set back": ([p(1, 0, ROOT, 900, 0)], NOTHING),
     "children outside": ([p(1, 0, ROOT, 0, 900), p(2, 1, "after", 950, 990)], NOTHING),
+    "lines before its start and after its end": (
+        [p(1, 0, ROOT, 0, 900, line(-100, "before"), line(950, "after"))],
+        NOTHING,
+    ),
+    "a span id that comes twice": (
+        [p(1, 0, ROOT, 0, 800), p(2, 1, "first", 10, 700), p(2, 1, "second", 10, 790)],
+        "first 690 ms",
+    ),
+    "stages without length": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "nothing", 100, 100), p(3, 1, "nada", 500, 500)],
+        "itself 900 ms, 400 ms of it between nothing and nada",
+    ),
+    "a stage that ends before it begins": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "back", 600, 300), p(3, 1, "forth", 650, 880)],
+        "itself 670 ms, 600 ms of it before back",
+    ),
+    "work that goes on long after the answer": (
+        [p(1, 0, ROOT, 0, 600), p(2, 1, "background", 610, 5000), p(3, 1, "work", 10, 590)],
+        "work 580 ms",
+    ),
+    "a name of many characters, controls, right to left": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "שלום \x1b[2J\u202e \U0001f600" + "x" * 200, 10, 890)],
+        "שלום \\x1b[2J\\u202e \U0001f600" + "x" * 200 + " 880 ms",
+    ),
     # lines alone
     "two lines": (
         [p(1, 0, ROOT, 0, 900, line(20, "session state"), line(844, "password accepted"))],
@@ -522,3 +549,31 @@ def test_what_made_a_stage_late_is_told_by_one_stage(tmp_path: Path) -> None:
         (row,) = [row.as_json() for row in late(spans, Question()).rows]
         keys = ("cause", "detail", "culprit", "culprit_who", "shares", "where")
         assert tuple(row[key] for key in keys) == expected
+
+
+@given(
+    stages=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=4),
+    lines=st.lists(st.integers(1, 11), max_size=4),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_own_time_is_what_no_stage_covers(
+    stages: list[tuple[int, int]], lines: list[int]
+) -> None:
+    """Counted by the millisecond, and its longest piece between lines, of equal ones the first."""
+    root = p(1, 0, ROOT, 0, 12, *(line(at, f"line {at}") for at in lines))
+    inside = [p(2 + n, 1, f"stage {n}", *sorted(each)) for n, each in enumerate(stages)]
+    spans = [from_bytes(each.encoded(NOON), Resource("chat", ())) for each in (root, *inside)]
+    (trace,) = by_trace(spans).values()
+
+    free = [not any(a.start <= at < a.end for a in inside) for at in range(12)]
+    cuts = {*lines, *(at for each in inside for at in (each.start, each.end))}
+    pieces, begin = [(0, 0)], 0
+    for at in range(13):
+        if at == 12 or not free[at] or at in cuts:
+            pieces.append((begin, at))
+            begin = at + (at < 12 and not free[at])
+    longest = max(pieces, key=lambda each: each[1] - each[0])
+    step = steps(trace, trace.top)[0]
+    assert step.own_s == pytest.approx(sum(free) / 1000)
+    if step.between not in (None, (None, None)):
+        assert tuple((at - NOON) // MS for at in step.piece) == longest

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
+from otel_logging import _otlp, _runtime
 from otel_logging.traces.span import Event, Resource, Span, from_bytes, rfc3339
 from tests.stored import MS, NOON, TRACE, Planted, line, open_spool, read_back
 
@@ -262,10 +265,11 @@ def test_another_writers_span_is_read_as_ours(changed: dict[str, Any]) -> None:
     ],
 )
 def test_an_attribute_of_another_program_that_is_none_is_not_there(tail: bytes) -> None:
-    """What stands before it is."""
-    head = Planted(1, 0, "x", 0, 1, {"n": 1}, flags=0).encoded(NOON)
+    """What stands before it is; what looks like the status ERROR is none."""
+    head = Planted(1, 0, "x", 0, 1, {"n": 1, "text": "\x18\x02"}, flags=0).encoded(NOON)
     span = from_bytes(head + tail, Resource("shop", ("user_id",)))
     assert (span.name, span.get("n"), span.get("user_id")) == ("x", 1, None)
+    assert not span.is_error
 
 
 def test_a_head_that_is_cut_is_no_span() -> None:
@@ -273,3 +277,45 @@ def test_a_head_that_is_cut_is_no_span() -> None:
     whole = Planted(1, 0, "xyz", 0, 1, flags=0).encoded(NOON)
     with pytest.raises(DecodeError):
         from_bytes(whole[:-12], Resource("shop", ()))
+
+
+TEXT = st.text(alphabet="a0\x019AJ\n\x12\x18\x02z\u00e9\U0001f600", max_size=140)
+VALUES = st.one_of(TEXT, st.booleans(), st.integers(-5, 1 << 40), st.floats(), st.none())
+
+
+@given(
+    name=TEXT,
+    attributes=st.dictionaries(
+        st.one_of(TEXT.filter(bool), st.just("budget_s")), VALUES, max_size=5
+    ),
+    lines=st.lists(TEXT, max_size=2),
+    status=st.integers(0, 2),
+    message=TEXT,
+    parent=st.integers(0, 1),
+)
+@example("0x912345678A12345678", {}, [], 2, "z\x02\x18\x02", 1)  # as its times are encoded
+@settings(max_examples=200, deadline=None)
+def test_the_quick_way_reads_what_protobuf_reads(
+    name: str, attributes: dict[str, Any], lines: list[str], status: int, message: str, parent: int
+) -> None:
+    """Whatever is in a span, also text that looks like the bytes of another one's fields."""
+    planted = Planted(
+        2, parent, name, 0, 1, attributes, [line(0.5, text) for text in lines], (), status, message
+    )
+    one = planted.encoded(NOON)
+    (message_,) = ScopeSpans.FromString(one).spans
+    span = from_bytes(one, Resource("chat", ()))
+    assert (span.span_id, span.parent_span_id) == (
+        message_.span_id.hex(),
+        message_.parent_span_id.hex(),
+    )
+    assert (span.stored_name, span.start_ns, span.end_ns) == (
+        message_.name,
+        message_.start_time_unix_nano,
+        message_.end_time_unix_nano,
+    )
+    assert span.is_error is (message_.status.code == 2)
+    for key in ("budget_s", *attributes):
+        found = next((each for each in message_.attributes if each.key == key), None)
+        plain = None if found is None else _otlp.value_of(found.value)
+        assert span.get(key) == _runtime.current.redaction.field(key, plain)

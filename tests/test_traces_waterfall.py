@@ -1,6 +1,7 @@
 """A trace as a picture: whole pictures, as somebody reads them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -100,8 +101,8 @@ def test_a_whole_picture(tmp_path: Path) -> None:
         "0.150  0.750  ├ transcribe LATE            ━━━━━━━━━━━━━━━━━━━━━━━━━━╸",
         "              │ │ budget 300 ms, over it by 450 ms",
         '0.160         │ │ warning model is cold  why="evicted an hour ago" logger=chat',
-        "0.200  0.450  │ └ load model                 ━━━━━━━━━━━━━━━━",
-        '              │     itself 450 ms, 350 ms of it after "weights"',
+        "0.200  0.450  │ └ load model                 ━━━━┅┅┅┅┅┅┅┅┅┅┅━",
+        '              │     ┅ itself 450 ms, 350 ms of it after "weights"',
         "0.300         │     event   weights",
         "0.700         │   info    halfway  logger=chat",
         "0.890         │   debug   done  logger=chat",
@@ -123,7 +124,7 @@ def test_its_link_stands_in_the_heading(tmp_path: Path) -> None:
     lines = [line.plain for line in waterfall.draw(trace, width=80, links=links)]
 
     assert lines[2] == f"http://jaeger/{trace.trace_id}/{1:016x}/{1:016x}"
-    assert lines[lines.index("") - 1] == "└ itself 8.0 ms, 7.0 ms of it after answer"
+    assert lines[lines.index("") - 1] == "└ ┅ itself 8.0 ms, 7.0 ms of it after answer"
 
 
 def test_a_short_trace_counts_in_milliseconds(tmp_path: Path) -> None:
@@ -164,8 +165,8 @@ def test_an_exception_by_convention_is_an_error_with_its_frame(tmp_path: Path) -
 
     assert [text[14:] for text in below_heading(trace)] == [
         "message ERROR   ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
-        "└ answer ERROR  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
-        "    itself 90 ms, 50 ms of it before ValueError",
+        "└ answer ERROR  ━┅┅┅┅┅┅┅┅┅┅┅┅┅┅┅┅┅┅┅┅┅┅┅┅━━━━━━━━━━━━━━━━━━━━",
+        "    ┅ itself 90 ms, 50 ms of it before ValueError",
         "    ERROR   ValueError: boom",
         "            at shop/cart.py:12 answer",
     ]
@@ -201,7 +202,7 @@ def test_what_is_not_in_the_store_yet_leaves_room_for_what_is(tmp_path: Path) ->
         Planted(9, 77, "log", 350, 350, {"log.page": 1}, [line(350, "page one")]),
     )
 
-    assert [text[:51].rstrip(" ━─╶╴") for text in below_heading(trace)] == [
+    assert [text[:51].rstrip(" ━┅─╶╴") for text in below_heading(trace)] == [
         "0.000         … not ended yet, or not recorded here",
         "0.000  0.300  ├ child",
         "0.001         │   info    working  logger=chat",
@@ -409,3 +410,29 @@ def test_seconds_are_durations_and_a_wait_of_nothing_is_nothing(tmp_path: Path) 
 
     assert picture(short)[-1].strip() == "mark.first_s=250 ms tries_s=3 far_s=1e+12 n=0.5"
     assert picture(long)[-1].strip() == "queue.wait_s=6.4 ms"
+
+
+@pytest.mark.parametrize(
+    ("more", "heading", "bar", "below"),
+    [
+        ({}, "└ ┅ itself 800 ms, before answer", "━┅┅┅┅┅┅┅┅┅┅", ""),
+        ({"budget_s": 2.0}, "", "━┅┅┅┅┅┅┅┅┅┅", "┅ itself 800 ms, before answer"),
+        ({"late.cause": "gc"}, "└ gc", "━┅┅┅┅┅┅┅┅┅┅", "┅ itself 800 ms, before answer"),
+    ],
+    ids=["in words above", "in time", "measured"],
+)
+def test_what_the_outermost_stage_lost_itself_is_broken_in_its_bar(
+    tmp_path: Path, more: dict[str, Any], heading: str, bar: str, below: str
+) -> None:
+    """And said once: in the heading, or below its row."""
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 0, "message", 0, 1000, more),
+        Planted(2, 1, "answer", 800, 990),
+    )
+    lines = [line.plain for line in waterfall.draw(trace, width=80)]
+    assert lines[2] == heading
+    drawn = next(line for line in lines if "message" in line[10:])
+    assert bar in drawn
+    assert drawn.count("┅") == pytest.approx(0.8 * 52, abs=4)
+    assert [line[16:] for line in lines if "┅ itself" in line[10:]] == [below] * bool(below)

@@ -1,5 +1,5 @@
-"""Attributes of an encoded span, found without decoding the rest of it: of 100,000 spans a few
-attributes are asked for, and text in one may look like another.
+"""Attributes of an encoded span and its status, found without decoding the rest of it: of 100,000
+spans a few are asked for, and text in an attribute may look like another.
 """
 
 import math
@@ -9,10 +9,13 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from otel_logging import _otlp
 
-_TAG: Final = 0x4A
+_ATTRIBUTE: Final = 0x4A  # a tag: the field's number and the kind of its value
+_STATUS: Final = 0x7A
+_INVALID: Final = (IndexError, DecodeError, struct.error)  # what another program may have written
 _DOUBLE: Final = struct.Struct("<d")
 
 
@@ -26,31 +29,44 @@ def value_at(one: bytes, at: int, key: bytes) -> Any:
     """Return the value of the attribute with that encoded *key*, of the fields of a span that
     begin at *at*, or None.
     """
-    end = len(one)
     try:
-        while at < end:
-            tag, size, at, shift = one[at], one[at + 1], at + 2, 7
-            while size >> shift:  # its last digit (of 128) says that there are more
-                size, at, shift = size + (one[at] - 1 << shift), at + 1, shift + 7
-            if tag == _TAG and one.startswith(key, at):
-                return _plain(one[_after(one, at + len(key) + 1) : at + size])
-            at += size if tag & 7 == 2 else 4 if tag & 7 == 5 else 0
-    except (IndexError, DecodeError, struct.error):  # of another program
-        pass
-    return None
+        field = _field(one, at, _ATTRIBUTE, key)
+        return _plain(field, len(key) + 1) if field else None
+    except _INVALID:
+        return None
 
 
-def _plain(any_value: bytes) -> Any:
-    kind = any_value[:1]
-    if kind == b"\n":
-        return any_value[_after(any_value, 1) :].decode(errors="replace")
-    if kind == b"!" and math.isfinite(number := _DOUBLE.unpack(any_value[1:])[0]):
-        return number
-    return _otlp.value_of(AnyValue.FromString(any_value))
+def is_failed(one: bytes, at: int) -> bool:
+    """Return whether the status is ERROR, of the fields of a span that begin at *at*."""
+    try:
+        return Status.FromString(_field(one, at, _STATUS)).code == Status.STATUS_CODE_ERROR
+    except _INVALID:
+        return False
 
 
-def _after(encoded: bytes, at: int) -> int:
-    """Return where the number (varint) that begins at *at* ends."""
-    while encoded[at] > 127:
+def _field(one: bytes, at: int, wanted: int, begins: bytes = b"") -> bytes:
+    """Return the first field with the tag *wanted* that begins so; nothing where there is none."""
+    end = len(one)
+    while at < end:
+        tag, size, at, shift = one[at], one[at + 1], at + 2, 7
+        while size >> shift:  # its last digit (of 128) says that there are more
+            size, at, shift = size + (one[at] - 1 << shift), at + 1, shift + 7
+        if tag == wanted and one.startswith(begins, at):
+            return one[at : at + size]
+        at += size if tag & 7 == 2 else 4 if tag & 7 == 5 else 0
+    return b""
+
+
+def _plain(field: bytes, at: int) -> Any:
+    """Return the value of an attribute whose length begins at *at*."""
+    while field[at] > 127:  # a number (varint) ends with the first byte that is less
         at += 1
-    return at + 1
+    kind = field[at + 1 : at + 2]
+    if kind == b"!" and math.isfinite(number := _DOUBLE.unpack(field[at + 2 :])[0]):
+        return number
+    if kind != b"\n":
+        return _otlp.value_of(AnyValue.FromString(field[at + 1 :]))
+    at += 2
+    while field[at] > 127:
+        at += 1
+    return field[at + 1 :].decode(errors="replace")

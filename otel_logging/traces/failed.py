@@ -6,6 +6,7 @@ A trace is one row. Of spans without a sign of it in their bytes nothing is deco
 from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nlargest
+from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -85,18 +86,20 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     """Return the failure of a trace: the deepest stage that says what was raised, else the
     deepest with status ERROR.
     """
-    own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
-    bad = [span for span in trace.spans.values() if is_bad(span, trace)]
-    under = {span.span_id for span in trace.descendants(*(row.span for row in rows if bad))}
-    bad = [span for span in bad if span.span_id in own or span.span_id in under]
-    if not bad:
+    may_be = [span for span in trace.spans.values() if span.may_have_failed]
+    if not may_be:  # of 100,000 traces most
         return None
+    own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
+    under = {span.span_id for span in trace.descendants(*(row.span for row in rows))}
+    may_be.sort(key=attrgetter("may_have_raised", "start_ns", "span_id"), reverse=True)
+    bad = (s for s in may_be if (s.span_id in own or s.span_id in under) and is_bad(s, trace))
     told = list[tuple[exceptions.Raised | None, Span]]()
-    key = attrgetter("may_have_raised", "start_ns", "span_id")
-    for span in nlargest(_LOOKED_AT, bad, key=key):
+    for span in islice(bad, _LOOKED_AT):
         told.append((_raised(span, trace), span))
         if (error := told[-1][0]) and error.is_traced and error.is_own:
             break
+    if not told:
+        return None
     # a line after the end may tell of it again, without a traceback
     error, deepest = max(told, key=lambda one: (bool(one[0]), bool(one[0] and one[0].is_traced)))
     above = trace.at_or_above([deepest])

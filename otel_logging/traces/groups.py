@@ -4,18 +4,23 @@ Pure. Of everything that was looked at only durations and names are read, unless
 """
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from sys import intern
 from typing import Any, Final
 
 from otel_logging import _names
+from otel_logging.lateness.verdict import late_by
+from otel_logging.traces.failed import is_bad
 from otel_logging.traces.late import TELL_LITTLE, Answer, Row
 from otel_logging.traces.path import NOTHING, without_middle
 from otel_logging.traces.span import Span
+from otel_logging.traces.trace import Trace
 
+_FOLDED = 5  # siblings of one name are one row from here on
 _ENOUGH = 5  # stages of one name: of fewer nothing is usual
 _AT_ONCE_NS = 1_000_000_000
 _START: Final = attrgetter("span.start_ns")
@@ -210,3 +215,47 @@ def incidents(rows: Iterable[Row]) -> Iterator[Group]:
             one = Group(group.key, rows[begin:end])
             if len(one.users) > 1:
                 yield one
+
+
+# ---------------------------------------------------------------- several stages as one
+
+
+class Folding:
+    """Five or more siblings of one name are one row, but for those in or below which something
+    failed or was late.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    @cached_property
+    def _apart(self) -> set[str]:
+        trace = self._trace
+        may_be = [s for s in trace.spans.values() if s.budget_s is not None or s.may_have_failed]
+        return trace.at_or_above(
+            s for s in may_be if late_by(s.duration_s, s.budget_s) or is_bad(s, trace)
+        )
+
+    def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
+        """Put *siblings* into the groups that are one row each."""
+        names = [span.stored_name for span in siblings]
+        if len(names) < _FOLDED or max(Counter(names).values()) < _FOLDED:  # 100,000 different ones
+            return one_by_one(siblings)
+        kinds = [
+            None if span.span_id in self._apart else (span.stored_name, span.resource.service)
+            for span in siblings
+        ]
+        number, equal, parts = Counter(kinds), dict[Any, list[Span]](), list[list[Span]]()
+        for span, kind in zip(siblings, kinds, strict=True):
+            if kind in equal:
+                equal[kind].append(span)
+                continue
+            parts.append([span])
+            if kind and number[kind] >= _FOLDED:
+                equal[kind] = parts[-1]
+        return parts
+
+
+def one_by_one(siblings: Sequence[Span]) -> list[list[Span]]:
+    """Put each of *siblings* into a group of its own."""
+    return [[span] for span in siblings]

@@ -6,7 +6,7 @@ listed for the same delay.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -230,24 +230,37 @@ def late(
 
 
 def matching(trace: Trace, question: Question) -> list[Row]:
-    """Return the stages of a trace that *question* looks at, late or not."""
-    spans, over_s, service = trace.spans, question.over_s, question.service
-    found = []
-    for span in spans.values():
-        is_root, budget_s = span.parent_span_id not in spans, span.budget_s
-        if (
-            (is_root or budget_s is not None)
-            and span.end_ns >= question.since_ns
-            and service in (None, span.resource.service)
-            and span.is_stage
-        ):
-            over = late_by(span.duration_s, budget_s if over_s is None else over_s)
-            # to the ns, as all times are
-            found.append(Row(span, trace, is_root, None if over is None else round(over, 9)))
+    """Return the stages of a trace that *question* looks at, late or not. In a circle of parents,
+    without a root, the first one is as a root.
+    """
+    found = _matching(trace, question, trace.spans.values(), trace.spans)
+    if not found and not any(map(trace.is_root, trace.spans.values())):
+        found = _matching(trace, question, trace.in_order[:1], ())
     if found and question.where:
         found = _related(found, trace, question.where)
     if question.who is not None:
         found = [row for row in found if _is_for(row, question.who)]
+    return found
+
+
+def _matching(
+    trace: Trace, question: Question, spans: Iterable[Span], above: Container[str]
+) -> list[Row]:
+    """Return those of *spans* that have a budget, or a parent that is not *above*."""
+    over_s, service, found = question.over_s, question.service, list[Row]()
+    for span in spans:
+        is_root, budget_s = span.parent_span_id not in above, span.budget_s
+        if (
+            (is_root or budget_s is not None)
+            and span.end_ns >= question.since_ns
+            and (service is None or service == span.resource.service)
+            and span.is_stage
+        ):
+            over = late_by(span.duration_s, budget_s if over_s is None else over_s)
+            # to the ns, as all times are; ``round`` takes four times as long
+            found.append(
+                Row(span, trace, is_root, None if over is None else int(over * 1e9 + 0.5) / 1e9)
+            )
     return found
 
 
@@ -264,11 +277,14 @@ def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...])
 
 
 def _late(trace: Trace, rows: list[Row]) -> list[Row]:
-    """Return the late ones that are under no late one: a delay is listed once."""
+    """Return the late ones that are under no late one: a delay is listed once; of a circle of
+    parents the one that began first.
+    """
     late = [row for row in rows if row.late_by_s is not None]
     if len(late) > 1:
         under = set(trace.descendants(*(row.span for row in late)))
-        return [row for row in late if row.span not in under]
+        outermost = [row for row in late if row.span not in under]
+        return outermost or [min(late, key=lambda row: row.span.start_ns)]
     return late
 
 

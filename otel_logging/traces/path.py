@@ -5,7 +5,7 @@ Pure, and every walk ends, also where broken senders made a span its own ancesto
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter, itemgetter
@@ -25,7 +25,7 @@ _SPREAD = 4  # less than a quarter of the time is not where it went
 _SAID = 80  # characters of a line that the time is next to
 _FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
-_START, _END = attrgetter("start"), attrgetter("end")
+_END: Final = attrgetter("end")
 _MOST_DRAWN = 10_000  # stages with others in them, whose part of the critical path is marked
 _GOES_ON = 20  # a twentieth of its parent's time after its end
 
@@ -35,8 +35,9 @@ class Step:
     """A stage on the way that the time went, or *count* of one name below the same stage.
 
     *took_s*: their part of the critical path; *at_once*: they ran beside each other. *own_s*: the
-    part of it in which no stage below was open, *piece_s* the longest piece of that, *between* the
-    line or stage before and after the piece (None: the stage's start or end); of the last step.
+    part of it in which no stage below was open, *piece* the longest piece of that (start and end,
+    ns since the epoch), *between* the line or stage before and after the piece (None: the stage's
+    start or end); of the last step.
     """
 
     stage: str
@@ -45,7 +46,7 @@ class Step:
     count: int = 1
     at_once: bool = False
     own_s: float = 0.0
-    piece_s: float = 0.0
+    piece: tuple[int, int] = (0, 0)
     between: tuple[str | None, str | None] | None = None
     spread: str = ""  # in words: over how many names, where none has a quarter of it
     others: str = ""  # in words: what else its parent waited for, where that is a quarter of it
@@ -79,14 +80,15 @@ class Step:
             where = f"after {before}" if before else f"before {after}"
         else:
             return ""
-        if self.piece_s >= _NEARLY_ALL * self.own_s:
-            return f"itself {duration(self.piece_s)}, {where}"
-        return f"itself {duration(self.own_s)}, {duration(self.piece_s)} of it {where}"
+        piece_s = (self.piece[1] - self.piece[0]) / 1e9
+        if piece_s >= _NEARLY_ALL * self.own_s:
+            return f"itself {duration(piece_s)}, {where}"
+        return f"itself {duration(self.own_s)}, {duration(piece_s)} of it {where}"
 
 
 def _times(name: str, count: int, took_s: float, how: str = "") -> str:
     times = f" \N{MULTIPLICATION SIGN}{count}{how} ·" if count > 1 else ""
-    return f"{visible(name)}{times} {duration(took_s)}"
+    return f"{visible(text_of(name))}{times} {duration(took_s)}"
 
 
 def _short(text: str) -> str:
@@ -138,30 +140,32 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     seen = {span.span_id}
     while len(found) <= _MOST_STEPS:
         gaps: list[tuple[int, int]] = []
-        below: list[Part] = []
+        below, on_path = list[Part](), list[Part]()
         for part in parts:
-            if trace.children(part.span):
+            if trace.has_inside(part.span):
                 below += _split(trace, part, seen, gaps)
             elif part.start < part.end:  # of 100,000 queries most
                 gaps.append((part.start, part.end))
         took_of: dict[str, int] = defaultdict(int)
-        on_path = [part for part in below if part.start < part.end]
-        for part in on_path:
-            took_of[part.span.stored_name] += part.end - part.start
+        for part in below:
+            if took := part.end - part.start:
+                on_path.append(part)
+                took_of[part.span.stored_name] += took
         most, most_took = max(took_of.items(), key=itemgetter(1), default=("", 0))
         took, own = sum(p.end - p.start for p in parts), sum(end - start for start, end in gaps)
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
         if max(own, most_took) * _SPREAD < took and most_took > 0:
-            found.append(Step(*step, spread=_spread(on_path), others=others, inside=on_path))
+            spread = _spread(on_path, took_of, most)
+            found.append(Step(*step, spread=spread, others=others, inside=on_path))
             break
         if most_took <= 0 or most_took < own:
             inside = _between(trace, parts, gaps, below)
             found.append(Step(*step, *inside, others=others, inside=on_path))
             break
         found.append(Step(*step, others=others, inside=on_path))
-        is_much = (sum(took_of.values()) - most_took) * _SPREAD >= took
-        others = _others(on_path, most) if is_much else ""
+        del took_of[most]
+        others = _others(on_path, took_of) if sum(took_of.values()) * _SPREAD >= took else ""
         below = [part for part in below if part.span.stored_name == most]
         count, whole = len(below), sum(part.whole for part in below)
         at_once = count > 1 and whole > _AT_ONCE * most_took
@@ -170,14 +174,11 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     return found
 
 
-def _split(
-    trace: Trace, whole: Part, seen: set[str], gaps: list[tuple[int, int]]
-) -> Iterator[Part]:
-    """Yield the stages right below; add to *gaps* when none was open. From the end backwards, the
+def _split(trace: Trace, whole: Part, seen: set[str], gaps: list[tuple[int, int]]) -> list[Part]:
+    """Return the stages right below; add to *gaps* when none was open. From the end backwards, the
     stage that ended last is what was waited for.
     """
-    inside: list[Part] = []
-    after: list[Part] = []
+    inside, after = list[Part](), list[Part]()
     parent, start, end = whole.span, whole.start, whole.end
     most = end + (end - start) // _GOES_ON
     for child in trace.children(parent):
@@ -187,29 +188,26 @@ def _split(
         if ended < began:
             ended = began
         if began <= end and ended >= start:
-            part = Part(child, began if began > start else start, ended)
-            if ended > end:
-                part.end = end
+            begin, until = began if began > start else start, ended if ended < end else end
+            part = Part(child, begin, until, until - begin)
             # what goes on long after the end was not waited for: it explains only what nothing
             # else does
             (inside if ended <= most else after).append(part)
-    reached = end
-    for part in (*_last_first(inside), *_last_first(after)):
-        part.whole = part.end - part.start
+    for parts in (inside, after):
+        parts.sort(key=_END, reverse=True)  # they come by start
+    reached, inside = end, inside + after
+    for part in inside:
         if part.start >= reached:
             part.start = part.end
+            continue
+        if part.end < reached:
+            gaps.append((part.end, reached))
         else:
-            if part.end < reached:
-                gaps.append((part.end, reached))
-            part.end, reached = min(part.end, reached), part.start
-        yield part
+            part.end = reached
+        reached = part.start
     if start < reached:
         gaps.append((start, reached))
-
-
-def _last_first(parts: list[Part]) -> list[Part]:
-    # by one number at a time: of 100,000 quicker than by all at once
-    return sorted(sorted(parts, key=_START), key=_END, reverse=True)
+    return inside
 
 
 def critical(trace: Trace, way: list[Step]) -> set[str]:
@@ -219,43 +217,39 @@ def critical(trace: Trace, way: list[Step]) -> set[str]:
     inside = [part for step in way for part in step.inside]
     found = {way[0].span_id, *(part.span.span_id for part in inside)}
     left = _MOST_DRAWN
-    waiting = [part for part in inside if trace.children(part.span)]
+    waiting = [part for part in inside if trace.has_inside(part.span)]
     while waiting and left:
         inside = [p for p in _split(trace, waiting.pop(), found, []) if p.start < p.end]
         found.update(part.span.span_id for part in inside)
-        waiting += [part for part in inside if trace.children(part.span)]
+        waiting += [part for part in inside if trace.has_inside(part.span)]
         left -= 1
     return found
 
 
-def _by_name(parts: list[Part]) -> list[tuple[str, int, float]]:
-    """Return their names, how many there are and how long they took, the longest first."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for part in parts:
-        found[part.span.stored_name].append((part.end - part.start) / 1e9)
-    named = [(text_of(name), len(took), sum(took)) for name, took in found.items()]
-    return sorted(named, key=itemgetter(2), reverse=True)
+def _spread(parts: list[Part], took_of: dict[str, int], most: str) -> str:
+    took_s, names = sum(took_of.values()) / 1e9, len(took_of)
+    of = "different stages" if len(parts) == names else f"stages of {names} names"
+    longest = _times(most, _count(parts, [most]), took_of[most] / 1e9)
+    return f"{len(parts)} {of} · {duration(took_s)}, most in {longest}"
 
 
-def _spread(parts: list[Part]) -> str:
-    named, took_s = _by_name(parts), sum(part.end - part.start for part in parts) / 1e9
-    of = "different stages" if len(parts) == len(named) else f"stages of {len(named)} names"
-    return f"{len(parts)} {of} · {duration(took_s)}, most in {_times(*named[0])}"
+def _others(parts: list[Part], took_of: dict[str, int]) -> str:
+    count, took_s = _count(parts, took_of), sum(took_of.values()) / 1e9
+    if len(took_of) > 1:
+        return f"{count} other stages {duration(took_s)}"
+    return _times(next(iter(took_of)), count, took_s)
 
 
-def _others(parts: list[Part], most: str) -> str:
-    others = [part for part in parts if part.span.stored_name != most]
-    first, *more = _by_name(others)
-    took_s = sum(part.end - part.start for part in others) / 1e9
-    return f"{len(others)} other stages {duration(took_s)}" if more else _times(*first)
+def _count(parts: list[Part], names: Container[str]) -> int:
+    return sum(part.span.stored_name in names for part in parts)
 
 
 def _between(
     trace: Trace, parts: list[Part], gaps: list[tuple[int, int]], stages: list[Part]
-) -> tuple[float, tuple[str | None, str | None] | None]:
+) -> tuple[tuple[int, int], tuple[str | None, str | None] | None]:
     """Return the longest piece of the gaps in one stage, and what stands around it."""
     if len(parts) > 1 or not gaps:
-        return 0.0, None
+        return (0, 0), None
     (whole,) = parts
     lines = [
         (time_ns, event)
@@ -264,7 +258,7 @@ def _between(
         if whole.start <= time_ns <= whole.end
     ]
     if not lines and not stages:
-        return (gaps[0][1] - gaps[0][0]) / 1e9, (None, None)
+        return gaps[0], (None, None)
     lines.sort(key=itemgetter(0))
     begin, end = _longest_piece(gaps, [at for at, _ in lines])
 
@@ -272,7 +266,7 @@ def _between(
         names = [_said(event) for time_ns, event in lines if time_ns == at]
         return [*names, *sorted(p.span.name for p in stages if at in (p.start, p.end))] or [None]
 
-    return (end - begin) / 1e9, (beside(begin)[-1], beside(end)[0])
+    return (begin, end), (beside(begin)[-1], beside(end)[0])
 
 
 def _said(moment: Any) -> str:
@@ -285,12 +279,11 @@ def _said(moment: Any) -> str:
 def _longest_piece(gaps: list[tuple[int, int]], cuts: list[int]) -> tuple[int, int]:
     """Return the longest piece of the gaps between two of *cuts*, the first of equal ones."""
     longest = (0, 0)
-    for begin, end in sorted(gaps, key=lambda gap: (gap[0] - gap[1], gap[0])):
-        if end - begin <= longest[1] - longest[0]:
-            break
-        inner = cuts[bisect_right(cuts, begin) : bisect_left(cuts, end)]
-        pieces = pairwise([begin, *inner, end])
-        longest = max(longest, *pieces, key=lambda piece: piece[1] - piece[0])
+    for begin, end in reversed(gaps):  # they come from the end backwards
+        if end - begin > longest[1] - longest[0]:
+            inner = cuts[bisect_right(cuts, begin) : bisect_left(cuts, end)]
+            pieces = pairwise([begin, *inner, end])
+            longest = max(longest, *pieces, key=lambda piece: piece[1] - piece[0])
     return longest
 
 

@@ -4,7 +4,6 @@ Lateness and errors are words before they are colours; all numbers of a picture 
 from one zero.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,20 +18,21 @@ from otel_logging.lateness.verdict import late_by
 from otel_logging.traces import exceptions
 from otel_logging.traces.draw import terminal
 from otel_logging.traces.draw.terminal import NO_LINKS, Links
-from otel_logging.traces.failed import is_bad
+from otel_logging.traces.groups import Folding as Folding  # of a page as well
+from otel_logging.traces.groups import one_by_one
 from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
-from otel_logging.traces.path import critical
+from otel_logging.traces.path import Step, critical
 from otel_logging.traces.span import Event, Span
 from otel_logging.traces.trace import Row, Trace, common
 
 _LEAST_BAR = 20  # columns; less shows nothing
-_EQUAL = 5  # siblings of one name are one row from here on
 _MOST_ROWS = 1_000  # of a picture: who reads more asks for them
 _MOST_CELLS = 240  # of a line's message: three lines of a terminal
 _NOTICED_S = 0.001
 _HOURS_NS = 10 * 3600 * 1_000_000_000  # of less the seconds can still be read
 _LOST = 0.1  # of the whole: less is not marked
+_BROKEN: Final = "┅"
 _LEAST_LABEL = 12
 _GAP: Final = "  "
 
@@ -74,7 +74,7 @@ def draw(
     users = who(trace, first)
     top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
     way = critical(trace, top.path)  # before the rows: of 100,000 both at once are too much
-    fold = _one_by_one if unfolded else Folding(trace)
+    fold = one_by_one if unfolded else Folding(trace)
     most = None if unfolded else _MOST_ROWS
     rows = trace.rows(users, fold)
     listed = list(islice(rows, most))
@@ -94,39 +94,6 @@ def lasted(top: Span, total_ns: int) -> str:
     return took if took == total or total_ns == 1 else f"{took}, {total} in all"
 
 
-def _one_by_one(siblings: Sequence[Span]) -> list[list[Span]]:
-    return [[span] for span in siblings]
-
-
-class Folding:
-    """Five or more siblings of one name are one row, but for those in or below which something
-    failed or was late.
-    """
-
-    def __init__(self, trace: Trace) -> None:
-        may_be = [s for s in trace.spans.values() if s.budget_s is not None or s.may_have_failed]
-        self._apart = trace.at_or_above(s for s in may_be if _is_late(s) or is_bad(s, trace))
-
-    def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
-        """Put *siblings* into the groups that are one row each."""
-        names = Counter([span.stored_name for span in siblings])
-        if max(names.values(), default=0) < _EQUAL:  # 100,000 of different names, or one
-            return _one_by_one(siblings)
-        kinds = [
-            None if span.span_id in self._apart else (span.stored_name, span.resource.service)
-            for span in siblings
-        ]
-        number, equal, parts = Counter(kinds), dict[Any, list[Span]](), list[list[Span]]()
-        for span, kind in zip(siblings, kinds, strict=True):
-            if kind in equal:
-                equal[kind].append(span)
-                continue
-            parts.append([span])
-            if kind and number[kind] >= _EQUAL:
-                equal[kind] = parts[-1]
-        return parts
-
-
 # ---------------------------------------------------------------- columns
 
 
@@ -141,7 +108,8 @@ class _Columns:
     spans: Mapping[str, Span]
     way: Set[str]  # ids of the stages on the critical path
     lost: str  # what the last one of it did itself, if that is much
-    last: str  # its id
+    last: Step
+    told: list[str]  # why the outermost one took so long, in the heading
     number: int = 0
     label: int = 0
     bar: int = 0
@@ -177,7 +145,8 @@ class _Columns:
 
     def bar_of(self, row: Row) -> str:
         """Return a bar from start to end, to half a column, at least half a column long; heavy on
-        the critical path. Of equal stages it has a column for each in which one was open.
+        the critical path, broken where that was lost in the stage itself. Of equal stages it has a
+        column for each in which one was open.
         """
         begins, whole, ends = "╺━╸" if is_on(self.way, row) else "╶─╴"
         halves, cells = 2 * self.bar, [0] * self.bar  # 1: the left half, 2: the right one, 3: both
@@ -193,7 +162,15 @@ class _Columns:
                 cells[half // 2] |= 1 << half % 2
             for cell_ in range((first + 1) // 2, min(last, halves) // 2):
                 cells[cell_] = 3
-        return "".join((" ", ends, begins, whole)[halves_] for halves_ in cells).rstrip()
+        if self.is_lost_in(row):
+            begin, end = ((at - start) * self.bar // total for at in self.last.piece)
+            cells[begin + 1 : end] = [4] * max(end - begin - 1, 0)
+        return "".join((" ", ends, begins, whole, _BROKEN)[each] for each in cells).rstrip()
+
+    def is_lost_in(self, row: Row) -> bool:
+        """Return whether much of the time was lost in a row's stage itself."""
+        one = row.span if len(row.equal) <= 1 else None
+        return bool(self.lost and one and one.span_id == self.last.span_id)
 
 
 def is_on(way: Set[str], row: Row) -> bool:
@@ -206,9 +183,11 @@ def _columns(trace: Trace, listed: list[Row], width: int, top: Judged, way: Set[
     start = trace.in_order[0].start_ns
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
     last, service = top.path[-1], top.span.resource.service
-    # of the outermost stage alone the heading has it
-    lost = last.itself if len(top.path) > 1 and last.own_s * 1e9 >= _LOST * total else ""
-    rough = _Columns(start, total, service, width, trace.spans, way, lost, last.span_id, 0, width)
+    is_stage = top.span.is_stage  # of lines alone no time is lost
+    lost = last.itself if is_stage and last.own_s * 1e9 >= _LOST * total else ""
+    is_told = is_stage and (top.late_by_s is not None or top.span.budget_s is None)
+    told = top.reason if is_told else []
+    rough = _Columns(start, total, service, width, trace.spans, way, lost, last, told, 0, width)
     numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
@@ -244,8 +223,9 @@ def _header(
     identity = links.mark(Text(trace.trace_id, "dim"), *top.ids)
     yield Text("trace ", "dim").append(identity).append(f" · {started}", "dim")
     yield from links.below(*top.ids)
-    if top.span.is_stage and (top.late_by_s is not None or top.span.budget_s is None):
-        why, reason = visible(top.text(_names.LATE_WHY) or ""), " → ".join(top.reason)
+    if told := columns.told:
+        sign = f"{_BROKEN} " if told == [columns.lost] else ""
+        why, reason = visible(top.text(_names.LATE_WHY) or ""), sign + " → ".join(told)
         for said in filter(None, (why, "" if why.endswith(reason) else reason)):
             text = Text(said, "yellow" if top.late_by_s is not None else "")
             yield from terminal.wrapped(text, columns.width, 2, "└ ")
@@ -322,8 +302,8 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     if len(row.equal) > 1:
         yield from _facts(attributes_of(row, span), row, columns)
         return
-    if columns.lost and span.span_id == columns.last:
-        yield from _below(Text(columns.lost, "yellow"), row.inner, columns)
+    if columns.is_lost_in(row) and columns.told != [columns.lost]:
+        yield from _below(Text(f"{_BROKEN} {columns.lost}", "yellow"), row.inner, columns)
     yield from _facts(span.attributes, row, columns)
     if each := terminal.fields(_new(row.common, {**row.shown, **span.attributes})):
         yield Text("each inside: ", "dim").append(each)
