@@ -7,10 +7,10 @@ Deliberately absent: what is a secret by its name (``_secret_values``).
 """
 
 import base64
-import ipaddress
 import re
 from collections.abc import Iterator
 from functools import partial, reduce
+from itertools import accumulate
 from typing import Any, Final
 
 from otel_logging._harmless import is_placeholder
@@ -23,11 +23,9 @@ def marker(kind: str) -> str:
     return f"[redacted:{kind}]"
 
 
-#: Where a text begins inside another: behind an escape, as ``repr`` and JSON have it.
-_ESCAPE: Final = r"(?<=\\[nrt])"
-#: Or of a byte, of a sign without a form.
-ESCAPED: Final = rf"(?:{_ESCAPE}|(?<=\\x[0-9a-f]{{2}}|00[01][0-9a-f]))"
-_B: Final = rf"(?:(?<![A-Za-z0-9_\\-])|{_ESCAPE})"
+#: Where a text begins inside another: behind an escape, of a byte too, as JSON has it.
+ESCAPED: Final = r"(?:(?<=\\[nrtabfv])|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
+_B: Final = rf"(?:(?<![A-Za-z0-9_\\-])|{ESCAPED})"
 #: What issuers begin their tokens with; a word in it that says that it is one, before a long part.
 _ISSUED: Final = by_kind(
     {
@@ -120,7 +118,7 @@ _PLACES: Final = r"""
 (?![a-z0-9:]{0,16}//|[0-9]{1,5}(?:[\s"']|$))(?:[^\s"']|["'](?=[^\s,)\]]))+
 =password ·- '- "-
 <OWN>-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
-\b(?:sshpass|twine|beeline|mongo\w{0,8}|<LOGIN>)<OPTION>-p(?:<NEXT>|=?["']?)
+\b(?:sshpass|twine|useradd|beeline|mongo\w{0,8}|<LOGIN>)<OPTION>-p(?:<NEXT>|=?["']?)
 \b(?:mosquitto_\w{1,8}|ipmitool|p4|(?:un)?zip|sqlcmd|bcp|[io]sql)\b<OPTION>-P(?:<NEXT>|["']?)
 \b(?:mysql\w{0,8}|mariadb\w{0,8}|7z[ar]?|(?:un)?rar)\b<OPTION>-h?p["']?|\bredis-cli\b<OPTION>-a<NEXT>
 \bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>
@@ -148,7 +146,8 @@ _PLACES: Final = r"""
 [\w.+/=-]{8,1024}
 =otp your·
 \b[Yy]our code(?: is|:) (?=[0-9]{4,8}\b)
-(?<![\w-])(?=[0-9]{4,8} is your (?:\w{1,20} ){0,3}(?:code|OTP|PIN)\b)
+\b[Uu]se (?=[0-9]{4,8} as your )
+(?:(?<![\w-])|\b[A-Z]-)(?=[0-9]{4,8} is your (?:\w{1,20} ){0,3}(?:code|OTP|PIN)\b)
 [0-9]{4,8}
 =password PASSWORD
 \bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}["']
@@ -156,13 +155,16 @@ _PLACES: Final = r"""
 =password ·BY· ·by·
 (?i:\bidentified(?: with \w{1,40})? by (?:password )?)
 (?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])|(?<=BY )[A-Za-z]\w{0,64}
-=password :5
-(?:^|(?<=[\s"']))[\w.*-]{1,128}:5[0-9]{3}:[\w*-]{1,64}:[\w.*-]{1,64}:
+=password :5 :*:
+(?:^|(?<=[\s"']))[\w.*-]{1,128}:(?:5[0-9]{3}|\*):[\w*-]{1,64}:[\w.*-]{1,64}:
 [^\s"'\\:]{1,256}(?=[\s"'\\]|$)
 =password AUTH
 ["']AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["'](?=[^"'\s]{1,256}["'])
 (?:^|[\n>:"']\s?|\bredis(?:-cli)? )AUTH (?:\w{1,64} )?(?=\S{0,64}[0-9]\S{0,256}\s*$)
 (?![A-Z]+["'])[^"'\s]{1,256}
+=token ::
+::(?:add-mask|set-(?:output|env) name=[\w-]{0,64}(?i:token|secret|password|key)[\w-]{0,64})::
+[^\s"']{4,1024}
 =password AUTH·
 \bAUTH (?:PLAIN|LOGIN|XOAUTH2)[ ](?=\S{0,64}[a-z])
 [\w+/=]{12,1024}
@@ -218,21 +220,25 @@ SCHEME: Final = later(
     r"(bearer|basic)( {1,4}|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,})",
     re.I | re.A,
 )
-#: Between groups: no-break ones too, as on a page.
-_SPACES: Final = " \u00a0\u202f-"
-#: As people write it, and with dots.
+#: Between groups: no-break ones and other dashes too, as on a page; and a space as a form or JSON
+#: writes it.
+_SPACES: Final = " .\u00a0\u2009\u202f\u2010-\u2013-"
+_BETWEEN: Final = rf"(?:[\t_/+{_SPACES}]{{1,2}}|\\(?:u00a0|u202f|xa0|t))"
+#: In one group, or in some with the same between them.
 _CARD: Final = later(
-    rf"(?:(?<![\w.+-])|(?<=[A-Za-z][_-])|(?<=%B)|{_ESCAPE})"
-    rf"(?:\d{{13,19}}|\d{{4}}(?:[.{_SPACES}]\d{{4}}){{3}}|\d{{4}}[{_SPACES}]\d{{6}}[{_SPACES}]\d{{4,5}})(?![\w-])",
+    rf"(?:(?<![\w.+-])|(?<=[A-Za-z][_-])|(?<=%B)|{ESCAPED})"
+    rf"(?:\d{{13,19}}|\d{{4,12}}(?P<by>{_BETWEEN})(?:\d{{4,12}}(?P=by)){{0,6}}\d{{3,12}})(?![\w-])",
     re.ASCII,
 )
+#: Where a group ends.
+_GROUPS: Final = ({4, 8, 12, 16}, {4, 10}, {6})
 #: By issuers' ranges: a time in ns or ms, and most ids, are none.
 _ISSUER: Final = later(
     r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
     r"|(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
 )
 _IBAN: Final = later(
-    rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
+    rf"(?:(?<![A-Za-z0-9])|{ESCAPED})"
     rf"(?:[A-Z]{{2}}[0-9]{{2}}(?:[{_SPACES}]?[A-Z0-9]){{11,30}}"
     rf"|[a-z]{{2}}[0-9]{{2}}(?:[{_SPACES}]?[a-z0-9]){{11,30}})"
     r"(?![a-z])",
@@ -248,19 +254,6 @@ _IBAN_LENGTH: Final = {
     )
     for country in re.findall("..", each[2:])
 }
-_EMAIL: Final = later(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
-_ADDRESS: Final = later(
-    r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[a-z])"
-    r"|(?<![\w.:])(?=[A-Fa-f:]{0,20}[0-9])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]|\.\d)"
-)
-#: What comes before a version that looks like an address.
-_VERSION: Final = later(r"(?i:version|release|build|\bv|\bver)\W{0,3}$|==$|\w-$|[A-Z][a-z]\w*/$")
-_PHONE: Final = later(
-    r"(?<![\w.+-])(?<![0-9][ .-])(?:(?:\+|\(\+[0-9]{0,3}\) ?)[1-9](?:[ ()./-]{0,3}[0-9]){7,14}"
-    r"|\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}|0[1-9](?:([ .])[0-9]{2})(?:\1[0-9]{2}){3}"
-    r"|(?![0-9]{2}([ -])[0-9]{2}\2[0-9]{4})(?:0[0-9]{1,4}(?: ?[/-] ?| )|\(0[0-9]{1,4}\) ?[/-]? ?)"
-    r"[0-9](?:[ -]?[0-9]){5,9})(?![\w-]|[ .]?[0-9])"
-)
 
 
 _CHANGE: Final = later("(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[a-z0-9]|(?<=[0-9])[A-Za-z]")
@@ -317,10 +310,18 @@ def scheme(found: re.Match[str]) -> str:
 
 
 def _card(found: re.Match[str]) -> str:
-    digits = _solid(found.group())
+    groups = found[0].split(found["by"]) if found["by"] else [found[0]]
+    for first in range(len(groups)):  # another number may be beside it
+        for last in range(len(groups), first, -1):
+            ends = {*accumulate(map(len, groups[first : last - 1]))}
+            if any(map(ends.issubset, _GROUPS)) and _is_card("".join(groups[first:last])):
+                return (found["by"] or "").join((*groups[:first], marker("card"), *groups[last:]))
+    return found[0]
+
+
+def _is_card(digits: str) -> bool:
     doubled = "".join(str(2 * int(d)) if n % 2 else d for n, d in enumerate(reversed(digits)))
-    is_card = _ISSUER.fullmatch(digits) and sum(map(int, doubled)) % 10 == 0
-    return marker("card") if is_card else found.group()
+    return _ISSUER.fullmatch(digits) is not None and sum(map(int, doubled)) % 10 == 0
 
 
 def _iban(found: re.Match[str]) -> str:
@@ -336,17 +337,7 @@ def _iban(found: re.Match[str]) -> str:
 
 
 def _solid(text: str) -> str:
-    return re.sub(f"[.{_SPACES}]", "", text)
-
-
-def _address(found: re.Match[str]) -> str:
-    if _VERSION.search(found.string[max(found.start() - 16, 0) : found.start()]):
-        return found.group()
-    try:
-        ipaddress.ip_address(found.group())
-    except ValueError:
-        return found.group()
-    return marker("ip")
+    return re.sub(f"[{_SPACES}]", "", text)
 
 
 #: A percent-encoded part of a text, or of a query: a value, a name.
@@ -359,7 +350,7 @@ ENCODED: Final = re.compile(
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
 LIKELY: Final = re.compile(
-    rf"\b[\w-]{{4}}(?:(?<=[0-9])(?:(?<=[0-9]{{4}})([.{_SPACES}]?[0-9]{{4}}[0-9.{_SPACES}]{{4}}[0-9])"
+    rf"\b[\w-]{{4}}(?:(?<=[0-9])(?:(?<=[0-9]{{4}})((?:(?:{_BETWEEN})?[0-9]){{9}})"
     rf"|(?<=[A-Z]{{2}}[0-9]{{2}})[{_SPACES}]?[A-Z0-9]{{4}}"
     rf"|(?<=[a-z]{{2}}[0-9]{{2}})[{_SPACES}][a-z0-9]{{4}}[{_SPACES}])|[\w-]{{12,}}|Q~)",
     re.ASCII,
@@ -392,7 +383,11 @@ def without_numbers(text: str, likely: re.Match[str]) -> str:
     return _CARD.sub(_card, text) if has_digits else text
 
 
-def without_personal(text: str) -> str:
-    """Return *text* without e-mail addresses, phone numbers and IP addresses."""
-    text = _ADDRESS.sub(_address, _EMAIL.sub(marker("email"), text))
-    return _PHONE.sub(marker("phone"), text)
+#: What is in base64: an object, or a list, as JSON.
+PACKED: Final = later(r"(?<![\w+/-])(?:ey|ew|W3)[\w+/-]{20,}={0,2}(?![\w.])", re.ASCII)
+
+
+def unpacked(text: str) -> str:
+    """Return what *text* has in base64."""
+    solid = text.rstrip("=").translate(str.maketrans("-_", "+/"))
+    return base64.b64decode(solid[: len(solid) // 4 * 4]).decode("utf-8", "replace")
