@@ -29,7 +29,7 @@ from otel_logging._secret_names import (
 )
 from otel_logging._secret_texts import ENCODED, LIKELY, PACKED, marker, unpacked
 from otel_logging._secret_values import without_named
-from otel_logging._text import has_one, later
+from otel_logging._text import any_of, has_one, later
 
 _REMEMBERED: Final = 4096  # texts, and names; forgotten together
 _REMEMBERED_CHARACTERS: Final = 256
@@ -60,6 +60,7 @@ _WORDS: Final = (
     *("ctl ", "net u", "lplus ", "ied by ", "code ", "pin "),
 )
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|", "\n")
+_FOREIGN: Final = later(any_of(FOREIGN))
 
 
 def _texts(name: str, given: Any, *also: type) -> tuple[str, ...]:
@@ -120,8 +121,8 @@ class Redaction:
             allowed = "regular expressions that match no empty text"
             raise ConfigurationError("Redaction: patterns", patterns, allowed)
         is_plain = "".join(self.keys).isascii()  # others are written with accents, or without
-        self._stems = (*STEMS, *{key[:3] for key in self._keys}) if is_plain else ("",)
-        self._all_stems = (*self._stems, *FOREIGN)
+        stems = (*STEMS, *{key[:3] for key in self._keys}) if is_plain else ("",)
+        self._stems = re.compile(any_of(stems))
         #: Texts that were seen lately and have no secret, each as itself.
         self.seen: dict[str, str] = {}
         self._cleaned: dict[str, str] = {}  # those that have one, without it: they are counted
@@ -333,14 +334,14 @@ class Redaction:
 
     def _once(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
         found, lower, is_words = text, text.lower(), text.replace(" ", "").isalnum()
-        if not is_words and ("\\" in text or ("[" in text and "m" in text)):
+        if not is_words and ("\\" in text or "\x1b" in text):
             bare = _DRESS.sub(lambda found: chr(int(found["sign"] or "0", 16)).strip("\0"), text)
             if bare != text:
                 found = self._once(bare)
                 return text if found == bare else found
         is_plain = lower.isascii()
         has_signs = (
-            has_one(_WORDS, lower) or (not is_words and has_one(_SIGNS, text)) or not is_plain
+            has_one(_WORDS, lower) or not is_plain or (not is_words and has_one(_SIGNS, text))
         )
         if has_signs:
             if "%" in text:
@@ -353,7 +354,7 @@ class Redaction:
                 found = PACKED.sub(self._packed, found)
         if "basic" in lower or "bearer" in lower:
             found = _secret_texts.SCHEME.sub(_secret_texts.scheme, found)
-        if has_signs and has_one(self._stems if is_plain else self._all_stems, lower):
+        if has_signs and (self._stems.search(lower) or (not is_plain and _FOREIGN.search(lower))):
             found = without_named(found, self.kind)
         for pattern in self._patterns:
             parts = _MARKED.split(found)  # what was taken out is not looked at again

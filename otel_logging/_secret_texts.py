@@ -8,14 +8,14 @@ Deliberately absent: what is a secret by its name (``_secret_values``).
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial, reduce
 from itertools import accumulate
 from typing import Any, Final
 
 from otel_logging._harmless import is_placeholder
 from otel_logging._secret_names import by_kind, words_in
-from otel_logging._text import has_one, later
+from otel_logging._text import any_of, later
 
 
 def marker(kind: str) -> str:
@@ -25,7 +25,22 @@ def marker(kind: str) -> str:
 
 #: Where a text begins inside another: behind an escape, of a byte too, as JSON has it.
 ESCAPED: Final = r"(?:(?<=\\[nrtabfv])|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
-_B: Final = rf"(?:(?<![A-Za-z0-9_\\-])|{ESCAPED})"
+
+
+class _Begins:
+    """A pattern that begins behind something, and behind an escape where a text has one: to look
+    for that, too, takes as long again.
+    """
+
+    def __init__(self, behind: str, pattern: str) -> None:
+        self._pattern = later(f"{behind}{pattern}", re.ASCII)
+        self._escaped = later(f"(?:{behind}|{ESCAPED}){pattern}", re.ASCII)
+
+    def sub(self, repl: Callable[[re.Match[str]], str], text: str) -> str:
+        return (self._escaped if "\\" in text else self._pattern).sub(repl, text)
+
+
+_B: Final = r"(?:\b(?<![\\-])|(?=[{$])(?<![\w\\-]))"
 #: What issuers begin their tokens with; a word in it that says that it is one, before a long part.
 _ISSUED: Final = by_kind(
     {
@@ -74,10 +89,10 @@ _ID: Final = (
     r"|trace|evt|event|usr|user|org|proj|project|cus|sub|inv|ord|order|item|doc|img|uid|id)[_-]"
 )
 #: Whoever issues it: behind a short name, a long part, or several with dots.
-_RANDOM: Final = later(
-    rf"{_B}(?:(?!sha\d|md5|{_ID})(?:[A-Za-z][A-Za-z0-9]{{0,14}}[_.-]){{1,3}}[\w-]{{30,}}(?:\.[\w-]{{20,}}){{0,4}}"
+_RANDOM: Final = _Begins(
+    _B,
+    rf"(?:(?!sha\d|md5|{_ID})(?:[A-Za-z][A-Za-z0-9]{{0,14}}[_.-]){{1,3}}[\w-]{{30,}}(?:\.[\w-]{{20,}}){{0,4}}"
     r"|(?:[A-Za-z]\w{0,14}\.){1,3}[\w-]{8,}(?:\.[\w-]{20,}){1,4}|s\.[A-Za-z0-9]{24}(?![\w.-]))",
-    re.ASCII,
 )
 #: The words of an id before a token that nothing else begins like: `user-eyJ…`.
 _BEFORE: Final = (
@@ -85,10 +100,10 @@ _BEFORE: Final = (
     r"|gh[a-z]_|github_|gl[a-z]{2,5}-|xox|xapp-|[rs]k_(?:live|test)|whsec_|sk-ant|AIza|ya29|GOCSPX))?"
 )
 #: With all that is behind it in one word: else a second time would find something in there.
-_TOKEN: Final = later(
-    rf"{_B}{_BEFORE}(?:(?:{'|'.join(f'({form})' for form in _FORMS)})[A-Za-z0-9]*"
+_TOKEN: Final = _Begins(
+    _B,
+    rf"{_BEFORE}(?:(?:{'|'.join(f'({form})' for form in _FORMS)})[A-Za-z0-9]*"
     rf"|(?:{'|'.join(f'({begin})' for begin in _ISSUED)})[\w.~+/=-]{{10,}}(?<![.-]))",
-    re.ASCII,
 )
 _PEM: Final = later(
     r"-{4,5} ?BEGIN (?=[A-Z0-9 ]{0,40}PRIVATE KEY)(?:.*?-{4,5} ?END [A-Z0-9 ]{0,40}-{4,5}|.*)"
@@ -98,18 +113,18 @@ _PEM: Final = later(
 #: Between a command and its password, which is not taken for the next one the second time.
 _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: What is a secret by its place: what it is and signs of it that are quick to look for (· is a
-#: space), what may stand before it, and it. Of URLs' users; of users in commands, after options
-#: that are another thing elsewhere, in statements; of files with a line for each host, of servers'
-#: protocols; of URLs, what signs them, a code to log in by, and one that is a secret as a whole; of
-#: JSON keys.
+#: space, & is and), what may stand before it, and it. Of URLs' users; of users in commands, after
+#: options that are another thing elsewhere, in statements; of files with a line for each host, of
+#: servers' protocols; of URLs, what signs them, a code to log in by, and one that is a secret as a
+#: whole; of JSON keys.
 _PLACES: Final = r"""
-=url-password ://
+=url-password ://&@
 (?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:"'<>\[]{0,128}:(?![0-9]{1,5}(?:[/?#\s"',]|$))
 (?:(?!://)[^\s"'<>]){1,256}(?=@)
-=url-password //
+=url-password //&@
 (?:://[^\s/?#@:"'<>\[]{0,128}|(?<![\w:/])//[\w.%-]{1,128}):(?![0-9]{1,5}(?:[/?#\s"']|$))
 (?:[^\s"'<>/?#]+|[^\s"'<>@]{1,256})(?=@)
-=url-password ://
+=url-password ://&@
 ://(?=[^\s/@:]{0,99}[0-9])
 [^\s/?#@:"'<>]{20,256}(?=@)
 =password ·- '- "-
@@ -152,7 +167,7 @@ _PLACES: Final = r"""
 =password PASSWORD
 \bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}["']
 (?!%)[^"'\\]{1,256}(?=\\{0,7}["'])
-=password ·BY· ·by·
+=password ·BY·&IED ·by·&ied
 (?i:\bidentified(?: with \w{1,40})? by (?:password )?)
 (?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])|(?<=BY )[A-Za-z]\w{0,64}
 =password :5 :*:
@@ -172,7 +187,7 @@ _PLACES: Final = r"""
 (?<![\w/@\[])[\w.-]{1,64}:(?=[^\s:@"']{1,128}@tcp\()|jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/
 \b(?:sqlplus|impdp|expdp|sqlldr|connect)(?: -\w{1,8})? \w{1,64}/
 [^\s@]{1,128}(?=@)
-=signature ig v1= hmac=
+=signature ig= ature= v1= hmac=
 [?&](?:[Ss]ig(?:nature)?|hmac)=|\bt=[0-9]{1,12},v1=
 [^\s&"'<>]{1,1024}
 =otp code= ticket= code' code" code\
@@ -187,7 +202,7 @@ grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=
 \bkey=b?["'](?=[\w/+-]{0,64}[0-9])(?=[\w/+-]{0,64}[A-Z])(?=[\w/+-]{0,64}[a-z])
 [?&]key=(?=[A-Za-z]{0,64}[0-9])(?=[0-9]{0,64}[a-zA-Z])|["'](?:dp?|dq|qi?|p|k)["']: ?["']
 [\w-]{20,1024}
-=webhook ://
+=webhook hooks /with/key/
 hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/
 [\w/-]{10,256}
 =webhook hook
@@ -196,7 +211,7 @@ hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/
 """
 
 
-def _placed() -> Iterator[tuple[str, list[str], Any]]:
+def _placed() -> Iterator[tuple[str, list[tuple[str, str]], Any]]:
     parts = {"<OPTION>": _NEAR + r"[\s\"']", "<NEXT>": "(?:(?: |[\"'], ?[\"'])[\"']?)"}
     parts["<OWN>"] = "(?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\\w-])"
     parts["<LOGIN>"] = "(?:docker|podman|az|oc|registry)[\"', \\\\]{1,9}login"
@@ -210,10 +225,12 @@ def _placed() -> Iterator[tuple[str, list[str], Any]]:
         first, *before, secret = place.split("\n")
         kind, *signs = first.lstrip("=").split()
         pattern = later(f"({'|'.join(before)})(?!\\[red)(?:{secret})")
-        yield kind, [sign.replace("·", " ") for sign in signs], pattern
+        pairs = [sign.replace("·", " ").partition("&") for sign in signs]
+        yield marker(kind), [(sign, also) for sign, _, also in pairs], pattern
 
 
 _PLACED: Final = list(_placed())
+_PLACE: Final = later(any_of(sign for _, signs, _ in _PLACED for sign, _ in signs))
 #: Bearer and basic credentials.
 SCHEME: Final = later(
     rf"(?:(?<![\w-])|{ESCAPED})"
@@ -225,10 +242,9 @@ SCHEME: Final = later(
 _SPACES: Final = " .\u00a0\u2009\u202f\u2010-\u2013-"
 _BETWEEN: Final = rf"(?:[\t_/+{_SPACES}]{{1,2}}|\\(?:u00a0|u202f|xa0|t))"
 #: In one group, or in some with the same between them.
-_CARD: Final = later(
-    rf"(?:(?<![\w.+-])|(?<=[A-Za-z][_-])|(?<=%B)|{ESCAPED})"
+_CARD: Final = _Begins(
+    r"(?=\d{4})(?:(?<![\w.+-])|(?<=[A-Za-z][_-])|(?<=%B))",
     rf"(?:\d{{13,19}}|\d{{4,12}}(?P<by>{_BETWEEN})(?:\d{{4,12}}(?P=by)){{0,6}}\d{{3,12}})(?![\w-])",
-    re.ASCII,
 )
 #: Where a group ends.
 _GROUPS: Final = ({4, 8, 12, 16}, {4, 10}, {6})
@@ -237,12 +253,11 @@ _ISSUER: Final = later(
     r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
     r"|(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
 )
-_IBAN: Final = later(
-    rf"(?:(?<![A-Za-z0-9])|{ESCAPED})"
+_IBAN: Final = _Begins(
+    r"(?:\b|(?<=_))",
     rf"(?:[A-Z]{{2}}[0-9]{{2}}(?:[{_SPACES}]?[A-Z0-9]){{11,30}}"
     rf"|[a-z]{{2}}[0-9]{{2}}(?:[{_SPACES}]?[a-z0-9]){{11,30}})"
     r"(?![a-z])",
-    re.A,
 )
 #: Lengths, each with its countries (ISO 13616 registry).
 _IBAN_LENGTH: Final = {
@@ -350,7 +365,7 @@ ENCODED: Final = re.compile(
 #: What a card's number, an account's, and an issued token have somewhere: one pass says for most
 #: texts that there is none.
 LIKELY: Final = re.compile(
-    rf"\b[\w-]{{4}}(?:(?<=[0-9])(?:(?<=[0-9]{{4}})((?:(?:{_BETWEEN})?[0-9]){{9}})"
+    rf"\b[\w-]{{4}}(?:(?<=[0-9])(?:(?<=[0-9]{{4}})([0-9\t_/+{_SPACES}]{{8,9}}[0-9]|\\[ux][0-9a]{{7}}|\\t[0-9]{{4}})"
     rf"|(?<=[A-Z]{{2}}[0-9]{{2}})[{_SPACES}]?[A-Z0-9]{{4}}"
     rf"|(?<=[a-z]{{2}}[0-9]{{2}})[{_SPACES}][a-z0-9]{{4}}[{_SPACES}])|[\w-]{{12,}}|Q~)",
     re.ASCII,
@@ -363,9 +378,12 @@ def without_schemes(text: str) -> str:
     """Return *text* without private keys, and without the credentials of URLs."""
     if "PRIVATE KEY" in text or "Private-Lines" in text:
         text = _PEM.sub(marker("private-key"), text)
-    for kind, signs, placed in _PLACED:
-        if has_one(signs, text):
-            text = placed.sub(partial(_place, marker(kind)), text)
+    if _PLACE.search(text):
+        for mark, signs, placed in _PLACED:
+            for sign, also in signs:
+                if sign in text and also in text:
+                    text = placed.sub(partial(_place, mark), text)
+                    break
     return text
 
 

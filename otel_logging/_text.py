@@ -25,6 +25,16 @@ class _Later:
 later: Final = cast("Callable[..., re.Pattern[str]]", _Later)
 
 
+def any_of(words: Iterable[str]) -> str:
+    """Return a pattern of *words* that looks at each beginning once: of many it is the quickest."""
+    ends: dict[str, list[str]] = {}
+    for word in words:
+        ends.setdefault(word[:1], []).append(word[1:])
+    if "" in ends:
+        return ""
+    return f"(?:{'|'.join(re.escape(first) + any_of(rest) for first, rest in ends.items())})"
+
+
 def has_one(signs: Iterable[str], text: str) -> bool:
     """Say whether one of *signs* is in *text*."""
     for sign in signs:  # noqa: SIM110 - ``any`` takes twice as long
