@@ -9,7 +9,7 @@ come from, and bounds of their size (``_values``).
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import repeat
@@ -158,8 +158,15 @@ class Redaction:
         return kind
 
     def may_hide(self, names: Iterable[Any]) -> bool:
-        """Say whether one of *names* is a secret's, or none that is remembered."""
+        """Say whether one of *names* is a secret's, or who it is, or none that is remembered."""
+        if self.who and not self.who.isdisjoint(names):
+            return True
         return any(map(self._kinds.get, names, repeat("?")))
+
+    def says_who(self, event: str, *of: Mapping[str, Any]) -> bool:
+        """Say whether the message *event* has a value of the ``who`` keys of the fields *of*."""
+        found = (str(fields[name]) for fields in of for name in self.who if name in fields)
+        return any(len(each) > 3 and each in event for each in found)  # as ``is_hidden``
 
     def _is_own(self, words: list[str]) -> bool:
         """Say whether one of the names that were given is in there, in one word or in several."""
@@ -184,7 +191,7 @@ class Redaction:
                 return found
             if self.personal and value is not None:
                 if name in self.who:
-                    return self.pseudonym(value)
+                    return self.by_name(name, value)
                 if is_phone(name, value):
                     return marker("phone")
             if type(value) is str:
@@ -201,6 +208,8 @@ class Redaction:
     def by_name(self, name: str, value: Any) -> Any:
         """Return a plain *value* without what *name* says is a secret; it is not counted."""
         kind = self.kind(name)
+        if kind is None and value is not None and name in self.who:
+            return self.pseudonym(value)
         if kind is None or not value or type(value) is bool:
             return value
         is_none = is_count(name, value) or is_about(value) or is_of_else(name, kind, value)
@@ -235,11 +244,11 @@ class Redaction:
         return value
 
     def _sequence(self, value: Any) -> Any:
-        arguments = self._arguments(value)
+        arguments = _secret_tables.arguments(value, self.text)
         is_pair = len(value) == 2 and type(value[0]) is str and type(value[1]) in (str, int)
         if is_pair and not arguments and not str(value[1]).replace("_", "").isalpha():
             return self._pair(value)  # no list of names
-        items = arguments or [*map(self._pair, value)]
+        items = [*map(self._pair, arguments or value)]
         return type(value)(_secret_tables.without_pairs(items, self.kind))
 
     def _masked(self, kind: str, value: Any) -> Any:
@@ -272,19 +281,6 @@ class Redaction:
             if code and is_credential("token", None, str(code)):  # to log in by, no error's
                 found["code"] = self._masked("otp", code)
         return found
-
-    def _arguments(self, items: Any) -> list[Any]:
-        """Return the *items* of a command, which are looked at together; none of another list."""
-        texts = [item if type(item) is str else "" for item in items]
-        if not any(text[:1] == "-" != text[2:3] for text in texts):
-            return []
-        whole = "', '".join(["", *texts, ""])
-        found = self.text(whole)
-        parts = found.split("', '")[1:-1]
-        if len(parts) != len(texts):  # an item has such signs itself, or a secret is in two items
-            return [] if found == whole else [found]
-        pairs = zip(items, parts, strict=True)
-        return [self._pair(part if type(item) is str else item) for item, part in pairs]
 
     def _pair(self, item: Any) -> Any:
         """Return an item of a list, which may be a name and its value."""

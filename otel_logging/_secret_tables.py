@@ -6,7 +6,7 @@ those are (``_secret_names``), and names right before their values (``_secret_va
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -140,6 +140,20 @@ def without_members(
         names = _names_in(found, kind_of)
         for name in rows if names else ():
             found[name] = _row(names, found[name], field)
+
+
+def arguments(items: Sequence[Any], without: Callable[[str], str]) -> list[Any]:
+    """Return the *items* of a command *without* secrets; none of another list."""
+    texts = [item if type(item) is str else "" for item in items]
+    if not any(text[:1] == "-" != text[2:3] for text in texts):
+        return []
+    whole = "', '".join(["", *texts, ""])
+    found = without(whole)
+    parts = found.split("', '")[1:-1]
+    if len(parts) != len(texts):  # an item has such signs itself, or a secret is in two items
+        return [] if found == whole else [found]
+    pairs = zip(items, parts, strict=True)
+    return [part if type(item) is str else item for item, part in pairs]
 
 
 def without_pairs(items: list[Any], kind_of: Callable[[str], str | None]) -> list[Any]:

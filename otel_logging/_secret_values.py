@@ -304,13 +304,9 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     done = 0
     for found in named.finditer(text):
         name, kind = found["name"], _kind(text, found, kind_of)
-        if kind is None or found.start() < done:
+        if kind is None or found.start() < done or _is_none(text, named, found, kind):
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
-        if named is _SAID and not _is_said(found, kind):
-            continue
-        if named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)):
-            continue
         if named is _TAG:
             close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
             end = max(text.find(close, begin), begin)
@@ -321,36 +317,12 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         else:
             sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)
-            if named is _PAIR and _WORD.fullmatch(text, begin, end) and kind_of(text[begin:end]):
-                continue  # `["secrets", "tokens"]`
-            is_next = named is _PAIR and found["next"] is not None
-            is_quoted = text[begin - 1] in "\"'`"
-            is_looked_at = is_next or (sign[:1] == "!" and not is_quoted)
-            if is_looked_at and not _harmless.is_credential(kind, None, text[begin:end]):
-                continue  # perhaps no pair; compared to another
-            is_apart = sign == ":" and begin > found.start("sign") + 1
-            is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)
-            may_be_prose = (is_apart or named in (_CELL, _FLAG, _SAID)) and not is_literal
-            if may_be_prose and _harmless.is_state(name, text[begin:end]):
+            if _is_other(text, named, found, (begin, end), kind_of):
                 continue
-            if kind in _MIXED and sign == ":" and _PROSE.match(text, begin):
-                is_header = kind == "authorization" and _PARAMETERS.match(text, begin)
-                if not (is_header or _begin_of_credential(text, begin, kind)):
-                    continue
-            is_bare = not is_quoted and before not in ("?", "&")
-            if is_bare and _harmless.is_source(name, text, begin, end, kind_of):
-                continue
-            is_mixed = any(map(str.isdigit, text[begin:end])) or not is_bare
-            if not is_mixed and (sign[-2:] == "==" or (named is _CELL and kind != "password")):
-                continue  # compared to another; in a list of what runs
         value = text[begin:end]
         is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
-        if not (
-            is_placeholder
-            or is_count(name, value)
-            or is_about(value)
-            or _harmless.is_of_else(name, kind, value)
-        ):
+        is_else = is_count(name, value) or is_about(value)
+        if not (is_placeholder or is_else or _harmless.is_of_else(name, kind, value)):
             parts += text[done:begin], marker(kind)
             done = end
             while then := _THEN.match(text, end) or (name[-1:] in "sS" and _AND.match(text, end)):
@@ -358,6 +330,48 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
                 parts += text[done:begin], marker(kind)
                 done = end
     return "".join((*parts, text[done:])) if parts else text
+
+
+def _is_none(text: str, named: re.Pattern[str], found: re.Match[str], kind: str) -> bool:
+    """Say whether what is *found* is no name with its value."""
+    if named is _SAID:
+        return not _is_said(found, kind)
+    return named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)) is not None
+
+
+def _is_other(
+    text: str,
+    named: re.Pattern[str],
+    found: re.Match[str],
+    at: tuple[int, int],
+    kind_of: Callable[[str], str | None],
+) -> bool:
+    """Say whether *at* is no value of what was *found*: another name, a sentence, source."""
+    name, kind = found["name"], str(_kind(text, found, kind_of))
+    value, before = text[slice(*at)], text[max(found.start() - 1, 0) : found.start()]
+    sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
+    if named is _PAIR and _WORD.fullmatch(value) and kind_of(value):
+        return True  # `["secrets", "tokens"]`
+    is_quoted = text[at[0] - 1] in "\"'`"
+    is_next = named is _PAIR and found["next"] is not None
+    is_doubted = is_next or (sign[:1] == "!" and not is_quoted)  # another item; what is compared
+    if is_doubted and not _harmless.is_credential(kind, None, value):
+        return True
+    is_apart = sign == ":" and at[0] > found.start("sign") + 1
+    is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)
+    may_be_prose = (is_apart or named in (_CELL, _FLAG, _SAID)) and not is_literal
+    if may_be_prose and _harmless.is_state(name, value):
+        return True
+    if kind in _MIXED and sign == ":" and _PROSE.match(text, at[0]):
+        is_header = kind == "authorization" and _PARAMETERS.match(text, at[0])
+        if not (is_header or _begin_of_credential(text, at[0], kind)):
+            return True
+    is_bare = not is_quoted and before not in ("?", "&")
+    if is_bare and _harmless.is_source(name, text, *at, kind_of):
+        return True
+    is_mixed = any(map(str.isdigit, value)) or not is_bare
+    # compared to another; in a list of what runs
+    return not is_mixed and (sign[-2:] == "==" or (named is _CELL and kind != "password"))
 
 
 def _is_said(found: re.Match[str], kind: str) -> bool:
