@@ -57,7 +57,7 @@ _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 #: What a name with its value has somewhere, or a secret that is known by its place.
 _WORDS: Final = (
     *("pass", "token", "secret", "sess", "key ", " set ", " is ", "auth ", "login ", "pw "),
-    *("ctl ", "net u", "lplus ", "ied by ", "code ", "pin "),
+    *("ctl ", "net u", "lplus ", "ied by ", "code ", "pin ", "otp "),
 )
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|", "\n")
 _FOREIGN: Final = later(any_of(FOREIGN))

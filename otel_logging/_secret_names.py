@@ -27,7 +27,7 @@ _SECRET: Final = by_kind(
         " senha motdepasse contrasena parola lozinka wachtwoord heslo haslo sifre salasana losenord"
         " adgangskode clavesecreta clavedeacceso jelszo passord geslo katasandi matkhau пароль"
         " парола κωδικοςπροσβασης סיסמה סיסמא كلمةالمرور كلمةالسر पासवर्ड รหัสผ่าน"
-        " 密码 密碼 パスワード 비밀번호 暗証番号",
+        " κωδικος 암호 口令 密码 密碼 パスワード 비밀번호 暗証番号",
         "secret": "secret mnemonic seedphrase recoverycode backupcode walletseed securityanswer"
         " codeverifier keymaterial keypem codicesegreto clesecrete",
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
@@ -117,7 +117,7 @@ STEMS: Final = tuple(
 FOREIGN: Final = tuple(
     words_in(
         "hasło şifre secrè khẩu парол πρόσβ προσβ סיסמ مرور السر पासवर्ड รหัส 密码 密碼 パスワード "
-        "비밀번호 暗証番号"
+        "비밀번호 暗証番号 κωδικ 암호 口令"
     )
 )
 #: Keys that are none: of stores, of tables, on keyboards.
@@ -134,6 +134,7 @@ _PASS: Final = re.compile(
     "|render|second|shader|single|sur|test|tres|two|under)pass).{2,}(?:pass|pw)"
 )
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|(?:[^\W\d_A-Za-z]|[\u0900-\u0eff])+")
+_GLUED: Final = tuple(word for word in _SECRET if word[0] > "\u3000")
 _ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
 _NO_ACCENTS: Final = str.maketrans("łŁøØđĐı", "lLoOdDi")  # which have no other form
 _COMPOUND: Final = re.compile(
@@ -169,7 +170,7 @@ def is_else(name: str) -> bool:
     """
     words = words_of(name)
     end = words[-1:]
-    if end == ["session"]:
+    if end[0] in ("session", "cookie"):
         return len(words) > 1
     return kind_of(end) is None and _FORMS.isdisjoint(end) and not {*_WHOSE}.intersection(words)
 
@@ -189,6 +190,8 @@ def kind_of(words: list[str]) -> str | None:
             one = word
         if one is None and word.endswith(_ENDS):
             one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
+        if one is None and not word.isascii():  # where words are not apart from others
+            one = next((_SECRET[each] for each in _GLUED if each in word), None)
         if one is None and _PASS.fullmatch(word):
             one = "password"
         if before in _WHOSE and first in _ABOUT:  # `length_of_password`

@@ -7,6 +7,7 @@ those are (``_secret_names``), and names right before their values (``_secret_va
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -65,11 +66,12 @@ def without_rows(text: str, kind_of: Callable[[str], str | None]) -> str:
 _LINE: Final = later(f"({NEWLINE})")
 #: The rule below a table's head, and what the head has: a name of one word or some.
 _RULE: Final = later(r"[-+|: =─┼│]*")
-_HEAD: Final = later(r"\s*(\\{0,7}[\"']|)[^\W\d][\w.-]{0,63}(?: [\w.-]{1,64}){0,3}\1\s*")
+_HEAD: Final = later(r"[\s\\\"']{0,16}[^\W\d][\w.-]{0,63}(?: [\w.-]{1,64}){0,3}[\s\\\"']{0,64}")
 #: A cell, perhaps quoted, and what is between it and the next.
 _CELLS: Final = {
     **{sign: later(rf"((?:\"[^\"]*\"|[^\"{sign}]|\")*+)([{sign}]|$)") for sign in ",;\t|"},
     "  ": later("((?:[^ ]| (?! ))*+)( {2,}|$)"),
+    "\\t": later(r"((?:[^\\]|\\(?!t))*+)(\\{1,4}t|$)"),
 }
 
 
@@ -89,21 +91,26 @@ def _without_columns(text: str, sign: str, kind_of: Callable[[str], str | None])
         if len(cells) > 1 and not cells[-2][1]:
             del cells[-1]
         if len(names) > 1 and len(cells) == len(names):
-            parts = map(_cell, names, cells, [kind_of] * len(cells))
+            parts = map(partial(_cell, kind_of, sign), names, cells)
             lines[number] = "".join(parts)
         elif not _RULE.fullmatch(lines[number]):
             heads = [cell.strip(" \"'\\") for cell, _ in cells]
-            is_head = all(_HEAD.fullmatch(cell) or (sign == "|" and not cell) for cell, _ in cells)
+            is_head = all(
+                _HEAD.fullmatch(cell) or (sign == "|" and not head)
+                for (cell, _), head in zip(cells, heads, strict=True)
+            )
             names = heads if is_head and any(map(kind_of, heads)) else [""]
     return "".join(lines)
 
 
-def _cell(name: str, cell: tuple[str, str], kind_of: Callable[[str], str | None]) -> str:
+def _cell(
+    kind_of: Callable[[str], str | None], between: str, name: str, cell: tuple[str, str]
+) -> str:
     text, sign = cell
     kind, value = kind_of(name), text.strip(" \"'\\")
     if kind is None or is_blank(value, kind) or is_count(name, value) or is_state(name, value):
         return text + sign
-    is_close = kind == "password" and text[:1] != " "  # it is no enumeration of a sentence
+    is_close = kind == "password" and (text[:1] != " " or between != ",")  # no sentence has it
     is_one = is_close or (any(map(str.isdigit, value)) and len(value) > 5 and " " not in value)
     return text.replace(value, marker(kind)) + sign if is_one else text + sign
 

@@ -27,7 +27,7 @@ _NAMED: Final = later(
     rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?\\{{0,7}}')|\*{{1,2}})?"
     r"(?: (?:is|was|given|provided|used|received|created|generated|issued|entered)(?=:)"
     r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?[^\S\r\n]{0,40}"
-    r"(?P<sign>=>|->(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|!?==?=?|[\uff1a\uff1d]"
+    r"(?P<sign>=>|(?:->|→)(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|!?==?=?|[\uff1a\uff1d]"
     r"|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
     r"|:(?!//|:\S))(?:(?<=:)(?::(?=[ \t])|\*\* ))?"
     r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
@@ -68,9 +68,9 @@ _BEFORE: Final = later(
     rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?{_OPTION}(?:{QUOTE}|(?![^\s,;/>]))"
 )
 _FLAG: Final = later(
-    r"(?:(?<![\w-])--?|(?:\b(?i:config(?:ure)?\s+set(?: --secret)?|git config|setenv|setx"
-    r"|(?:proxy_set|add)_header)\s|(?:^|\n)ENV ) {0,8}"
-    rf"(?:\S{{0,128}}[:/])?){_OPTION}(?:[ \t]{{1,4}}(?=[^\s-])(?![A-Z]+(?:[\s\]]|$))"
+    r"(?:(?<![\w-])--?|(?:\b(?i:(?:config(?:ure)?|secrets)\s+set(?: --secret)?|git config"
+    r"|setenv|setx|(?:proxy_set|add)_header)\s|(?:^|\n)ENV ) {0,8}"
+    rf"(?:\S{{0,128}}[:/])?){_OPTION}(?:(?:{QUOTE})?[ \t]{{1,4}}(?=[^\s-])(?![A-Z]+(?:[\s\]]|$))"
     rf"|(?:{QUOTE}),\s{{0,40}}[bu]?(?=(?:{QUOTE})[^\s\"'-])"
     rf"|, (?=[^\s\"'-][^\s,]{{0,200}}(?:[,\])]|$)))"
 )
@@ -82,11 +82,11 @@ _TAG: Final = later(
 )
 #: In a sentence, behind a name and what is said of it: a word in quotes, or without.
 _SAID: Final = later(
-    rf"{_NAME}(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is:?|:)"
-    r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set|changed|to|from|got"
-    r"|mismatch|[\u2013\u2014-])[:,]?){0,4}:?) "
+    rf"{_NAME}(?: (?:is generated )?(?:for|of)(?: \S{{1,64}}){{1,4}}?(?: is:?|:)"
+    r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set"
+    r"|changed|to|from|got|mismatch|[\u2013\u2014-])[:,]?){1,4}:?|(?P<more> [^\W\d]{1,16} ?:)|:?) "
     r"(?=\\{0,7}[\"'`](?P<quoted>[^\s\"'`\\]{6,64})\\{0,7}[\"'`](?![\w(\[])"
-    r"|(?P<open>[(\[])?(?P<bare>[\w!@#$%^*+-]{4,128})(?(open)[)\]])(?![\w!@#$%^*+(\[:/-]|\.\w))"
+    r"|(?P<open>[(\[])?(?P<bare>[\w!@#$%^*+-]{4,128})(?(open)[)\]])(?![\w!@#$%^*+(\[/-]|:\S|\.\w))"
 )
 #: What is given to a function with such a name: `set_password("x")`, `SecretStr("x")`.
 _CALL: Final = later(
@@ -104,7 +104,7 @@ _THEN: Final = later(
     r"|(?:to|,? ?(?:but |and )?(?:got|was|not)|vs\.?) ?(?=\\{0,7}[\"']))"
 )
 #: Before the next one of several.
-_AND: Final = later(r", ?(?=[\w-]{6,64}(?:[\s,)\]]|$))(?=[\w-]{0,63}[0-9])")
+_AND: Final = later(r", ?(?=[\w-]{6,64}(?:[\s,)\]\"']|$))(?=[\w-]{0,63}[0-9])")
 #: A part of a form; a row of a table, or of columns.
 _FORM: Final = later(
     rf"form-data;(?:(?!{NEWLINE})[^\n]){{0,99}}?\bname=(?:{QUOTE}){_NAME}(?:{QUOTE})"
@@ -273,7 +273,6 @@ def _end_of_enclosed(text: str, at: int) -> int:
 
 # ---------------------------------------------------------------- all of them
 
-
 #: Each with signs of it that are quick to look for: a text with a shape has one of them.
 _SHAPES: Final = (
     (_NAMED, ("",)),
@@ -304,7 +303,7 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     done = 0
     for found in named.finditer(text):
         name, kind = found["name"], _kind(text, found, kind_of)
-        if kind is None or found.start() < done or _is_none(text, named, found, kind):
+        if kind is None or found.start() < done or _is_none(text, named, found, kind_of):
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
         if named is _TAG:
@@ -332,10 +331,16 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     return "".join((*parts, text[done:])) if parts else text
 
 
-def _is_none(text: str, named: re.Pattern[str], found: re.Match[str], kind: str) -> bool:
+def _is_none(
+    text: str,
+    named: re.Pattern[str],
+    found: re.Match[str],
+    kind_of: Callable[[str], str | None],
+) -> bool:
     """Say whether what is *found* is no name with its value."""
-    if named is _SAID:
-        return not _is_said(found, kind)
+    if named is _SAID:  # `password reset: x1`
+        is_else = found["more"] and kind_of(f"{found['name']} {found['more']}") is None
+        return bool(is_else) or not _is_said(found, str(_kind(text, found, kind_of)))
     return named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)) is not None
 
 
