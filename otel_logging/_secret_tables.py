@@ -66,7 +66,11 @@ def without_rows(text: str, kind_of: Callable[[str], str | None]) -> str:
 _LINE: Final = later(f"({NEWLINE})")
 #: The rule below a table's head, and what the head has: a name of one word or some.
 _RULE: Final = later(r"[-+|: =─┼│]*")
-_HEAD: Final = later(r"[\s\\\"']{0,16}[^\W\d][\w.-]{0,63}(?: [\w.-]{1,64}){0,3}[\s\\\"']{0,64}")
+_HEAD: Final = later(
+    r"(?:.{0,128}[\[({:=>])?[\s\\\"']{0,16}"
+    r"[^\W\d][\w.-]{0,63}(?: [\w.-]{1,64}){0,3}[\s\\\"'\])}]{0,64}"
+)
+_AROUND: Final = " \"'\\[](){}"
 #: A cell, perhaps quoted, and what is between it and the next.
 _CELLS: Final = {
     **{sign: later(rf"((?:\"[^\"]*\"|[^\"{sign}]|\")*+)([{sign}]|$)") for sign in ",;\t|"},
@@ -94,7 +98,7 @@ def _without_columns(text: str, sign: str, kind_of: Callable[[str], str | None])
             parts = map(partial(_cell, kind_of, sign), names, cells)
             lines[number] = "".join(parts)
         elif not _RULE.fullmatch(lines[number]):
-            heads = [cell.strip(" \"'\\") for cell, _ in cells]
+            heads = [re.split(r"[\[({:=>]", cell)[-1].strip(_AROUND) for cell, _ in cells]
             is_head = all(
                 _HEAD.fullmatch(cell) or (sign == "|" and not head)
                 for (cell, _), head in zip(cells, heads, strict=True)
@@ -107,7 +111,7 @@ def _cell(
     kind_of: Callable[[str], str | None], between: str, name: str, cell: tuple[str, str]
 ) -> str:
     text, sign = cell
-    kind, value = kind_of(name), text.strip(" \"'\\")
+    kind, value = kind_of(name), text.strip(_AROUND)
     if kind is None or is_blank(value, kind) or is_count(name, value) or is_state(name, value):
         return text + sign
     is_close = kind == "password" and (text[:1] != " " or between != ",")  # no sentence has it

@@ -8,36 +8,19 @@ Deliberately absent: what is a secret by its name (``_secret_values``).
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial, reduce
 from itertools import accumulate
 from typing import Any, Final
 
 from otel_logging._harmless import is_placeholder
 from otel_logging._secret_names import by_kind, words_in
-from otel_logging._text import any_of, later
+from otel_logging._text import ESCAPED, Begins, any_of, later
 
 
 def marker(kind: str) -> str:
     """Return what stands for a secret of *kind*; no part of it is in there."""
     return f"[redacted:{kind}]"
-
-
-#: Where a text begins inside another: behind an escape, of a byte too, as JSON has it.
-ESCAPED: Final = r"(?:(?<=\\[nrtabfv])|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
-
-
-class _Begins:
-    """A pattern that begins behind something, and behind an escape where a text has one: to look
-    for that, too, takes as long again.
-    """
-
-    def __init__(self, behind: str, pattern: str) -> None:
-        self._pattern = later(f"{behind}{pattern}", re.ASCII)
-        self._escaped = later(f"(?:{behind}|{ESCAPED}){pattern}", re.ASCII)
-
-    def sub(self, repl: Callable[[re.Match[str]], str], text: str) -> str:
-        return (self._escaped if "\\" in text else self._pattern).sub(repl, text)
 
 
 _B: Final = r"(?:\b(?<![\\-])|(?=[{$])(?<![\w\\-]))"
@@ -89,7 +72,7 @@ _ID: Final = (
     r"|trace|evt|event|usr|user|org|proj|project|cus|sub|inv|ord|order|item|doc|img|uid|id)[_-]"
 )
 #: Whoever issues it: behind a short name, a long part, or several with dots.
-_RANDOM: Final = _Begins(
+_RANDOM: Final = Begins(
     _B,
     rf"(?:(?!sha\d|md5|{_ID})(?:[A-Za-z][A-Za-z0-9]{{0,14}}[_.-]){{1,3}}[\w-]{{30,}}(?:\.[\w-]{{20,}}){{0,4}}"
     r"|(?:[A-Za-z]\w{0,14}\.){1,3}[\w-]{8,}(?:\.[\w-]{20,}){1,4}|s\.[A-Za-z0-9]{24}(?![\w.-]))",
@@ -100,7 +83,7 @@ _BEFORE: Final = (
     r"|gh[a-z]_|github_|gl[a-z]{2,5}-|xox|xapp-|[rs]k_(?:live|test)|whsec_|sk-ant|AIza|ya29|GOCSPX))?"
 )
 #: With all that is behind it in one word: else a second time would find something in there.
-_TOKEN: Final = _Begins(
+_TOKEN: Final = Begins(
     _B,
     rf"{_BEFORE}(?:(?:{'|'.join(f'({form})' for form in _FORMS)})[A-Za-z0-9]*"
     rf"|(?:{'|'.join(f'({begin})' for begin in _ISSUED)})[\w.~+/=-]{{10,}}(?<![.-]))",
@@ -242,7 +225,7 @@ SCHEME: Final = later(
 _SPACES: Final = " .\u00a0\u2009\u202f\u2010-\u2013-"
 _BETWEEN: Final = rf"(?:[\t_/+{_SPACES}]{{1,2}}|\\(?:u00a0|u202f|xa0|t))"
 #: In one group, or in some with the same between them.
-_CARD: Final = _Begins(
+_CARD: Final = Begins(
     r"(?=\d{4})(?:(?<![\w.+-])|(?<=[A-Za-z][_-])|(?<=%B))",
     rf"(?:\d{{13,19}}|\d{{4,12}}(?P<by>{_BETWEEN})(?:\d{{4,12}}(?P=by)){{0,6}}\d{{3,12}})(?![\w-])",
 )
@@ -253,7 +236,7 @@ _ISSUER: Final = later(
     r"4(?:\d{12}|\d{15})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
     r"|(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
 )
-_IBAN: Final = _Begins(
+_IBAN: Final = Begins(
     r"(?:\b|(?<=_))",
     rf"(?:[A-Z]{{2}}[0-9]{{2}}(?:[{_SPACES}]?[A-Z0-9]){{11,30}}"
     rf"|[a-z]{{2}}[0-9]{{2}}(?:[{_SPACES}]?[a-z0-9]){{11,30}})"

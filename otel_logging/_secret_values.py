@@ -13,8 +13,8 @@ from otel_logging import _harmless, _secret_names, _secret_tables
 from otel_logging._harmless import ANY_WORD, QUOTE, is_about, is_blank, is_count
 from otel_logging._secret_names import words_in, words_of
 from otel_logging._secret_tables import NEWLINE
-from otel_logging._secret_texts import ESCAPED, marker
-from otel_logging._text import has_one, later
+from otel_logging._secret_texts import marker
+from otel_logging._text import ESCAPED, has_one, later
 
 _NAME: Final = (
     rf"(?:(?<![\w.\\])\.?|{ESCAPED})"
@@ -231,7 +231,7 @@ def _begin_of_credential(text: str, at: int, kind: str) -> int:
 def _block(text: str, at: int, begin: int, kind: str) -> tuple[int, int]:
     """Return where the lines from *begin* on begin and end that are further in than the line of
     *at*. Without a sign before them they have to be one word each, and no name of another value;
-    the first of them, where it is not further in, one that looks like a secret of *kind*.
+    one that is not further in has to look like a secret of *kind*.
     """
     line = re.split(NEWLINE, text[max(at - 256, 0) : at])[-1]
     depth = len(line) - len(line.lstrip(" \t"))
@@ -394,7 +394,7 @@ def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None])
     kind, second = kind_of(name), name.lower()
     if second in _SECOND and (kind is None or second in ("pass", "token")):  # `API key: …`
         words = text[max(at - 24, 0) : at].split(" ")
-        if len(words) > 1 and not words[-1] and words[-2].lstrip("\"'(").isalnum():
-            whose = words[-3:-1] if words[-2] in ("de", "di") else words[-2:-1]
-            return kind_of(" ".join(["a", *whose, name]))
+        before = re.split(r"\W", words[-2])[-1] if len(words) > 1 and not words[-1] else ""
+        if before:
+            return kind_of(" ".join(["a", *words[-3:-2][: before in ("de", "di")], before, name]))
     return kind

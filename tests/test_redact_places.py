@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 import time
 from typing import Any
 
@@ -118,6 +119,12 @@ def test_words_under_the_name_of_another_thing_stay(name: str, value: str) -> No
         assert DEFAULT.field(strict, W) != W
 
 
+def test_a_wallet_s_words_are_one_secret() -> None:
+    """There are twelve of them and more; two are a sentence."""
+    words = "legal winner thank year wave sausage worth useful legal winner thank yellow"
+    assert DEFAULT.text(f"mnemonic: {words}, ok") == "mnemonic: [redacted:secret], ok"
+
+
 @pytest.mark.parametrize("between", [",", ";", "\t", "|", "  ", "\\t"])
 def test_a_column_of_a_table_loses_its_values(between: str) -> None:
     """Below its name, quoted or not; others stay; another table begins with its own head."""
@@ -133,11 +140,16 @@ def test_a_column_of_a_table_loses_its_values(between: str) -> None:
 
 @pytest.mark.parametrize("straight", [True, False])
 def test_who_it_is_is_hashed_in_the_message_too(
-    straight: bool, service: Service, capfd: pytest.CaptureFixture[str]
+    straight: bool,
+    service: Service,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Bound or given, in a span or outside, where it stands for itself; a short one is in many."""
     redaction = Redaction(personal=True, salt="s", who=["user_id"])
     mark = redaction.pseudonym("u-4711")
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)  # the usual line's way
+    monkeypatch.setattr(logging.root, "handlers", [])
     configure_logging(environment="production", redact=redaction)
     with bound_context(user_id="u-4711"):
         if straight:
