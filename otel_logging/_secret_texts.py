@@ -150,7 +150,7 @@ _PLACES: Final = r"""
 =password PASSWORD
 \bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}["']
 (?!%)[^"'\\]{1,256}(?=\\{0,7}["'])
-=password ·BY·&IED ·by·&ied
+=password IED·BY· ied·by· ·BY·' ·BY·" ·BY·\ ·by·' ·by·" ·by·\
 (?i:\bidentified(?: with \w{1,40})? by (?:password )?)
 (?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])|(?<=BY )[A-Za-z]\w{0,64}
 =password :5 :*:
@@ -378,7 +378,9 @@ def without_numbers(text: str, likely: re.Match[str]) -> str:
         if at.lastindex == 1:
             has_digits = True
         elif not _HEX.fullmatch(at.group()):
-            text = _RANDOM.sub(_random, _TOKEN.sub(_issued, text))
+            text = _TOKEN.sub(_issued, text)
+            if "." in text or "-" in text or "_" in text:
+                text = _RANDOM.sub(_random, text)
             return _CARD.sub(_card, _IBAN.sub(_iban, text))
         at = LIKELY.search(text, at.end())
     return _CARD.sub(_card, text) if has_digits else text
