@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -138,6 +139,14 @@ def test_a_column_of_a_table_loses_its_values(between: str) -> None:
     assert DEFAULT.text(quoted) == 'name,token\n"Doe, J",[redacted:token]'
 
 
+@pytest.fixture
+def usual_afterwards() -> Iterator[None]:
+    yield
+    configure_logging(environment="production", redact=True)
+    sys.stdout.flush()
+
+
+@pytest.mark.usefixtures("usual_afterwards")
 @pytest.mark.parametrize("straight", [True, False])
 def test_who_it_is_is_hashed_in_the_message_too(
     straight: bool,
