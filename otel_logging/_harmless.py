@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from otel_logging._secret_names import words_in
+from otel_logging._secret_names import is_else, words_in
 from otel_logging._text import later
 
 QUOTE: Final = r"""\\{0,15}["'`“”]|&quot;|&#3[49];"""
@@ -32,7 +32,7 @@ _PLACEHOLDER: Final = (
 _IS_PLACEHOLDER: Final = later(_PLACEHOLDER)
 #: What is no secret: placeholders, states, versions, times, sentences.
 _BLANK: Final = later(
-    rf"{_PLACEHOLDER}|none|null|nil|true|false|undefined|yes|no|on|off|ok"
+    rf"{_PLACEHOLDER}|v[0-9]{{1,3}}|none|null|nil|true|false|undefined|yes|no|on|off|ok"
     r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?"
     rf"|[0-9]{{1,4}}/[0-9]{{1,4}}|[0-9]{{1,5}}(?:\.[0-9]{{1,3}})?[mnuµ]?s|basic|bearer|digest|oauth2?|anonymous|{_SENTENCE}",
     re.IGNORECASE,
@@ -71,6 +71,7 @@ _CODE: Final = later(
     r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
 )
 _REFERENCE: Final = later(_CHAIN)
+_DAY: Final = later("20[0-9]{2}-[01][0-9]-[0-3][0-9]")
 #: Of JSON's schemas, without a value.
 _ABOUT: Final = later(
     r"\{(?=[^{}]*type[\"'\\]{0,9}: ?[\"'\\]{0,9}"
@@ -107,6 +108,23 @@ def is_blank(value: str, kind: str = "password") -> bool:
         return value.isdecimal() and len(value) < {"authorization": 6, "token": 4}.get(kind, 0)
     is_state = len(value) > 3 and (value in _STATES or (value.islower() and value.endswith("ed")))
     return is_state or (kind in ("otp", "signature", "card") and len(value) < 12)
+
+
+def is_of_else(name: str, kind: str, value: Any) -> bool:
+    """Say whether *value* is but words, or a day, where a secret is none: a session's id, or what
+    a cookie has. Of a *name* that is another thing's: `secret_ingredient`, `training_session`.
+    """
+    if type(value) is not str or kind not in ("session", "cookie", "secret"):
+        return False
+    parts = re.split(r"[\s_,.:'\u2019/&+-]+", value)
+    is_worded = any(map(str.isalpha, parts)) or _DAY.match(value)
+    is_plain = is_worded and all(
+        len(part) < 5
+        if part.isdecimal()
+        else part.isalpha() and len(part) < 20 and (part[1:] == part[1:].lower() or part.isupper())
+        for part in filter(None, parts)
+    )
+    return bool(is_plain) and is_else(name)
 
 
 def is_about(value: Any) -> bool:
@@ -148,7 +166,11 @@ def is_source(
     """Say whether a program's source goes on there: `token=token`, `password=self.get(x)`."""
     value = text[begin:end].rstrip("):;,]")
     last = re.split("[.-]", name)[-1].lstrip("_").lower()
-    if value in (last, last.upper()) or is_blank(value) or _CODE.match(text, begin):
+    if (
+        value.rstrip("0123456789") in (last, last.upper())
+        or is_blank(value)
+        or _CODE.match(text, begin)
+    ):
         return True
     if not _REFERENCE.fullmatch(value):
         return False
@@ -161,7 +183,7 @@ def is_source(
 _TERM: Final = later(
     r"\w{0,9}(?i:auth|http|sha|base|utf|ipv|md|pbkdf|argon|crypt|aes|user|id)[0-9]"
 )
-_HEX: Final = later(r"[0-9a-f]{20,64}|[0-9a-f]{128}|[0-9A-F]{32,128}")
+_HEX: Final = later(r"(?=.*[a-f])[0-9a-f]{16}|[0-9a-f]{20,64}|[0-9a-f]{128}|[0-9A-F]{32,128}")
 
 
 def is_credential(kind: str, quoted: str | None, bare: str, *, is_told: bool = False) -> bool:
@@ -173,7 +195,7 @@ def is_credential(kind: str, quoted: str | None, bare: str, *, is_told: bool = F
         return False
     if value.isdecimal() and (kind == "otp" or (kind == "password" and is_told)):
         return len(value) < 9
-    if (quoted and kind == "password") or _HEX.fullmatch(value):
+    if (quoted and kind == "password") or (kind != "session" and _HEX.fullmatch(value)):
         return True
     digit, *letters = (
         any(map(is_one, value)) for is_one in (str.isdigit, str.islower, str.isupper)
@@ -189,4 +211,4 @@ def is_state(name: str, value: str) -> bool:
     ends = ("ed", "ing") if value[:1].isupper() else "ed"  # Creating...
     is_test = name == "PASS" and word.startswith("test")
     is_said = is_test or word in _STATES or (word.isalpha() and word.endswith(ends))
-    return is_said or value == name.title()
+    return is_said or value == re.split("[._-]", name)[-1].title()

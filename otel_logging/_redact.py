@@ -9,26 +9,27 @@ come from, and bounds of their size (``_values``).
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import repeat
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from otel_logging import _errors, _names, _secret_texts
+from otel_logging import _errors, _names, _secret_tables, _secret_texts
 from otel_logging._errors import ConfigurationError
-from otel_logging._harmless import is_about, is_blank, is_count, is_credential
+from otel_logging._harmless import is_about, is_blank, is_count, is_credential, is_of_else
+from otel_logging._personal import is_phone, without_personal
 from otel_logging._secret_names import (
+    FOREIGN,
     STEMS,
-    is_phone,
     is_variable_of_key,
     kind_of,
-    words_in,
     words_of,
 )
-from otel_logging._secret_texts import ENCODED, LIKELY, marker
+from otel_logging._secret_texts import ENCODED, LIKELY, PACKED, marker, unpacked
 from otel_logging._secret_values import without_named
-from otel_logging._text import has_one, later
+from otel_logging._text import any_of, has_one, later
 
 _REMEMBERED: Final = 4096  # texts, and names; forgotten together
 _REMEMBERED_CHARACTERS: Final = 256
@@ -38,11 +39,6 @@ _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "tra
 _ID: Final = re.compile("[0-9a-f-]*")
 #: OpenTelemetry's attribute, an id that is no secret.
 _SESSION: Final = "session.id"
-#: How the members end that have a name, and its value.
-_NAMES: Final = tuple(words_in("name key header field param parameter property attribute"))
-_VALUES: Final = tuple(
-    words_in("value val values content data default from to old new before after")
-)
 #: Of a JSON web key (RFC 7518).
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "k"})
 _RANDOM_SALT: Final = os.urandom(16)
@@ -61,9 +57,10 @@ _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 #: What a name with its value has somewhere, or a secret that is known by its place.
 _WORDS: Final = (
     *("pass", "token", "secret", "sess", "key ", " set ", " is ", "auth ", "login ", "pw "),
-    *("ctl ", "net u", "lplus "),
+    *("ctl ", "net u", "lplus ", "ied by ", "code ", "pin ", "otp "),
 )
-_SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|")
+_SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|", "\n")
+_FOREIGN: Final = later(any_of(FOREIGN))
 
 
 def _texts(name: str, given: Any, *also: type) -> tuple[str, ...]:
@@ -124,7 +121,8 @@ class Redaction:
             allowed = "regular expressions that match no empty text"
             raise ConfigurationError("Redaction: patterns", patterns, allowed)
         is_plain = "".join(self.keys).isascii()  # others are written with accents, or without
-        self._stems = (*STEMS, *{key[:3] for key in self._keys}) if is_plain else ("",)
+        stems = (*STEMS, *{key[:3] for key in self._keys}) if is_plain else ("",)
+        self._stems = re.compile(any_of(stems))
         #: Texts that were seen lately and have no secret, each as itself.
         self.seen: dict[str, str] = {}
         self._cleaned: dict[str, str] = {}  # those that have one, without it: they are counted
@@ -160,8 +158,15 @@ class Redaction:
         return kind
 
     def may_hide(self, names: Iterable[Any]) -> bool:
-        """Say whether one of *names* is a secret's, or none that is remembered."""
+        """Say whether one of *names* is a secret's, or who it is, or none that is remembered."""
+        if self.who and not self.who.isdisjoint(names):
+            return True
         return any(map(self._kinds.get, names, repeat("?")))
+
+    def says_who(self, event: str, *of: Mapping[str, Any]) -> bool:
+        """Say whether the message *event* has a value of the ``who`` keys of the fields *of*."""
+        found = (str(fields[name]) for fields in of for name in self.who if name in fields)
+        return any(len(each) > 3 and each in event for each in found)  # as ``is_hidden``
 
     def _is_own(self, words: list[str]) -> bool:
         """Say whether one of the names that were given is in there, in one word or in several."""
@@ -186,7 +191,7 @@ class Redaction:
                 return found
             if self.personal and value is not None:
                 if name in self.who:
-                    return self.pseudonym(value)
+                    return self.by_name(name, value)
                 if is_phone(name, value):
                     return marker("phone")
             if type(value) is str:
@@ -203,10 +208,13 @@ class Redaction:
     def by_name(self, name: str, value: Any) -> Any:
         """Return a plain *value* without what *name* says is a secret; it is not counted."""
         kind = self.kind(name)
+        if kind is None and value is not None and name in self.who:
+            return self.pseudonym(value)
         if kind is None or not value or type(value) is bool:
             return value
+        is_none = is_count(name, value) or is_about(value) or is_of_else(name, kind, value)
         # what is left of a count or a schema has no secret in it either
-        if (is_count(name, value) or is_about(value)) and self.value(value, is_inner=True) == value:
+        if is_none and self.value(value, is_inner=True) == value:
             return value
         return self._masked(kind, value)
 
@@ -236,11 +244,12 @@ class Redaction:
         return value
 
     def _sequence(self, value: Any) -> Any:
-        arguments = self._arguments(value)
+        arguments = _secret_tables.arguments(value, self.text)
         is_pair = len(value) == 2 and type(value[0]) is str and type(value[1]) in (str, int)
         if is_pair and not arguments and not str(value[1]).replace("_", "").isalpha():
             return self._pair(value)  # no list of names
-        return type(value)(arguments or map(self._pair, value))
+        items = [*map(self._pair, arguments or value)]
+        return type(value)(_secret_tables.without_pairs(items, self.kind))
 
     def _masked(self, kind: str, value: Any) -> Any:
         """Return *value*, of a field with secrets of *kind*: each of them is a marker."""
@@ -266,38 +275,19 @@ class Redaction:
             name = "private_key" if is_key and name in _PRIVATE else name
             value = self._masked(kind, value) if kind else self.field(name, value, is_inner=True)
             found[each if text is known else text] = value  # a number stays one
-        if len(values) > 1 and not kind and is_text:  # a name, its value: headers of archives
-            for name in [n for n in found if n.lower().endswith(_NAMES) or n in ("id", "k")]:
-                said = found[name]
-                if type(said) is str and len(said) < 65 and self.kind(said):
-                    for value in [n for n in found if n.lower().endswith(_VALUES) or n == "v"]:
-                        found[value] = self.field(said, found[value], is_inner=True)
+        if len(values) > 1 and not kind and is_text:
+            _secret_tables.without_members(found, self.kind, partial(self.field, is_inner=True))
             code = found.get("code") if "state" in found else None
             if code and is_credential("token", None, str(code)):  # to log in by, no error's
                 found["code"] = self._masked("otp", code)
-            place = found.get("loc")  # of an error of pydantic
-            if place and type(place) in (list, tuple) and type(found.get("input")) is str:
-                found["input"] = self.field(str(place[-1]), found["input"], is_inner=True)
         return found
-
-    def _arguments(self, items: Any) -> list[Any]:
-        """Return the *items* of a command, which are looked at together; none of another list."""
-        texts = [item if type(item) is str else "" for item in items]
-        if not any(text[:1] == "-" != text[2:3] for text in texts):
-            return []
-        whole = "', '".join(["", *texts, ""])
-        found = self.text(whole)
-        parts = found.split("', '")[1:-1]
-        if len(parts) != len(texts):  # an item has such signs itself, or a secret is in two items
-            return [] if found == whole else [found]
-        pairs = zip(items, parts, strict=True)
-        return [self._pair(part if type(item) is str else item) for item, part in pairs]
 
     def _pair(self, item: Any) -> Any:
         """Return an item of a list, which may be a name and its value."""
         if type(item) in (list, tuple) and len(item) == 2 and type(item[0]) is str:
             name = self.text(item[0])
-            return type(item)((name, self.field(name, item[1], is_inner=True)))
+            if item[1] != name.title():  # a choice and its label
+                return type(item)((name, self.field(name, item[1], is_inner=True)))
         return self.value(item, is_inner=True)
 
     def pseudonym(self, value: Any) -> str:
@@ -340,12 +330,15 @@ class Redaction:
 
     def _once(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
         found, lower, is_words = text, text.lower(), text.replace(" ", "").isalnum()
-        if not is_words and ("\\" in text or ("[" in text and "m" in text)):
+        if not is_words and ("\\" in text or "\x1b" in text):
             bare = _DRESS.sub(lambda found: chr(int(found["sign"] or "0", 16)).strip("\0"), text)
             if bare != text:
                 found = self._once(bare)
                 return text if found == bare else found
-        has_signs = has_one(_WORDS, lower) or (not is_words and has_one(_SIGNS, text))
+        is_plain = lower.isascii()
+        has_signs = (
+            has_one(_WORDS, lower) or not is_plain or (not is_words and has_one(_SIGNS, text))
+        )
         if has_signs:
             if "%" in text:
                 found = ENCODED.sub(self._encoded, text)
@@ -353,17 +346,23 @@ class Redaction:
         likely = LIKELY.search(found)
         if likely is not None:
             found = _secret_texts.without_numbers(found, likely)
+            if has_one(("ey", "ew", "W3"), found):
+                found = PACKED.sub(self._packed, found)
         if "basic" in lower or "bearer" in lower:
             found = _secret_texts.SCHEME.sub(_secret_texts.scheme, found)
-        if has_signs and has_one(self._stems, lower):  # most texts need no closer look
+        if has_signs and (self._stems.search(lower) or (not is_plain and _FOREIGN.search(lower))):
             found = without_named(found, self.kind)
         for pattern in self._patterns:
             parts = _MARKED.split(found)  # what was taken out is not looked at again
             parts[::2] = [pattern.sub(marker("pattern"), part) for part in parts[::2]]
             found = "".join(parts)
         if self.personal:
-            found = _secret_texts.without_personal(found)
+            found = without_personal(found)
         return found
+
+    def _packed(self, found: re.Match[str]) -> str:
+        text = unpacked(found.group())
+        return found.group() if self.text(text) == text else marker("base64")
 
     def _encoded(self, found: re.Match[str]) -> str:
         """Return a percent-encoded part of a text without what is a secret in its plain form."""

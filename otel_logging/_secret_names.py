@@ -25,9 +25,11 @@ _SECRET: Final = by_kind(
         "password": "password passwd passwort kennwort pwd pswd passphrase passcode presharedkey"
         " pasword passwrd pswrd psswd psw passw pword"
         " senha motdepasse contrasena parola lozinka wachtwoord heslo haslo sifre salasana losenord"
-        " adgangskode clavesecreta пароль 密码 密碼 パスワード 비밀번호 暗証番号",
+        " adgangskode clavesecreta clavedeacceso jelszo passord geslo katasandi matkhau пароль"
+        " парола κωδικοςπροσβασης סיסמה סיסמא كلمةالمرور كلمةالسر पासवर्ड รหัสผ่าน"
+        " κωδικος 암호 口令 密码 密碼 パスワード 비밀번호 暗証番号",
         "secret": "secret mnemonic seedphrase recoverycode backupcode walletseed securityanswer"
-        " codeverifier keymaterial keypem",
+        " codeverifier keymaterial keypem codicesegreto clesecrete",
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
         " clientassertion ghpat githubpat gitlabpat",
         "authorization": "authorization masterauth httpauth basicauth proxyauth",
@@ -83,12 +85,14 @@ _ABOUT: Final = words_in(
     "owner page parser path per php plugin policies policy pool port position preference prefix "
     "present price progress protection protocol provider py rate ratio rb reason ref reference "
     "refresh request requires reset response result retries retry role rotation rule samesite "
-    "santa scheme scope score sec second server service set since size source start state stats "
+    "scheme scope score sec second server service set since size source start state stats "
     "status stdin storage store strength success suffix template through time timeout timestamp "
     "title to total ts ttl type uid until uri url usage user username uuid valid validator "
     "validity version window symbol address room speaker affinity"
 )
 _STILL: Final = words_in("decoded decrypted encoded encrypted hashed seed shared signed string")
+#: The forms of one: it is nothing else for it.
+_FORMS: Final = _STILL | words_in("value text hash plain key base data code phrase word answer id")
 #: What comes before them where they are counted, or asked for.
 _ASKED: Final = words_in(
     "allow allows are avg can count disable enable existing has have is max mean min n need needs "
@@ -104,9 +108,16 @@ STEMS: Final = tuple(
     words_in(
         "pass pw psw ssw pasw token secret key auth cookie sess cred sig pin otp srf jwt bearer "
         "mfa cv card code conn mnemonic seed sid ssn iban senha motdepasse social tax unlock "
-        "contras parola lozinka wachtw heslo haslo hasło kennw sifre şifre salasana senord "
-        "adgangs dsn psk hmac saml assertion verifier answer ccn cc_n пароль 密码 密碼 パスワード "
-        "비밀번호 暗証番号 gh_pat b_pat ghpat bpat"
+        "contras parola lozinka wachtw heslo haslo kennw sifre salasana senord jelsz geslo "
+        "adgangs dsn psk hmac saml assertion verifier answer ccn cc_n gh_pat b_pat ghpat bpat "
+        "sandi acceso segreto"
+    )
+)
+#: In those with other letters.
+FOREIGN: Final = tuple(
+    words_in(
+        "hasło şifre secrè khẩu парол πρόσβ προσβ סיסמ مرور السر पासवर्ड รหัส 密码 密碼 パスワード "
+        "비밀번호 暗証番号 κωδικ 암호 口令"
     )
 )
 #: Keys that are none: of stores, of tables, on keyboards.
@@ -116,14 +127,14 @@ _NO_KEY: Final = words_in(
     "registry group order search shard distribution host config setting option attr dict field "
     "data item"
 )
-_PHONES: Final = words_in("phone telephone cellphone mobile cell msisdn fax tel")
 _NO_PASS: Final = words_in("band boarding by final first last low high one second single test")
 #: Whatever ends so is a password, whoever's it is (`dbpass`), but for these words.
 _PASS: Final = re.compile(
     "(?!(?:all|band|boarding|by|com|encom|final|first|high|kom|last|low|multi|one|over|post|pre"
     "|render|second|shader|single|sur|test|tres|two|under)pass).{2,}(?:pass|pw)"
 )
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|(?:[^\W\d_A-Za-z]|[\u0900-\u0eff])+")
+_GLUED: Final = tuple(word for word in _SECRET if word[0] > "\u3000")
 _ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
 _NO_ACCENTS: Final = str.maketrans("łŁøØđĐı", "lLoOdDi")  # which have no other form
 _COMPOUND: Final = re.compile(
@@ -148,16 +159,20 @@ def words_of(name: str) -> list[str]:
     return [w[:-1] if w[-1] == "s" and w[-2:] != "ss" and len(w) > 3 else w for w in found]
 
 
-def is_phone(name: str, value: object) -> bool:
-    """Say whether the field *name* has a phone number as *value*, however it is written."""
-    words = [word for word in words_of(name) if word not in ("number", "no")]
-    has_one = type(value) in (int, str) and sum(map(str.isdigit, str(value))) > 5
-    return has_one and not _PHONES.isdisjoint(words[-1:])
-
-
 def is_variable_of_key(name: str, words: list[str]) -> bool:
     """Say whether *name* is a variable with a key, whoever's it is: `COSMOS_KEY`."""
     return name[1:].isupper() and words[-1:] == ["key"] and not _NO_KEY.issuperset(words[-2:-1])
+
+
+def is_else(name: str) -> bool:
+    """Say whether *name* is that of another thing, by its end or by the word before that:
+    `secret_garden`, `jam_session`.
+    """
+    words = words_of(name)
+    end = words[-1:]
+    if end[0] in ("session", "cookie"):
+        return len(words) > 1
+    return kind_of(end) is None and _FORMS.isdisjoint(end) and not {*_WHOSE}.intersection(words)
 
 
 def kind_of(words: list[str]) -> str | None:
@@ -175,6 +190,8 @@ def kind_of(words: list[str]) -> str | None:
             one = word
         if one is None and word.endswith(_ENDS):
             one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
+        if one is None and not word.isascii():  # where words are not apart from others
+            one = next((_SECRET[each] for each in _GLUED if each in word), None)
         if one is None and _PASS.fullmatch(word):
             one = "password"
         if before in _WHOSE and first in _ABOUT:  # `length_of_password`

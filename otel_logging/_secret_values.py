@@ -9,16 +9,16 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from otel_logging import _harmless, _secret_names
+from otel_logging import _harmless, _secret_names, _secret_tables
 from otel_logging._harmless import ANY_WORD, QUOTE, is_about, is_blank, is_count
 from otel_logging._secret_names import words_in, words_of
-from otel_logging._secret_texts import ESCAPED, marker
-from otel_logging._text import has_one, later
+from otel_logging._secret_tables import NEWLINE
+from otel_logging._secret_texts import marker
+from otel_logging._text import ESCAPED, has_one, later
 
-_NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
 _NAME: Final = (
     rf"(?:(?<![\w.\\])\.?|{ESCAPED})"
-    r"(?P<name>[0-9]{0,2}[^\W\d][\w.-]{0,127}+"
+    r"(?P<name>[0-9]{0,2}[^\W\d][\w.\u0900-\u0eff-]{0,127}+"
     r"(?:(?:\[|%(?:25)*5[Bb])[\w.-]{0,64}(?:\]|%(?:25)*5[Dd])){0,3})"
 )
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
@@ -27,7 +27,7 @@ _NAMED: Final = later(
     rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?\\{{0,7}}')|\*{{1,2}})?"
     r"(?: (?:is|was|given|provided|used|received|created|generated|issued|entered)(?=:)"
     r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?[^\S\r\n]{0,40}"
-    r"(?P<sign>=>|->(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|==?"
+    r"(?P<sign>=>|(?:->|→)(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|!?==?=?|[\uff1a\uff1d]"
     r"|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
     r"|:(?!//|:\S))(?:(?<=:)(?::(?=[ \t])|\*\* ))?"
     r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
@@ -43,70 +43,92 @@ _ELSE: Final = later(
 )
 #: Name and value as items of a pair, members of an object, an option, an element of XML.
 _PAIR: Final = later(
-    rf"(?:(?<=[(\[])[bu]?|(?<=s:[0-9]:)|(?<=s:[0-9]{{2}}:))(?:{QUOTE}){_NAME}(?:{QUOTE})"
+    rf"(?:(?<=[(\[])[bu]?|(?<=s:[0-9]:)|(?<=s:[0-9]{{2}}:)|(?P<next>(?<=[\"'],)|(?<=[\"'], )))"
+    rf"(?:{QUOTE}){_NAME}(?:{QUOTE})"
     rf"(?:, ?|;s:[0-9]{{1,4}}:)(?=[bu]?(?:{QUOTE}))"
 )
-_GAP: Final = r"(?:[\s,]|\\{1,4}[nr]){1,40}"
+_GAP: Final = r"(?:[\s,&]|\\{1,4}[nr]){1,40}"
 _OTHER: Final = rf"(?:{QUOTE})?\w{{1,16}}(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?"
+_LABEL: Final = (
+    rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?(?:/(?:[\w-]{{1,64}}/){{0,8}})?{_OPTION}(?:{QUOTE})?{_GAP}"
+)
+_GIVES: Final = rf"(?:{QUOTE})? ?[:=] ?(?=[bu]?(?:{QUOTE})|[\w\[/$|>])"
 _MEMBERS: Final = later(
     r"\b(?i:\w{0,12}(?:name|key)|header|field|param(?:eter)?|property|attribute|label|id|k)"
-    rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?(?:/[\w/-]{{0,64}}/)?{_OPTION}(?:{QUOTE})?{_GAP}"
-    rf"(?:{_OTHER}\[redacted:[a-z-]{{1,24}}\](?:{QUOTE})?{_GAP})?(?:{_OTHER}\w{{1,32}}(?:{QUOTE})?{_GAP})??"
-    rf"(?:{QUOTE})?(?i:\w{{0,12}}val(?:ue)?s?|v|content|data|default|input)(?:{QUOTE})? ?[:=] ?"
-    rf"(?=[bu]?(?:{QUOTE})|[\w\[/$|>])"
+    rf"{_LABEL}(?:{_OTHER}\[redacted:[a-z-]{{1,24}}\](?:{QUOTE})?{_GAP})?(?:{_OTHER}\w{{1,32}}(?:{QUOTE})?{_GAP})??"
+    rf"(?:{QUOTE})?(?i:\w{{0,12}}val(?:ue)?s?|v|content|data|default|input){_GIVES}"
+)
+#: Or another, right before it.
+_TYPE: Final = later(rf"\b\w{{1,24}}{_LABEL}(?:{QUOTE})?(?i:value){_GIVES}")
+#: The value before its name.
+_BEFORE: Final = later(
+    rf"\b(?i:value)(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?"
+    rf"(?P<given>[^\s\"'`,;&{{}}<>\\]{{1,256}})(?:{QUOTE})?"
+    rf"(?:[\s,]|\\{{1,4}}[nr]){{1,40}}(?:{_OTHER}\w{{1,32}}(?:{QUOTE})?{_GAP})??(?:{QUOTE})?\w{{1,24}}"
+    rf"(?:{QUOTE})? ?[:=] ?(?:{QUOTE})?{_OPTION}(?:{QUOTE}|(?![^\s,;/>]))"
 )
 _FLAG: Final = later(
-    r"(?:(?<![\w-])--?|(?:\b(?i:config(?:ure)?\s+set(?: --secret)?|git config|setenv|setx"
-    r"|(?:proxy_set|add)_header)\s|(?:^|\n)ENV ) {0,8}"
-    rf"(?:\S{{0,128}}[:/])?){_OPTION}(?:[ \t]{{1,4}}(?=[^\s-])(?![A-Z]+(?:[\s\]]|$))"
+    r"(?:(?<![\w-])--?|(?:\b(?i:(?:config(?:ure)?|secrets)\s+set(?: --secret)?|git config"
+    r"|setenv|setx|(?:proxy_set|add)_header)\s|(?:^|\n)ENV ) {0,8}"
+    rf"(?:\S{{0,128}}[:/])?){_OPTION}(?:(?:{QUOTE})?[ \t]{{1,4}}(?=[^\s-])(?![A-Z]+(?:[\s\]]|$))"
     rf"|(?:{QUOTE}),\s{{0,40}}[bu]?(?=(?:{QUOTE})[^\s\"'-])"
     rf"|, (?=[^\s\"'-][^\s,]{{0,200}}(?:[,\])]|$)))"
 )
 #: Also one that says the name: `<property name="password">x`, `<key>password</key><string>x`.
 _TAG: Final = later(
-    rf"(?:(?P<says><(?:key|name)>|<[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?:name|key|id)=(?:{QUOTE}))"
+    rf"(?:(?P<says><(?:key|name)>|<[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?i:name|key|id)=(?:{QUOTE}))"
     rf"|(?:<|&lt;)(?:[\w-]{{1,32}}:)?){_NAME}(?:(?:{QUOTE}|\s)[^<>]{{0,128}}?)?(?:>|&gt;|</(?:key|name)>)"
-    r"(?(says)(?:\s{0,40}<\w{1,20}>){0,2})(?:<!\[CDATA\[)?(?=[^<\s&])"
+    r"(?(says)(?:\s{0,40}<[\w:]{1,40}(?:\s[^<>]{0,128})?>){0,2})(?:<!\[CDATA\[)?(?=[^<\s&])"
 )
 #: In a sentence, behind a name and what is said of it: a word in quotes, or without.
 _SAID: Final = later(
-    rf"{_NAME}(?: (?:is generated )?(?:for|of) (?:user |key )?\S{{1,64}}(?: is:?|:)"
-    r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set|changed|to|from)){0,4}:?) "
+    rf"{_NAME}(?: (?:is generated )?(?:for|of)(?: \S{{1,64}}){{1,4}}?(?: is:?|:)"
+    r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set"
+    r"|changed|to|from|got|mismatch|[\u2013\u2014-])[:,]?){1,4}:?|(?P<more> [^\W\d]{1,16} ?:)|:?) "
     r"(?=\\{0,7}[\"'`](?P<quoted>[^\s\"'`\\]{6,64})\\{0,7}[\"'`](?![\w(\[])"
-    r"|(?P<open>[(\[])?(?P<bare>[\w!@#$%^*+-]{4,128})(?(open)[)\]])(?![\w!@#$%^*+(\[:/-]|\.\w))"
+    r"|(?P<open>[(\[])?(?P<bare>[\w!@#$%^*+-]{4,128})(?(open)[)\]])(?![\w!@#$%^*+(\[/-]|:\S|\.\w))"
 )
 #: What is given to a function with such a name: `set_password("x")`, `SecretStr("x")`.
 _CALL: Final = later(
     r"(?<![A-Za-z0-9])(?:(?:set|with|use|change|update|reset|check|verify)_?(?=[A-Za-z]))?"
-    rf"(?P<name>(?i:password|passphrase|secret|api_?key|token)(?:Str|Bytes)?)\((?=[bu]?(?:{QUOTE}))"
+    rf"(?P<name>(?i:password|passphrase|secret|api_?key|token)(?:Str|Bytes)?)\((?:value=)?(?=[bu]?(?:{QUOTE}))"
 )
 #: What pydantic was given, in the text of its error and in one of its ``errors()``.
 _GIVEN: Final = later(
-    rf"(?:^|{QUOTE}|(?<=: )|{_NEWLINE}){_OPTION}(?:{_NEWLINE} {{1,4}}|(?:{QUOTE}),?[)\]])"
-    rf"(?:(?!{_NEWLINE})[^\n]){{0,400}}?\binput(?:_value=|(?:{QUOTE}): ?)(?!\{{)"
+    rf"(?:^|{QUOTE}|(?<=: )|{NEWLINE}){_OPTION}(?:{NEWLINE} {{1,4}}|(?:{QUOTE}),?[)\]])"
+    rf"(?:(?!{NEWLINE})[^\n]){{0,400}}?\binput(?:_value=|(?:{QUOTE}): ?)(?!\{{)"
 )
 #: Before the other value of a change: `password: "a" -> "b"`.
-_THEN: Final = later(rf"(?:{QUOTE})? ?(?:(?:->|=>|→) ?(?=\S)|to ?(?=\\{{0,7}}[\"']))")
+_THEN: Final = later(
+    rf"(?:{QUOTE})? ?(?:(?:->|=>|→|[!=]==?|≠) ?(?=\S)"
+    r"|(?:to|,? ?(?:but |and )?(?:got|was|not)|vs\.?) ?(?=\\{0,7}[\"']))"
+)
+#: Before the next one of several.
+_AND: Final = later(r", ?(?=[\w-]{6,64}(?:[\s,)\]\"']|$))(?=[\w-]{0,63}[0-9])")
 #: A part of a form; a row of a table, or of columns.
 _FORM: Final = later(
-    rf"form-data;(?:(?!{_NEWLINE})[^\n]){{0,99}}?\bname=(?:{QUOTE}){_NAME}(?:{QUOTE})"
-    rf"(?:(?!{_NEWLINE})[^\n]){{0,99}}(?:{_NEWLINE}[A-Z](?:(?!{_NEWLINE})[^\n]){{1,99}}){{0,3}}(?:{_NEWLINE}){{2}}"
+    rf"form-data;(?:(?!{NEWLINE})[^\n]){{0,99}}?\bname=(?:{QUOTE}){_NAME}(?:{QUOTE})"
+    rf"(?:(?!{NEWLINE})[^\n]){{0,99}}(?:{NEWLINE}[A-Z](?:(?!{NEWLINE})[^\n]){{1,99}}){{0,3}}(?:{NEWLINE}){{2}}"
 )
 _CELL: Final = later(
-    rf"(?:^|{_NEWLINE}|(?<=[\"'])|(?<=: ))[ \t|│┃]{{0,80}}{_NAME}"
+    rf"(?:^|{NEWLINE}|(?<=[\"'])|(?<=: ))[ \t|│┃]{{0,80}}{_NAME}"
     r"(?: {1,40}[|│┃] {1,40}| {0,40}(?:\t|\\t)[ \t]{0,40}| {2,60})"
-    rf"(?=[^\s|│┃=:\"'-]\S{{0,200}}?(?: {{2}}|[ \t]*(?:[|│┃\"']|\\?\t|{_NEWLINE}|$)))"
+    rf"(?=[^\s|│┃=:\"'-]\S{{0,200}}?(?: {{2}}|[ \t]*(?:[|│┃\"']|\\?\t|{NEWLINE}|$)))"
 )
 _WORD: Final = later(r"(?:[^\W\d]|[.-])+")
 _OPENING: Final = later(rf"[bBurRfN]{{0,2}}(\"\"\"|'''|{QUOTE})")
 #: Of a scalar in YAML: its type; and what says that it is the lines below, which are further in.
-_TYPED: Final = later(r"!{1,2}[\w-]{1,64} +(?=\S)")
-_BLOCK: Final = later(rf"(?:[|>][+-]?[0-9]?[+-]?)?[ \t]{{0,8}}{_NEWLINE}")
+_TYPED: Final = later(r"(?:!{1,2}|&)[\w-]{1,64} +(?=\S)")
+_BLOCK: Final = later(rf"(?:[|>][+-]?[0-9]?[+-]?)?[ \t]{{0,8}}{NEWLINE}")
 _BELOW: Final = later(
-    rf"([ \t]{{1,64}})(?:- )?((?!{_NEWLINE})\S(?:(?!\\{{1,4}}n)[^\r\n\"])*)(?:{_NEWLINE}|(?=\")|$)"
-    rf"|[ \t]*{_NEWLINE}"
+    rf"([ \t]{{0,64}})(?:- )?((?!{NEWLINE})\S(?:(?!\\{{1,4}}n)[^\r\n\"])*)(?:{NEWLINE}|(?=\")|$)"
+    rf"|[ \t]*{NEWLINE}"
 )
 _ENDS: Final = later(r"\s{0,8}(?:[,;}\])&]|$)|[\"']")
+#: Of a quote in a statement's literal.
+_DOUBLED: Final = later(r"(?<=\w)''(?=\w)")
+#: Words of a wallet, of which there are twelve and more.
+_PHRASE: Final = later(r"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}\b")
 #: The rest of a line, or of it what is before its quote.
 _LINES: Final = {
     quote: later(rf"[^\n\r\\{quote}]*+(?:\\(?![rn]){quote and quote + '?'}[^\n\r\\{quote}]*+)*")
@@ -135,10 +157,11 @@ _TEMPLATE: Final = later(
 #: What makes one name of it and the word before.
 _SECOND: Final = words_in(
     "key keys code codes id number string phrase hash value word answer pass token"
+    " passe acceso segreto secrète πρόσβασης sandi khẩu المرور السر"
 )
 #: Kinds that are no words; a sentence behind a colon, or the next of several names.
 _MIXED: Final = words_in("authorization session token credential csrf key")
-_PROSE: Final = later(r"(?:[a-z]{1,32},? )?[a-z]{1,32}(?: (?=\w)|:(?=\s))")
+_PROSE: Final = later(r"(?:[A-Z]?[a-z]{1,32},? )?[A-Z]?[a-z]{1,32}(?: (?=\w)|:(?=\s))")
 _ENCLOSED: Final = {"(": ")", "[": "]", "{": "}"}
 _LONGEST: Final = 8192  # of a value in brackets, or in quotes that it has in it
 
@@ -151,6 +174,7 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         end = text.find(mark, begin)
         while 0 <= end < begin + _LONGEST and (
             _is_escaped(text[begin:end][-16:], mark)
+            or (mark == "'" and (_DOUBLED.match(text, end) or _DOUBLED.match(text, end - 1)))
             or (text[end - 1] == "\\" and not _ENDS.match(text, end + len(mark)))  # of a `repr`
         ):
             end = text.find(mark, end + len(mark))
@@ -159,8 +183,10 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         at = begin
     elif sign == ":" and (typed := _TYPED.match(text, at)):
         at = typed.end()
-    if sign == ":" and (block := _BLOCK.match(text, at)):
-        return _block(text, at, block.end())
+    if sign in (":", "=") and (block := _BLOCK.match(text, at)):
+        return _block(text, at, block.end(), kind)
+    if kind == "secret" and (phrase := _PHRASE.match(text, at)):
+        return phrase.span()
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
     quote = quote if quote in ("'", '"') else ""
@@ -202,17 +228,21 @@ def _begin_of_credential(text: str, at: int, kind: str) -> int:
     return two.start("given") if is_one and not is_blank(given, kind) else 0
 
 
-def _block(text: str, at: int, begin: int) -> tuple[int, int]:
+def _block(text: str, at: int, begin: int, kind: str) -> tuple[int, int]:
     """Return where the lines from *begin* on begin and end that are further in than the line of
-    *at*. Without a sign before them they have to be one word each, and no name of another value.
+    *at*. Without a sign before them they have to be one word each, and no name of another value;
+    one that is not further in has to look like a secret of *kind*.
     """
-    line = re.split(_NEWLINE, text[max(at - 256, 0) : at])[-1]
+    line = re.split(NEWLINE, text[max(at - 256, 0) : at])[-1]
     depth = len(line) - len(line.lstrip(" \t"))
     is_marked, place, first, last = text[at] in "|>", begin, at, at
     while below := _BELOW.match(text, place):
         indent, words = below.groups()
         if indent is not None:
             is_item = re.fullmatch(r"(?=\D*\d)\S*[^\s:,{\[]", words)
+            is_alone = is_item and last == at and _harmless.is_credential(kind, None, words)
+            if len(indent) <= depth and is_alone and not is_marked:
+                return below.span(2)
             if len(indent) <= depth or not (is_marked or is_item):
                 break
             first, last = below.start(2) if last == at else first, below.end(2)
@@ -243,12 +273,13 @@ def _end_of_enclosed(text: str, at: int) -> int:
 
 # ---------------------------------------------------------------- all of them
 
-
 #: Each with signs of it that are quick to look for: a text with a shape has one of them.
 _SHAPES: Final = (
     (_NAMED, ("",)),
     (_PAIR, (",", ";s:")),
     (_MEMBERS, ("val", "VAL", "alue", "ontent", "ata", "efault", "nput", '"v"', "'v'", "v\\")),
+    (_TYPE, ("value", "Value")),
+    (_BEFORE, ("value", "Value")),
     (_FLAG, ("-", "set", "SET", "ENV", "config")),
     (_SAID, ("",)),
     (_CALL, ("(",)),
@@ -264,8 +295,7 @@ def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
     for shape, signs in _SHAPES:
         if has_one(signs, text):
             text = _replaced(text, shape, kind_of)
-    is_statement = has_one(("alues", "ALUES", "aram", "PARAM", "args", "bind"), text)
-    return _without_rows(text, kind_of) if is_statement else text
+    return _secret_tables.without_columns(_secret_tables.without_rows(text, kind_of), kind_of)
 
 
 def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | None]) -> str:
@@ -273,49 +303,80 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     done = 0
     for found in named.finditer(text):
         name, kind = found["name"], _kind(text, found, kind_of)
-        if kind is None or found.start() < done:
+        if kind is None or found.start() < done or _is_none(text, named, found, kind_of):
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
-        if named is _SAID and not _is_said(found, kind):
-            continue
-        if named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)):
-            continue
         if named is _TAG:
             close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
             end = max(text.find(close, begin), begin)
+        elif named is _BEFORE:
+            begin, end = found.span("given")
         elif named is _FORM:
             end = _after(_LINES[""], text, begin)
         else:
-            sign = found["sign"] if named is _NAMED else ""
+            sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)
-            if named is _PAIR and _WORD.fullmatch(text, begin, end) and kind_of(text[begin:end]):
-                continue  # `["secrets", "tokens"]`
-            is_quoted = text[begin - 1] in "\"'`"
-            is_apart = sign == ":" and begin > found.start("sign") + 1
-            is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)
-            may_be_prose = (is_apart or named in (_CELL, _FLAG, _SAID)) and not is_literal
-            if may_be_prose and _harmless.is_state(name, text[begin:end]):
+            if _is_other(text, named, found, (begin, end), kind_of):
                 continue
-            if kind in _MIXED and sign == ":" and _PROSE.match(text, begin):
-                is_header = kind == "authorization" and _PARAMETERS.match(text, begin)
-                if not (is_header or _begin_of_credential(text, begin, kind)):
-                    continue
-            is_bare = not is_quoted and before not in ("?", "&")
-            if is_bare and _harmless.is_source(name, text, begin, end, kind_of):
-                continue
-            is_mixed = any(map(str.isdigit, text[begin:end])) or not is_bare
-            if not is_mixed and (sign == "==" or (named is _CELL and kind != "password")):
-                continue  # compared to another; in a list of what runs
         value = text[begin:end]
         is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
-        if not (is_placeholder or is_count(name, value) or is_about(value)):
+        is_else = is_count(name, value) or is_about(value)
+        if not (is_placeholder or is_else or _harmless.is_of_else(name, kind, value)):
             parts += text[done:begin], marker(kind)
             done = end
-            if then := _THEN.match(text, end):
+            while then := _THEN.match(text, end) or (name[-1:] in "sS" and _AND.match(text, end)):
                 begin, end = _value(text, then.end(), kind, "", before)
                 parts += text[done:begin], marker(kind)
                 done = end
     return "".join((*parts, text[done:])) if parts else text
+
+
+def _is_none(
+    text: str,
+    named: re.Pattern[str],
+    found: re.Match[str],
+    kind_of: Callable[[str], str | None],
+) -> bool:
+    """Say whether what is *found* is no name with its value."""
+    if named is _SAID:  # `password reset: x1`
+        is_else = found["more"] and kind_of(f"{found['name']} {found['more']}") is None
+        return bool(is_else) or not _is_said(found, str(_kind(text, found, kind_of)))
+    return named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)) is not None
+
+
+def _is_other(
+    text: str,
+    named: re.Pattern[str],
+    found: re.Match[str],
+    at: tuple[int, int],
+    kind_of: Callable[[str], str | None],
+) -> bool:
+    """Say whether *at* is no value of what was *found*: another name, a sentence, source."""
+    name, kind = found["name"], str(_kind(text, found, kind_of))
+    value, before = text[slice(*at)], text[max(found.start() - 1, 0) : found.start()]
+    sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
+    if named is _PAIR and _WORD.fullmatch(value) and kind_of(value):
+        return True  # `["secrets", "tokens"]`
+    is_quoted = text[at[0] - 1] in "\"'`"
+    is_next = named is _PAIR and found["next"] is not None
+    is_doubted = is_next or (sign[:1] == "!" and not is_quoted)  # another item; what is compared
+    if is_doubted and not _harmless.is_credential(kind, None, value):
+        return True
+    is_apart = sign == ":" and at[0] > found.start("sign") + 1
+    is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)
+    may_be_prose = (is_apart or named in (_CELL, _FLAG, _SAID)) and not is_literal
+    if may_be_prose and _harmless.is_state(name, value):
+        return True
+    if kind in _MIXED and sign == ":" and _PROSE.match(text, at[0]):
+        is_header = kind == "authorization" and _PARAMETERS.match(text, at[0])
+        if not (is_header or _begin_of_credential(text, at[0], kind)):
+            return True
+    is_bare = not is_quoted and before not in ("?", "&")
+    if is_bare and _harmless.is_source(name, text, *at, kind_of):
+        return True
+    is_mixed = any(map(str.isdigit, value)) or not is_bare
+    # compared to another; in a list of what runs
+    return not is_mixed and (sign[-2:] == "==" or (named is _CELL and kind != "password"))
 
 
 def _is_said(found: re.Match[str], kind: str) -> bool:
@@ -333,44 +394,7 @@ def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None])
     kind, second = kind_of(name), name.lower()
     if second in _SECOND and (kind is None or second in ("pass", "token")):  # `API key: …`
         words = text[max(at - 24, 0) : at].split(" ")
-        if len(words) > 1 and not words[-1] and words[-2][-1:].isalnum():
-            return kind_of(f"a {words[-2]} {name}")
+        before = re.split(r"\W", words[-2])[-1] if len(words) > 1 and not words[-1] else ""
+        if before:
+            return kind_of(" ".join(["a", *words[-3:-2][: before in ("de", "di")], before, name]))
     return kind
-
-
-#: A statement's rows, or what a driver is given beside it: `[SQL: … SET password=?] [parameters:
-#: ('x',)]`; the columns before them, or the names before places; a bracket, a comma, a literal.
-_ROWS: Final = later(
-    r"(?i:\)\s*values\s*|\b(?:param(?:eter)?s|args|bind(?:ing)?s)[\"']?[:=] ?(?=[(\[])"
-    r"|\[(?:generated|cached) [\w. ]{1,40}\] |\bparameters: (?=\$1 = ))"
-    r"((?:,? ?\$[0-9]{1,3} = (?:NULL|'(?:[^']|''){0,1024}'))+"
-    r"|(?:,?\s{0,40}[(\[]{1,2}(?:[^()\[\]'\"]|'[^']{0,1024}'|\"[^\"]{0,1024}\"){0,2048}+[)\]])+)"
-)
-_COLUMNS: Final = later(r"(?i:\binsert\s+into\s+[^\s()]{1,128}\s*\(([^()]{1,2048})\)\s*values\s)")
-_COMPARED: Final = later(
-    r"([\w.]{1,64})[\"`\]]? ?(?:=|<>|~~?|(?i:like)) ?(?:\w{1,32}\()?(?:\?|%s|\$[0-9])"
-)
-_IN_ROW: Final = later(r"[(\[,]|(\\{0,7}['\"])((?:[^'\"\\]|''|\\(?!['\"]))*)\1")
-
-
-def _without_rows(text: str, kind_of: Callable[[str], str | None]) -> str:
-    """Return *text* without what a statement has for columns of such a name."""
-
-    def masked(found: re.Match[str]) -> str:
-        start = found.start(1)
-        before = text[max(start - _LONGEST // 4, 0) : start] + " "
-        inserted = _COLUMNS.findall(before)
-        columns = inserted[-1].split(",") if inserted else _COMPARED.findall(before)
-        kinds = [kind_of(column.strip('\\ "`[]\n')) for column in columns]
-        place = 0
-
-        def item(one: re.Match[str]) -> str:
-            nonlocal place
-            place = 0 if one[0] in "([" else place + 1 if one[0] == "," else place
-            kind = kinds[place] if place < len(kinds) else None
-            is_secret = kind is not None and one[2] and not is_blank(one[2])
-            return one[1] + marker(str(kind)) + one[1] if is_secret else one[0]
-
-        return text[found.start() : start] + _IN_ROW.sub(item, found[1])
-
-    return _ROWS.sub(masked, text)

@@ -6,6 +6,7 @@ Deliberately absent: rendering (``logs``), and what a span of ours does with a l
 
 import inspect
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping
@@ -146,14 +147,17 @@ def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> Even
 
 
 def hide_named(event_dict: EventDict) -> None:
-    """Take out of the message what a field beside it has, whose name says that it is a secret."""
+    """Take out of the message what a field beside it has, whose name says that it is a secret, or
+    with ``personal`` who somebody is: that is hashed, as the field, where it stands for itself.
+    """
     if not _runtime.current.redaction.may_hide(event_dict):
         return
     found = (hidden(key, value) for key, value in event_dict.items() if key != _names.EVENT)
     secrets = [each for each in found if each and len(each[0]) > 3]  # as ``is_hidden``
     before = event = str(plain(event_dict.get(_names.EVENT))) if secrets else ""
     for each in sorted(secrets, key=lambda each: -len(each[0])):  # one may be in another
-        event = event.replace(*each)
+        who = rf"(?<!\w){re.escape(each[0])}(?!\w)" if each[1].startswith("who:") else ""
+        event = re.sub(who, each[1], event) if who else event.replace(*each)
     if event != before:
         event_dict[_names.EVENT] = event
 
@@ -163,7 +167,7 @@ def hidden(key: Any, value: Any) -> tuple[str, str] | None:
     secret; else None.
     """
     redaction = _runtime.current.redaction
-    if not issubclass(type(key), str) or redaction.kind(key) is None:
+    if not issubclass(type(key), str) or (redaction.kind(key) is None and key not in redaction.who):
         return None
     kept = bounded(value, key)
     found = redaction.by_name(key, kept)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from tests import planted_lines, planted_more, planted_places
+from tests import planted_by_place, planted_lines, planted_more, planted_places
 
 NEEDLE = "hunter2Xq"
 
@@ -120,7 +120,7 @@ def texts() -> Iterator[tuple[str, str]]:
     for key in planted_places.KEYS:
         yield NEEDLE, f"{key}={NEEDLE}"
         yield NEEDLE, f'"{key}": "{NEEDLE}"'
-    for text in planted_places.TEXTS + planted_lines.TEXTS:
+    for text in planted_places.TEXTS + planted_lines.TEXTS + planted_by_place.TEXTS:
         yield NEEDLE, text.replace("§", NEEDLE)
     for at, scheme in enumerate(planted_places.SCHEMES):
         for number, secret in enumerate(planted_places.CREDENTIALS):
@@ -248,6 +248,7 @@ def neighbours() -> Iterator[str]:
     yield from NEIGHBOUR_TEXTS
     yield from planted_more.neighbours()
     yield from planted_places.NEIGHBOUR_TEXTS + planted_lines.NEIGHBOUR_TEXTS
+    yield from planted_by_place.NEIGHBOUR_TEXTS
     chance = random.Random(7)
     for number in range(60):
         yield str(uuid.UUID(int=chance.getrandbits(128)))

@@ -19,6 +19,7 @@ FLOORS = [
     {"_names", "_text", "_green", "_errors", "_secret_names"},
     {"_harmless", "_stream"},
     {"_secret_texts"},
+    {"_personal", "_secret_tables"},
     {"_secret_values"},
     {"_redact"},
     {"_runtime"},

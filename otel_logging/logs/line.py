@@ -192,6 +192,8 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             if add_encoded is None or around is None:
                 return False
             state, tag, tagged = _state(), _job().tag, _NOTHING
+            if runtime.redaction.who and runtime.redaction.says_who(event, own, state.values):
+                return False
             fields, bound = on_lines(own) if own else _NOTHING, state.on_lines
             if fields is None or bound is None or not state.values.keys().isdisjoint(own):
                 return False
