@@ -125,7 +125,7 @@ def of_task(task: Any, threads: Mapping[int, Any], working: list[int]) -> tuple[
     """
     frames: list[FrameType] = []
     for _ in range(DEPTH):  # pragma: no branch - a bound
-        coroutines = _awaits(task.get_coro())
+        coroutines = awaits(task.get_coro())
         frames += [frame for _, frame in coroutines]
         task = _awaited(task, coroutines[-1:])
         if task is None:
@@ -145,7 +145,7 @@ def _thread_behind(frame: FrameType, working: list[int]) -> int:
     return working[0] if is_waiting and len(working) == 1 else 0
 
 
-def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
+def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
     """Return the coroutines, each with its frame, that one has called, innermost last."""
     found: list[tuple[Any, FrameType]] = []
     for _ in range(_MOST_AWAITS):  # pragma: no branch - a bound

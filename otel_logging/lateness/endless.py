@@ -1,0 +1,108 @@
+"""Whether a task can ever be done: one that cannot serves others, not the request that started it.
+
+In: a task. Out: whether, from where it stands, no way leads to a ``return`` but an error: read off
+its bytecode. Invariant: a loop over items may end, as an answer that streams does, unless what
+yields them is known not to. Deliberately absent: what follows from it (``outliving``).
+"""
+
+import dis
+import re
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import takewhile
+from types import CodeType
+from typing import Any, Final
+
+from otel_logging.lateness.where import awaits, outwards
+
+#: Errors by which a loop ends that has no other end: its task is stopped, something fails, or the
+#: other side has gone. By any other, ``QueueEmpty``, a loop over work is left.
+_STOPS: Final = re.compile(
+    r"(Base)?Exception$|CancelledError|KeyboardInterrupt|SystemExit|GeneratorExit|OSError"
+    r"|\w*(Disconnect|Closed|Connection|Redis)"
+)
+#: What catches an error without saying so in the bytecode.
+_SWALLOWING: Final = frozenset({"suppress", "move_on_after", "move_on_at", "CancelScope"})
+#: What yields as long as a subscription lasts: redis, broadcaster, aiokafka, aio-pika, psycopg,
+#: aiomqtt.
+_SUBSCRIPTIONS: Final = frozenset(
+    {"PubSub.listen", "Subscriber.__aiter__", "AIOKafkaConsumer.__anext__"}
+    | {"QueueIterator.__anext__", "AsyncConnection.notifies", "MessagesIterator.__anext__"}
+)
+_LEAVES: Final = frozenset({"RETURN_VALUE", "RETURN_CONST"})
+_LAST: Final = _LEAVES | {"RAISE_VARARGS", "RERAISE", "JUMP_FORWARD"}
+_NAMES: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_ATTR", "LOAD_DEREF", "LOAD_FAST"})
+_JUMPS: Final = frozenset({*dis.hasjrel, *dis.hasjabs})
+
+
+def is_endless(task: Any) -> bool:
+    """Say whether *task*, which is suspended, can be done by an error alone."""
+    is_source = False
+    for coroutine, frame in reversed(awaits(task.get_coro())):
+        never = never_returns(frame.f_code, frame.f_lasti, is_source)
+        is_source = frame.f_code.co_qualname in _SUBSCRIPTIONS
+        if hasattr(coroutine, "ag_frame"):  # who iterates over it may leave it
+            is_source = is_source or never
+        elif never:
+            return True
+    return False
+
+
+def is_endless_here(task: Any) -> bool:
+    """Say whether *task*, which runs this, can be done by an error alone."""
+    outermost = getattr(task.get_coro(), "cr_frame", None)
+    inner = takewhile(lambda frame: frame is not outermost, outwards(sys._getframe()))  # noqa: SLF001 - its own
+    frames = [*inner, outermost] if outermost is not None else []
+    return any(never_returns(frame.f_code, frame.f_lasti) for frame in frames)
+
+
+@lru_cache(maxsize=1024)
+def never_returns(code: CodeType, at: int, is_source: bool = False) -> bool:  # noqa: FBT001, FBT002
+    """Say whether no way leads from the instruction *at* to a ``return``, but by an error.
+
+    *is_source*: what it iterates over never ends.
+    """
+    if not _SWALLOWING.isdisjoint(code.co_names):
+        return False
+    steps = list(dis.get_instructions(code))
+    index = {step.offset: number for number, step in enumerate(steps)}
+    code_of: Any = dis.Bytecode(code)  # what typeshed does not know
+    handler_of = {
+        number: index[each.target]
+        for each in code_of.exception_entries
+        for number, step in enumerate(steps)
+        if each.start <= step.offset < each.end
+    }
+    ways, seen = [index.get(at, 0)], set()
+    for number in ways:
+        step = steps[number]
+        if step.opname in _LEAVES:
+            return False
+        if number not in seen:
+            seen.add(number)
+            ways += [index[step.argval]] if step.opcode in _JUMPS else []
+            if step.opname not in _LAST and not step.opname.startswith("JUMP_BACKWARD"):
+                ways.append(number + 1)
+            while (number := handler_of.get(number, -1)) >= 0:
+                ways += _caught(steps, index, number, is_source=is_source)
+    return True
+
+
+def _caught(
+    steps: list[dis.Instruction], index: dict[int, int], at: int, *, is_source: bool
+) -> Iterator[int]:
+    """Yield where it goes on in the handler *at*, if an error that is no stop leads there."""
+    if steps[at].opname == "END_ASYNC_FOR" and not is_source:
+        yield at + 1
+    named, is_asked = list[str](), False
+    is_own = steps[at].opname == "PUSH_EXC_INFO"
+    while is_own and steps[at].opname not in ("POP_EXCEPT", "RERAISE"):  # no ``except`` any more
+        step, at = steps[at], at + 1
+        is_asked = is_asked or step.opname in ("CHECK_EXC_MATCH", "CHECK_EG_MATCH")
+        if step.opname in _NAMES and str(step.argval)[:1].isupper():
+            named.append(step.argval)
+        elif is_asked and step.opcode in _JUMPS:  # to the next ``except``
+            if not (named and all(map(_STOPS.match, named))):
+                yield at
+            named, is_asked, at = [], False, index[step.argval]
