@@ -161,6 +161,13 @@ def note_line(around: Any) -> None:
         note(None, around)
 
 
+def here() -> Any:
+    """Return what is current for a line where a stage is that has ended. Never raises."""
+    around: Any = come_back()
+    _serves(worker(), around, _request_of(around))
+    return CURRENT.get().get(SPAN, trace.INVALID_SPAN)
+
+
 def note(stage: str | None, around: Any) -> bool:
     """Note that this task begins *stage*, or logs, where *around* has ended: one that has no end,
     or the third time that it does the same, is reported. Return whether it is left. Never raises.
@@ -170,16 +177,14 @@ def note(stage: str | None, around: Any) -> bool:
     is_over = task in tasks if around is trace.INVALID_SPAN else has_ended(request)
     if isinstance(task, int) or not is_over:
         return False
+    if _serves(task, around, request):
+        return True
+    if task not in tasks:  # what it iterates over is seen when it waits for that
+        task.get_loop().call_soon(_look_at, task, context=Context())
     entry: Any = entry_of(getattr(request, "now", request))
     name, count = tasks.setdefault(task, (getattr(entry, "name", "a request"), Counter()))
     does = stage or _place()  # a line is known by its own
     count[does] += 1
-    times, is_any = count.total(), around is not trace.INVALID_SPAN
-    if is_any and is_endless_here(task) and request not in look(is_now=times <= _AGAIN, but=task):
-        _leave(task, around, name, _place())
-        return True
-    if times == 1:  # what it iterates over is seen when it waits for that
-        task.get_loop().call_soon(look, context=Context())
     if count[does] < _AGAIN:
         return False
     does, place = (f"begins {stage!r}", _place()) if stage else ("logs", does)
@@ -187,7 +192,7 @@ def note(stage: str | None, around: Any) -> bool:
     _report(task, name, after)
     now_ns = _runtime.current.now_ns()
     ended_ns = max(getattr(each, "end_time", None) or 0 for each in (entry, around)) or now_ns
-    is_left = is_any and now_ns - ended_ns > KEPT_S * 1e9
+    is_left = around is not trace.INVALID_SPAN and now_ns - ended_ns > KEPT_S * 1e9
     if is_left:
         leave_behind(around)
     return is_left
@@ -232,6 +237,23 @@ class _Looked(threading.local):
 _looked = _Looked()
 
 
+def _serves(task: Any, around: Any, request: Any) -> bool:
+    """Leave *around*, which is of *request*, if *task*, the current one, has no end and serves
+    others; return whether it does.
+    """
+    if isinstance(task, int) or not has_ended(request) or not is_endless_here(task):
+        return False
+    if request in look(is_now=task not in tasks, but=task):
+        return False
+    _leave(task, around, request, _place())
+    return True
+
+
+def _look_at(task: Any) -> None:
+    if not task.done() and is_endless(task):
+        look(is_now=True)
+
+
 def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
     """Return the requests, and connections, that are over and that tasks still work on.
 
@@ -260,8 +282,7 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
     for task, around, request in serving:
         if request not in at_work:
             place = label(of_task(task, {}, [])[0])
-            name = getattr(getattr(request, "now", request), "name", "a request")
-            run_in(task, partial(_leave, task, around, name, place))
+            run_in(task, partial(_leave, task, around, request, place))
     _looked.requests = frozenset(at_work)
     _looked.next_ns = (now_ns := time.perf_counter_ns()) + _SHARE * (now_ns - began_ns)
     return _looked.requests
@@ -283,8 +304,10 @@ def _taker(current: Any, held: Any) -> Any:
     return held.message.connection.task if taken_by is None else taken_by()
 
 
-def _leave(task: Any, around: Any, request: str, place: str) -> None:
+def _leave(task: Any, around: Any, request: Any, place: str) -> None:
     """Leave *around* in this context, of *task*: for its connection, if it was given that."""
+    # a message is open until then; who has said nothing after a request waits for those who have
+    is_told = task in tasks or task is worker() or not has_ended(request)
     leave_behind(around)
     now: Any = CURRENT.get().get(SPAN)
     is_open = type(now) is Standing
@@ -292,7 +315,9 @@ def _leave(task: Any, around: Any, request: str, place: str) -> None:
         return
     if is_open:
         leave_behind(now)
-    _report(task, request, f"without an end, at {place}: it is nobody's from here on")
+    if is_told:
+        name = getattr(getattr(request, "now", request), "name", "a request")
+        _report(task, name, f"without an end, at {place}: it is nobody's from here on")
 
 
 def _is_given(task: Any, standing: Standing) -> bool:

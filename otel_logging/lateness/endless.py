@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import takewhile
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Final
 
-from otel_logging.lateness.where import awaits, outwards
+from otel_logging.lateness.where import awaited, awaits, outwards
 
 #: Errors by which a loop ends that has no other end: its task is stopped, something fails, or the
 #: other side has gone. By any other, ``QueueEmpty``, a loop over work is left.
@@ -38,30 +38,39 @@ _JUMPS: Final = frozenset({*dis.hasjrel, *dis.hasjabs})
 
 def is_endless(task: Any) -> bool:
     """Say whether *task*, which is suspended, can be done by an error alone."""
-    is_source = False
-    for coroutine, frame in reversed(awaits(task.get_coro())):
-        never = never_returns(frame.f_code, frame.f_lasti, is_source)
-        is_source = frame.f_code.co_qualname in _SUBSCRIPTIONS
-        if hasattr(coroutine, "ag_frame"):  # who iterates over it may leave it
+    chain = awaits(task.get_coro())
+    inner = awaited(task, chain[-1:]) if _is_bound_to_it(chain) else None
+    is_stuck, is_source = inner is not None and is_endless(inner), False
+    for coroutine, frame in reversed(chain):
+        never = never_returns(frame.f_code, frame.f_lasti, is_source, is_stuck)
+        is_source = is_source and frame.f_code.co_name == "__anext__"  # of ``each``
+        is_source = is_source or frame.f_code.co_qualname in _SUBSCRIPTIONS
+        if hasattr(coroutine, "ag_frame") and not is_stuck:  # who iterates over it may leave it
             is_source = is_source or never
-        elif never:
-            return True
-    return False
+        else:
+            is_stuck = never
+    return is_stuck
+
+
+def _is_bound_to_it(chain: list[tuple[Any, FrameType]]) -> bool:
+    """Say whether the last of *chain* waits for the end of tasks, however long that takes."""
+    return bool(chain) and chain[-1][1].f_code.co_name not in ("wait", "_wait", "wait_for")
 
 
 def is_endless_here(task: Any) -> bool:
     """Say whether *task*, which runs this, can be done by an error alone."""
-    outermost = getattr(task.get_coro(), "cr_frame", None)
+    outermost, is_stuck = getattr(task.get_coro(), "cr_frame", None), False
     inner = takewhile(lambda frame: frame is not outermost, outwards(sys._getframe()))  # noqa: SLF001 - its own
-    frames = [*inner, outermost] if outermost is not None else []
-    return any(never_returns(frame.f_code, frame.f_lasti) for frame in frames)
+    for frame in [*inner, outermost] if outermost is not None else []:
+        is_stuck = never_returns(frame.f_code, frame.f_lasti, False, is_stuck)  # noqa: FBT003
+    return is_stuck
 
 
 @lru_cache(maxsize=1024)
-def never_returns(code: CodeType, at: int, is_source: bool = False) -> bool:  # noqa: FBT001, FBT002
+def never_returns(code: CodeType, at: int, is_source: bool, is_stuck: bool) -> bool:  # noqa: FBT001
     """Say whether no way leads from the instruction *at* to a ``return``, but by an error.
 
-    *is_source*: what it iterates over never ends.
+    *is_source*: what it iterates over never ends. *is_stuck*: nor does what it waits for.
     """
     if not _SWALLOWING.isdisjoint(code.co_names):
         return False
@@ -74,18 +83,20 @@ def never_returns(code: CodeType, at: int, is_source: bool = False) -> bool:  # 
         for number, step in enumerate(steps)
         if each.start <= step.offset < each.end
     }
-    ways, seen = [index.get(at, 0)], set()
+    ways, seen = [index.get(at, 0)], set[int]()
     for number in ways:
         step = steps[number]
         if step.opname in _LEAVES:
             return False
-        if number not in seen:
-            seen.add(number)
+        if number in seen:
+            continue
+        if seen or not is_stuck:
             ways += [index[step.argval]] if step.opcode in _JUMPS else []
             if step.opname not in _LAST and not step.opname.startswith("JUMP_BACKWARD"):
                 ways.append(number + 1)
-            while (number := handler_of.get(number, -1)) >= 0:
-                ways += _caught(steps, index, number, is_source=is_source)
+        seen.add(number)
+        while (number := handler_of.get(number, -1)) >= 0:
+            ways += _caught(steps, index, number, is_source=is_source)
     return True
 
 

@@ -127,7 +127,7 @@ def of_task(task: Any, threads: Mapping[int, Any], working: list[int]) -> tuple[
     for _ in range(DEPTH):  # pragma: no branch - a bound
         coroutines = awaits(task.get_coro())
         frames += [frame for _, frame in coroutines]
-        task = _awaited(task, coroutines[-1:])
+        task = awaited(task, coroutines[-1:])
         if task is None:
             break
     frames.reverse()
@@ -177,7 +177,7 @@ _MOST_AWAITS: Final = 1_000
 _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, as no other is
 
 
-def _awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
+def awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
     """Return the task that *task* waits for; of those gathered the first that is not done.
 
     A function of asyncio's has it among its variables, ``shield`` behind the future.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fakeredis import FakeAsyncRedis
 
+from otel_logging import each
 from otel_logging.lateness.endless import is_endless
 
 Queue = asyncio.Queue[Any]
@@ -43,7 +44,7 @@ async def worker_that_says_goodbye(queue: Queue) -> None:
         while True:
             try:
                 item = await asyncio.wait_for(queue.get(), 60)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 continue
             async with asyncio.Lock():
                 print(item)
@@ -80,6 +81,11 @@ async def heartbeat(_: Queue) -> None:
 
 async def iterates_over_a_source(queue: Queue) -> None:
     async for item in for_ever(queue):
+        print(item)
+
+
+async def iterates_by_each(queue: Queue) -> None:
+    async for item in each(for_ever(queue), "item"):
         print(item)
 
 
@@ -143,7 +149,7 @@ async def until_idle(queue: Queue) -> None:
     while True:
         try:
             await asyncio.wait_for(queue.get(), 60)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return
 
 
@@ -199,13 +205,42 @@ async def gathers(queue: Queue) -> None:
     await asyncio.gather(steps(queue))
 
 
+async def gathers_workers(queue: Queue) -> None:
+    await asyncio.gather(worker(queue), worker(queue))
+
+
+async def in_a_task_group(queue: Queue) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker(queue))
+        group.create_task(reader(queue))
+
+
+async def lets_a_worker_work_for_a_while(queue: Queue) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(worker(queue), 60)
+
+
+async def has_a_limit_for_a_worker(queue: Queue) -> None:
+    try:
+        async with asyncio.timeout(60):
+            await worker(queue)
+    except TimeoutError:
+        print("done")
+
+
+async def waits_for_workers(queue: Queue) -> None:
+    await asyncio.wait({asyncio.ensure_future(worker(queue))}, timeout=60)
+
+
 SERVES = [
     *(worker, worker_that_says_goodbye, worker_within, reader, heartbeat, bare),
-    *(iterates_over_a_source, connects_anew, subscribes),
+    *(gathers_workers, in_a_task_group),
+    *(iterates_over_a_source, iterates_by_each, connects_anew, subscribes),
 ]
 ENDS = [
     *(tokens, leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
+    *(lets_a_worker_work_for_a_while, has_a_limit_for_a_worker, waits_for_workers),
     worker_after_a_start,  # not yet
 ]
 
