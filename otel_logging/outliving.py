@@ -15,7 +15,7 @@ from contextvars import Context
 from functools import partial
 from types import MethodType
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from opentelemetry import trace
 
@@ -31,7 +31,7 @@ from otel_logging.context import (
     restore,
     state,
 )
-from otel_logging.lateness.endless import is_endless, is_endless_here
+from otel_logging.lateness.endless import is_endless, is_endless_here, is_everybodys
 from otel_logging.lateness.where import context_of, label, of_frame, of_task, own_step
 
 #: A stage of one name, or a line of one place, so many times is no step of the request's.
@@ -39,7 +39,9 @@ _AGAIN: Final = 3
 #: Seconds after its request's end in which a task does what that has left to do.
 KEPT_S: Final = 60.0
 
+#: Looking at all tasks may take one part in so many of the time, and so much at once.
 _SHARE: Final = 50
+_MOST_NS: Final = 200_000_000
 _DEEP: Final = 2  # an attribute's attribute
 
 #: Tasks that do something where a request had ended: which one, and how often they do what.
@@ -228,13 +230,17 @@ def _report(task: Any, request: str, after: str) -> None:
 
 
 class _Looked(threading.local):
-    """The requests that tasks of a thread's loop were last seen to work on; when to look again."""
+    """The requests that tasks of a thread's loop were last seen to work on, when, and how long it
+    may take to look again.
+    """
 
-    next_ns = 0
+    at_ns, left_ns = 0, _MOST_NS
     requests: frozenset[Any] = frozenset()
 
 
 _looked = _Looked()
+#: Tasks that were looked at while their connection was open.
+_known: "WeakSet[Any]" = WeakSet()
 
 
 def _serves(task: Any, around: Any, request: Any) -> bool:
@@ -261,7 +267,9 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
     *but*: the current task. Cost: one part in fifty of the time, unless *is_now*.
     """
     began_ns = time.perf_counter_ns()
-    if began_ns < _looked.next_ns and not is_now:
+    _looked.left_ns += (began_ns - _looked.at_ns) // _SHARE
+    _looked.at_ns = began_ns
+    if _looked.left_ns <= 0 and not is_now:
         return _looked.requests
     at_work, serving = set(), []
     for task in asyncio.all_tasks():
@@ -273,6 +281,10 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
         if held is not None and held.message in held.message.connection.held:
             request = held.message.span
         elif not has_ended(request):
+            if around is request and task not in _known:
+                _known.add(task)
+                if is_endless(task) and is_everybodys(task) and not _is_given(task, around):
+                    serving.append((task, around, request))
             continue
         if not is_endless(task) or (held is not None and _taker(current, held) is task):
             if own_step(of_task(task, {}, [])[0]) is not None:
@@ -284,7 +296,7 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
             place = label(of_task(task, {}, [])[0])
             run_in(task, partial(_leave, task, around, request, place))
     _looked.requests = frozenset(at_work)
-    _looked.next_ns = (now_ns := time.perf_counter_ns()) + _SHARE * (now_ns - began_ns)
+    _looked.left_ns = min(_looked.left_ns, _MOST_NS) - (time.perf_counter_ns() - began_ns)
     return _looked.requests
 
 
@@ -321,10 +333,12 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
 
 
 def _is_given(task: Any, standing: Standing) -> bool:
-    """Say whether an argument of *task*, or what it encloses, has the connection of *standing*."""
+    """Say whether *task* serves the connection of *standing*: as the application's own, or as an
+    argument of it, or what it encloses, has that.
+    """
     frame = getattr(task.get_coro(), "cr_frame", None)
-    if frame is None:
-        return False
+    if frame is None or standing.task is task:
+        return frame is not None
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
     found = [frame.f_locals.get(name) for name in named]

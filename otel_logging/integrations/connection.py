@@ -114,7 +114,7 @@ class Connection:
         """Do on the connection, which begins with *handshake*, whatever is done from here on."""
         self.handshake = handshake
         self.stage = tracing.traced("message", kind="server", links=(handshake.span,))
-        self.standing = bindings.Standing(handshake.span)
+        self.standing = bindings.Standing(handshake.span, self.task)
         CURRENT.set(otel_context.Context({SPAN: self.standing}))
         # what came with the handshake, or was bound in its request, ends with the connection
         around = NOTHING.put(bindings.bound(), self.standing)
@@ -206,12 +206,12 @@ class Connection:
             self.held.add(latest)
             if (watch := _runtime.current.watch) is not None:
                 watch.leave(latest.span)
-            if type(self.task) is not int:
-                asyncio.get_running_loop().call_soon(outliving.look, context=Context())
-                if self.sweeper is None:
-                    _connections.add(self)
-                    _finish_at_exit()
-                    self._sweep_later()
+        if type(self.task) is not int and (self.held or not self.messages):
+            asyncio.get_running_loop().call_soon(outliving.look, context=Context())
+            if self.held and self.sweeper is None:
+                _connections.add(self)
+                _finish_at_exit()
+                self._sweep_later()
 
     # ---- receiving in a task of its own
 

@@ -5,16 +5,17 @@ its bytecode. Invariant: a loop over items may end, as an answer that streams do
 yields them is known not to. Deliberately absent: what follows from it (``outliving``).
 """
 
+import asyncio
 import dis
 import re
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import takewhile
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
 
-from otel_logging.lateness.where import awaited, awaits, outwards
+from otel_logging.lateness.where import awaited, awaits, is_application, outwards
 
 #: Errors by which a loop ends that has no other end: its task is stopped, something fails, or the
 #: other side has gone. By any other, ``QueueEmpty``, a loop over work is left.
@@ -30,6 +31,8 @@ _SUBSCRIPTIONS: Final = frozenset(
     {"PubSub.listen", "Subscriber.__aiter__", "AIOKafkaConsumer.__anext__"}
     | {"QueueIterator.__anext__", "AsyncConnection.notifies", "MessagesIterator.__anext__"}
 )
+_DEEP: Final = 3  # ``app.state.queue``
+_GET: Final = asyncio.Queue.get.__code__
 _LEAVES: Final = frozenset({"RETURN_VALUE", "RETURN_CONST"})
 _LAST: Final = _LEAVES | {"RAISE_VARARGS", "RERAISE", "JUMP_FORWARD"}
 _NAMES: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_ATTR", "LOAD_DEREF", "LOAD_FAST"})
@@ -55,6 +58,27 @@ def is_endless(task: Any) -> bool:
 def _is_bound_to_it(chain: list[tuple[Any, FrameType]]) -> bool:
     """Say whether the last of *chain* waits for the end of tasks, however long that takes."""
     return bool(chain) and chain[-1][1].f_code.co_name not in ("wait", "_wait", "wait_for")
+
+
+def is_everybodys(task: Any) -> bool:
+    """Say whether *task*, which is suspended, takes from a queue that a module's variable has, or
+    an object's attribute that is in one: whoever puts items there, all of them are.
+    """
+    chain = awaits(task.get_coro())
+    queue = next((f.f_locals.get("self") for _, f in chain if f.f_code is _GET), None)
+    own = [frame.f_globals for _, frame in chain if is_application(frame.f_code.co_filename)]
+    found = [value for each in own[:1] if queue is not None for value in each.values()]
+    for _ in range(_DEEP):
+        if any(each is queue for each in found):
+            return True
+        found = [value for each in found for value in _attributes(each)]
+    return False
+
+
+def _attributes(of: Any) -> list[Any]:
+    has = {} if isinstance(of, ModuleType) else getattr(of, "__dict__", {})
+    state = has.get("_state")  # Starlette's
+    return [*has.values(), *(state.values() if type(state) is dict else ())]
 
 
 def is_endless_here(task: Any) -> bool:

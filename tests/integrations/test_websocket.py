@@ -1101,7 +1101,9 @@ def test_a_listener_that_serves_everybody_is_reported_and_nobodys(
     found = [line.get("user_id") for line in seen.lines if line.get("text") == "bob"]
     assert found == [None] * 7
     (report,) = capsys.readouterr().err.splitlines()
-    assert f"at {listener.__name__} (test_websocket.py:" in report
+    assert f"otel_logging: {listener.__name__}, a task that was started in " in report
+    assert "goes on after it without an end, at " in report
+    assert " (test_websocket.py:" in report
 
 
 def test_what_a_connection_pushes_is_in_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
