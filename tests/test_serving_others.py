@@ -178,8 +178,17 @@ async def _works(queue: Queue) -> None:
 
 
 async def says_that_it_goes_on(_: Queue) -> None:
-    beating = asyncio.create_task(heartbeat(_))
-    await asyncio.sleep(STEP_S * ITEMS * 4)
+    beats: list[int] = []
+
+    async def beat() -> None:
+        while True:
+            log.info("step", beat=len(beats))
+            beats.append(1)
+            await asyncio.sleep(STEP_S)
+
+    beating = asyncio.create_task(beat())
+    while len(beats) < ITEMS:
+        await asyncio.sleep(STEP_S)
     beating.cancel()
 
 

@@ -29,7 +29,7 @@ from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, Bound, Shared, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_http import Event
-from otel_logging.integrations.asgi_message import Held, Message, Nobody
+from otel_logging.integrations.asgi_message import Held, Message, Nobody, fail
 from otel_logging.integrations.http import Request, Scope, inbound
 from otel_logging.integrations.taken import Item, first_at_end, waiter_of
 from otel_logging.outliving import run_in
@@ -83,6 +83,8 @@ class Connection:
     last: Any = None
     code: int | None = None
     reason = ""
+    #: Whether the application has closed it for a failure.
+    has_failed = False
     sweeper: Any = None
     #: A task that has asked while whoever started it did something else.
     asking: Any = None
@@ -162,11 +164,8 @@ class Connection:
         held = current.get(_names.HELD)
         if held is not None and held.message.sent_ns and held.message.connection is self:
             self._answered = held
-            CURRENT.set(
-                otel_context.Context(
-                    {**current, _names.HELD: SimpleNamespace(message=held.message)}
-                )
-            )
+            loose = {**current, _names.HELD: SimpleNamespace(message=held.message)}
+            CURRENT.set(otel_context.Context(loose))
 
     async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
         """Return what *take* has next, with when it arrived; a message begins."""
@@ -369,9 +368,10 @@ class Connection:
                     **({"websocket.close_reason": self.reason} if self.reason else {}),
                 }
             )
-            _exceptions.remember_context(
-                raised, self.handshake.began
-            )  # a server may log what is no error
+            # a server may log what is no error
+            _exceptions.remember_context(raised, self.handshake.began)
+            if self.has_failed and error is None:
+                fail(self.last, self.code)
             tracing.end(self.last, error)
         else:
             failed = 500 if self.code is None else 403  # what the server answers

@@ -10,6 +10,7 @@ import dis
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from itertools import takewhile
 from types import CodeType, FrameType, ModuleType
@@ -45,7 +46,7 @@ def is_endless(task: Any) -> bool:
     inner = awaited(task, chain[-1:]) if _is_bound_to_it(chain) else None
     is_stuck, is_source = inner is not None and is_endless(inner), False
     for coroutine, frame in reversed(chain):
-        never = never_returns(frame.f_code, frame.f_lasti, is_source, is_stuck)
+        never = _never_returns(frame, is_source=is_source, is_stuck=is_stuck)
         is_source = is_source and frame.f_code.co_name == "__anext__"  # of ``each``
         is_source = is_source or frame.f_code.co_qualname in _SUBSCRIPTIONS
         if hasattr(coroutine, "ag_frame") and not is_stuck:  # who iterates over it may leave it
@@ -86,16 +87,22 @@ def is_endless_here(task: Any) -> bool:
     outermost, is_stuck = getattr(task.get_coro(), "cr_frame", None), False
     inner = takewhile(lambda frame: frame is not outermost, outwards(sys._getframe()))  # noqa: SLF001 - its own
     for frame in [*inner, outermost] if outermost is not None else []:
-        is_stuck = never_returns(frame.f_code, frame.f_lasti, False, is_stuck)  # noqa: FBT003
+        is_stuck = _never_returns(frame, is_stuck=is_stuck)
     return is_stuck
 
 
-@lru_cache(maxsize=1024)
-def never_returns(code: CodeType, at: int, is_source: bool, is_stuck: bool) -> bool:  # noqa: FBT001
-    """Say whether no way leads from the instruction *at* to a ``return``, but by an error.
+def _never_returns(frame: FrameType, *, is_source: bool = False, is_stuck: bool) -> bool:
+    """Say whether no way leads from where *frame* is to a ``return``, but by an error.
 
     *is_source*: what it iterates over never ends. *is_stuck*: nor does what it waits for.
     """
+    with suppress(Exception):  # Cython's has no bytecode
+        return _has_no_way(frame.f_code, frame.f_lasti, is_source, is_stuck)
+    return False
+
+
+@lru_cache(maxsize=1024)
+def _has_no_way(code: CodeType, at: int, is_source: bool, is_stuck: bool) -> bool:  # noqa: FBT001
     if not _SWALLOWING.isdisjoint(code.co_names):
         return False
     steps = list(dis.get_instructions(code))
