@@ -32,7 +32,15 @@ from otel_logging.context import (
     state,
 )
 from otel_logging.lateness.endless import is_endless, is_endless_here, is_everybodys
-from otel_logging.lateness.where import context_of, label, of_frame, of_task, own_step
+from otel_logging.lateness.where import (
+    awaited,
+    awaits,
+    context_of,
+    label,
+    of_frame,
+    of_task,
+    own_step,
+)
 
 #: A stage of one name, or a line of one place, so many times is no step of the request's.
 _AGAIN: Final = 3
@@ -318,8 +326,6 @@ def _taker(current: Any, held: Any) -> Any:
 
 def _leave(task: Any, around: Any, request: Any, place: str) -> None:
     """Leave *around* in this context, of *task*: for its connection, if it was given that."""
-    # a message is open until then; who has said nothing after a request waits for those who have
-    is_told = task in tasks or task is worker() or not has_ended(request)
     leave_behind(around)
     now: Any = CURRENT.get().get(SPAN)
     is_open = type(now) is Standing
@@ -327,7 +333,8 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
         return
     if is_open:
         leave_behind(now)
-    if is_told:
+    # who has said nothing since, and waits for tasks, does so for such
+    if task in tasks or awaited(task, awaits(task.get_coro())[-1:]) is None:
         name = getattr(getattr(request, "now", request), "name", "a request")
         _report(task, name, f"without an end, at {place}: it is nobody's from here on")
 

@@ -155,6 +155,7 @@ FLOORS_INSIDE = {
     "lateness": [
         {"budgets", "cpu", "verdict"},
         {"blackbox", "where"},
+        {"endless"},
         {"died", "stage"},
         {"pauses", "waiting"},
         {"watchdog"},
