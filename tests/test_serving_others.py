@@ -1,7 +1,7 @@
 """Who serves everybody is nobody's; what a request has left to do is its own to the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -262,3 +262,49 @@ def test_what_a_request_has_left_to_do_keeps_its_trace_and_user(program: Program
     found = [(line.get("trace_id"), line.get("user_id")) for line in steps(captured)]
     assert found == [(request, "alice")] * len(found)
     assert len(found) >= ITEMS
+
+
+class Proxy:
+    """As werkzeug's, which Quart's applications have among their variables."""
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("not within a websocket context")
+
+
+class Steps(Coroutine[Any, Any, None]):
+    """A coroutine that is none of Python's, and answers no question."""
+
+    def __init__(self, inner: Any) -> None:
+        self.send, self.throw = inner.send, inner.throw
+
+    def send(self, _: Any) -> Any: ...
+    def throw(self, *_: Any) -> Any: ...
+    def __await__(self) -> Any: ...
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_nothing_of_the_applications_own_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be looked at is counted and reported, and nothing fails."""
+
+    async def works(queue: Queue, proxy: Proxy) -> None:
+        await worker(queue)
+        del proxy
+
+    async def main() -> None:
+        queue: Queue = asyncio.Queue()
+        with traced("GET /", kind="server"):
+            odd = asyncio.Task(Steps(asyncio.sleep(60)))
+            task = asyncio.create_task(works(queue, Proxy()))
+            await asyncio.sleep(0)
+        queue.put_nowait(1)
+        await asyncio.sleep(STEP_S)
+        for each in (odd, task):
+            each.cancel()
+        await asyncio.wait([odd, task])
+
+    with capture(log_level="info") as captured:
+        asyncio.run(main())
+    assert captured.line("step")["item"] == 1
+    assert "tasks were not looked at" in capsys.readouterr().err

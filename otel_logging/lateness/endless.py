@@ -16,7 +16,13 @@ from itertools import takewhile
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
 
-from otel_logging.lateness.where import awaited, awaits, is_application, outwards
+from otel_logging.lateness.where import (
+    attributes,
+    awaited,
+    awaits,
+    is_application,
+    outwards,
+)
 
 #: Errors by which a loop ends that has no other end: its task is stopped, something fails, or the
 #: other side has gone. By any other, ``QueueEmpty``, a loop over work is left.
@@ -77,7 +83,7 @@ def is_everybodys(task: Any) -> bool:
 
 
 def _attributes(of: Any) -> list[Any]:
-    has = {} if isinstance(of, ModuleType) else getattr(of, "__dict__", {})
+    has = {} if isinstance(of, ModuleType) else attributes(of)
     state = has.get("_state")  # Starlette's
     return [*has.values(), *(state.values() if type(state) is dict else ())]
 

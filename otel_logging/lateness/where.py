@@ -17,7 +17,14 @@ from contextvars import Context
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from types import CellType, CodeType, CoroutineType, FrameType, FunctionType
+from types import (
+    CellType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GetSetDescriptorType,
+)
 from typing import Any, Final
 
 from otel_logging import _wrap
@@ -228,6 +235,13 @@ def context_in(frame: FrameType | None) -> Context:
     """Return the context of the callback that asyncio runs in the thread with this stack."""
     found: Context = getattr(_self_of(_CALLING, frame), "_context", _NO_CONTEXT)
     return found
+
+
+def attributes(of: Any) -> Mapping[str, Any]:
+    """Return the attributes that *of* itself has, unless it says by code of its own which."""
+    kinds = (vars(kind).get("__dict__") for kind in type(of).__mro__)
+    found = next((each for each in kinds if each is not None), None)
+    return found.__get__(of) if type(found) is GetSetDescriptorType else {}
 
 
 @lru_cache(maxsize=4096)
