@@ -133,3 +133,17 @@ def test_a_client_that_closes_is_no_failure(served: str) -> None:
     """Whatever code it says."""
     captured = talked(served, 1011, by_client=True)
     assert captured.span("disconnect")["status"] == "unset"
+
+
+def test_a_connection_that_is_closed_before_any_message_has_failed_alone() -> None:
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close(1011)
+
+    app = Starlette(routes=[WebSocketRoute("/", talk)])
+    with capture(log_level="info") as captured, setup_observability("shop"):  # noqa: SIM117
+        with running(app, "websockets-sansio") as port, connect(f"ws://127.0.0.1:{port}/") as it:
+            with pytest.raises(ConnectionClosed):
+                it.recv(8)
+    assert captured.span("disconnect")["status"] == "error"
+    assert captured.span("WS /")["status"] == "unset"

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from werkzeug.local import LocalProxy
 
 from otel_logging import bind_context, get_logger, outliving, traced
 from tests.integrations.serving import serving
@@ -44,6 +46,8 @@ class Session:
     def __init__(self, websocket: WebSocket) -> None:
         self.websocket = websocket
         self.queue: Queue = asyncio.Queue()
+        #: Which fails outside a request, whatever it is asked.
+        self.request = LocalProxy(ContextVar[Any]("request"))
 
     async def work(self) -> None:
         await work(self.queue)
