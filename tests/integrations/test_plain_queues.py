@@ -124,3 +124,32 @@ def test_a_worker_is_under_no_other_message_and_no_other_user(
     is_known = whose == "session's" or (start == "connection" and whose == "connection's")
     if is_known and binds == "connection":
         assert all(line["user_id"] == line["of"] for line in worked)
+
+
+def test_a_handler_that_takes_from_a_queue_of_everybodys_is_its_connections() -> None:
+    """It is given no other's work but that."""
+
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        bind_context(user_id=websocket.query_params["user"])
+        shared.queue = asyncio.Queue()
+
+        async def read() -> None:
+            async for text in websocket.iter_text():
+                shared.queue.put_nowait(text)
+
+        reading = asyncio.create_task(read())
+        try:
+            while True:
+                log.info("worked", of="ann", text=await shared.queue.get())
+                await websocket.send_text("done")
+        finally:
+            reading.cancel()
+
+    with serving(Starlette(routes=[WebSocketRoute("/", talk)])) as seen:
+        with seen.connect("/?user=ann") as client:
+            for _ in range(ROUNDS):
+                client.send("text")
+                assert client.recv() == "done"
+        found = [line.get("user_id") for line in seen.lines if line["event"] == "worked"]
+    assert found == ["ann"] * ROUNDS
