@@ -153,3 +153,31 @@ def test_a_handler_that_takes_from_a_queue_of_everybodys_is_its_connections() ->
                 assert client.recv() == "done"
         found = [line.get("user_id") for line in seen.lines if line["event"] == "worked"]
     assert found == ["ann"] * ROUNDS
+
+
+def test_a_task_that_a_stage_of_the_connection_has_started_is_the_connections(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Though that stage and the handshake have ended."""
+
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        bind_context(user_id="ann")
+        queue: Queue = asyncio.Queue()
+        with traced("set up"):
+            working = asyncio.create_task(work(queue))
+            await asyncio.sleep(0)
+        async for text in websocket.iter_text():
+            queue.put_nowait((websocket, "ann", text))
+        working.cancel()
+
+    with serving(Starlette(routes=[WebSocketRoute("/", talk)])) as seen:
+        with seen.connect("/") as client:
+            for _ in range(ROUNDS):
+                client.send("text")
+                assert client.recv() == "done"
+        (handshake,) = seen.wait_for("WS /")
+    worked = [line for line in seen.lines if line["event"] == "worked"]
+    assert [line["user_id"] for line in worked] == ["ann"] * 2 * ROUNDS
+    assert {line["trace_id"] for line in worked} == {handshake["trace_id"]}
+    assert not capsys.readouterr().err
