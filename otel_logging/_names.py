@@ -137,6 +137,8 @@ INTEGRATIONS: Final = {
 # --- an OpenTelemetry context
 #: What keeps a message open as long as somebody may work on it.
 HELD: Final = "otel_logging_message"
+#: And the task that has taken the message, where that is not the connection's own.
+TAKER: Final = "otel_logging_taker"
 
 # --- a span that leaves after a loss
 LOST: Final = "otel_logging.lost"  # how many of what, and why; "; " between kinds

@@ -190,8 +190,8 @@ class Standing:
     end_time = otel_logging_token = None
     otel_logging_outer = otel_context.Context()
 
-    def __init__(self, now: trace.Span) -> None:
-        self.now = now
+    def __init__(self, now: trace.Span, task: object = None) -> None:
+        self.now, self.task = now, task
 
     def __getattr__(self, name: str) -> Any:
         if name == ENTRY:

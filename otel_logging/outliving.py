@@ -1,28 +1,57 @@
 """What outlives its block: a stage that is none, work that waits, a task after its request.
 
 In: a span that has begun; each stage that begins where a request has ended. Out: a handle that ends
-it anywhere; a remark once for each kind of task that serves others then. Deliberately absent: what
-such a task keeps (``context``).
+it anywhere; a remark once for each kind of task that serves others then, which leaves its request.
+Deliberately absent: what such a task keeps (``context``), how it is known (``lateness.endless``).
 """
 
+import asyncio
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from types import MethodType
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import Shared, has_ended, worker
-from otel_logging.context import CURRENT, SPAN, Standing, entry_of, leave_behind, restore, state
-from otel_logging.lateness.where import label, of_frame
+from otel_logging.context import (
+    CURRENT,
+    OUTER,
+    SPAN,
+    Standing,
+    entry_of,
+    leave_behind,
+    restore,
+    state,
+)
+from otel_logging.lateness.endless import is_endless, is_endless_here, is_everybodys
+from otel_logging.lateness.where import (
+    attributes,
+    awaited,
+    awaits,
+    context_of,
+    label,
+    of_frame,
+    of_task,
+    own_step,
+)
 
 #: A stage of one name, or a line of one place, so many times is no step of the request's.
 _AGAIN: Final = 3
 #: Seconds after its request's end in which a task does what that has left to do.
 KEPT_S: Final = 60.0
+
+#: Looking at all tasks may take one part in so many of the time, and so much at once.
+_SHARE: Final = 50
+_MOST_NS: Final = 200_000_000
+_DEEP: Final = 2  # an attribute's attribute
 
 #: Tasks that do something where a request had ended: which one, and how often they do what.
 tasks: "WeakKeyDictionary[Any, tuple[str, Counter[str]]]" = WeakKeyDictionary()
@@ -143,31 +172,35 @@ def note_line(around: Any) -> None:
         note(None, around)
 
 
+def here() -> Any:
+    """Return what is current for a line where a stage is that has ended. Never raises."""
+    around: Any = come_back()
+    _serves(worker(), around, _request_of(around))
+    return CURRENT.get().get(SPAN, trace.INVALID_SPAN)
+
+
 def note(stage: str | None, around: Any) -> bool:
-    """Note that this task begins *stage*, or logs, where *around* has ended: the third time it does
-    the same it is reported. Return whether it is left, as it does so long after. Never raises.
+    """Note that this task begins *stage*, or logs, where *around* has ended: one that has no end,
+    or the third time that it does the same, is reported. Return whether it is left. Never raises.
     """
     task: Any = worker()
-    around = around.now if type(around) is Standing else around
-    entry: Any = entry_of(around)
-    is_over = task in tasks if around is trace.INVALID_SPAN else has_ended(entry)
+    request = _request_of(around)
+    is_over = task in tasks if around is trace.INVALID_SPAN else has_ended(request)
     if isinstance(task, int) or not is_over:
         return False
-    request, count = tasks.setdefault(task, (getattr(entry, "name", "a request"), Counter()))
+    if _serves(task, around, request):
+        return True
+    if task not in tasks:  # what it iterates over is seen when it waits for that
+        task.get_loop().call_soon(_look_at, task, context=Context())
+    entry: Any = entry_of(getattr(request, "now", request))
+    name, count = tasks.setdefault(task, (getattr(entry, "name", "a request"), Counter()))
     does = stage or _place()  # a line is known by its own
     count[does] += 1
     if count[does] < _AGAIN:
         return False
-    coroutine = task.get_coro()
-    name = getattr(coroutine, "__qualname__", task.get_name())
-    if (kind := getattr(coroutine, "cr_code", name)) not in _reported:
-        _reported.add(kind)
-        does, place = (f"begins {stage!r}", _place()) if stage else ("logs", does)
-        _diagnostics.remark(
-            f"{name}, a task that was started in {request!r}, goes on after it and {does} again "
-            f"and again at {place}: {KEPT_S:g} s after it this is nobody's. If it serves others, "
-            "start it in detached(); if not, open a stage around it"
-        )
+    does, place = (f"begins {stage!r}", _place()) if stage else ("logs", does)
+    after = f"and {does} again and again at {place}: {KEPT_S:g} s after it this is nobody's"
+    _report(task, name, after)
     now_ns = _runtime.current.now_ns()
     ended_ns = max(getattr(each, "end_time", None) or 0 for each in (entry, around)) or now_ns
     is_left = around is not trace.INVALID_SPAN and now_ns - ended_ns > KEPT_S * 1e9
@@ -178,3 +211,153 @@ def note(stage: str | None, around: Any) -> bool:
 
 def _place() -> str:
     return label(of_frame(sys._getframe()))  # noqa: SLF001 - there is no other way
+
+
+def _request_of(around: Any) -> Any:
+    """Return the entry span of the request that *around* is of, or the connection's ``Standing``,
+    which lasts longer than the handshake.
+    """
+    entry = entry_of(around)
+    while around is not entry and type(around) is not Standing:
+        around = getattr(around, OUTER, {}).get(SPAN, entry)
+    return around
+
+
+def _report(task: Any, request: str, after: str) -> None:
+    """Report, once for each kind of task, what *task* does *after* its *request*."""
+    coroutine = task.get_coro()
+    name = getattr(coroutine, "__qualname__", task.get_name())
+    if (kind := getattr(coroutine, "cr_code", name)) not in _reported:
+        _reported.add(kind)
+        _diagnostics.remark(
+            f"{name}, a task that was started in {request!r}, goes on after it {after}. If it "
+            "serves others, start it in detached(); if not, open a stage around it"
+        )
+
+
+# ---------------------------------------------------------------- tasks that have no end
+
+
+class _Looked(threading.local):
+    """The requests that tasks of a thread's loop were last seen to work on, when, and how long it
+    may take to look again.
+    """
+
+    at_ns, left_ns = 0, _MOST_NS
+    requests: frozenset[Any] = frozenset()
+
+
+_looked = _Looked()
+#: Tasks that were looked at while their connection was open.
+_known: "WeakSet[Any]" = WeakSet()
+
+
+def _serves(task: Any, around: Any, request: Any) -> bool:
+    """Leave *around*, which is of *request*, if *task*, the current one, has no end and serves
+    others; return whether it does.
+    """
+    if isinstance(task, int) or not has_ended(request) or not is_endless_here(task):
+        return False
+    if request in look(is_now=task not in tasks, but=task):
+        return False
+    _leave(task, around, request, _place())
+    return True
+
+
+def _look_at(task: Any) -> None:
+    if not task.done() and is_endless(task):
+        look(is_now=True)
+
+
+def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
+    """Return the requests, and connections, that are over and that tasks still work on.
+
+    A task that has no end, where none that has one works on the same, serves others: it leaves.
+    *but*: the current task. Cost: one part in fifty of the time, unless *is_now*. Never raises.
+    """
+    began_ns = time.perf_counter_ns()
+    _looked.left_ns += (began_ns - _looked.at_ns) // _SHARE
+    _looked.at_ns = began_ns
+    if _looked.left_ns <= 0 and not is_now:
+        return _looked.requests
+    try:
+        _looked.requests = _sort_out(but)
+    except Exception as error:  # a coroutine of somebody's own making
+        _diagnostics.report("tasks were not looked at", detail=error)
+    _looked.left_ns = min(_looked.left_ns, _MOST_NS) - (time.perf_counter_ns() - began_ns)
+    return _looked.requests
+
+
+def _sort_out(but: Any) -> frozenset[Any]:
+    at_work, serving = set(), []
+    for task in asyncio.all_tasks():
+        current: Any = context_of(task).get(CURRENT, {})
+        around, held = current.get(SPAN), current.get(_names.HELD)
+        if around is None or task is but:
+            continue
+        request = _request_of(around)
+        if held is not None and held.message in held.message.connection.held:
+            request = held.message.span
+        elif not has_ended(request):
+            if around is request and task not in _known:
+                _known.add(task)
+                if is_endless(task) and is_everybodys(task) and not _is_given(task, around):
+                    serving.append((task, around, request))
+            continue
+        if not is_endless(task) or (held is not None and _taker(current, held) is task):
+            if own_step(of_task(task, {}, [])[0]) is not None:
+                at_work.add(request)
+        elif around is request or has_ended(around):  # else in a stage of its own
+            serving.append((task, around, request))
+    for task, around, request in serving:
+        if request not in at_work:
+            place = label(of_task(task, {}, [])[0])
+            run_in(task, partial(_leave, task, around, request, place))
+    return frozenset(at_work)
+
+
+def run_in(task: Any, act: Callable[[], object]) -> None:
+    """Call *act* in the context of *task*."""
+    context = context_of(task)
+    if context is not None:  # pragma: no branch - a task in Python has it elsewhere
+        try:
+            context.run(act)
+        except RuntimeError:  # it is this one, which several tasks may have
+            act()
+
+
+def _taker(current: Any, held: Any) -> Any:
+    """Return the task that has taken the message of *held*, which it works on until it is done."""
+    taken_by = current.get(_names.TAKER)
+    return held.message.connection.task if taken_by is None else taken_by()
+
+
+def _leave(task: Any, around: Any, request: Any, place: str) -> None:
+    """Leave *around* in this context, of *task*: for its connection, if it was given that."""
+    leave_behind(around)
+    now: Any = CURRENT.get().get(SPAN)
+    is_open = type(now) is Standing
+    if is_open and _is_given(task, now):
+        return
+    if is_open:
+        leave_behind(now)
+    # who has said nothing since, and waits for tasks, does so for such
+    if task in tasks or awaited(task, awaits(task.get_coro())[-1:]) is None:
+        name = getattr(getattr(request, "now", request), "name", "a request")
+        _report(task, name, f"without an end, at {place}: it is nobody's from here on")
+
+
+def _is_given(task: Any, standing: Standing) -> bool:
+    """Say whether *task* serves the connection of *standing*: as the application's own, or as an
+    argument of it, or what it encloses, has that.
+    """
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    if frame is None or standing.task is task:
+        return frame is not None
+    code = frame.f_code
+    named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
+    found = [frame.f_locals.get(name) for name in named]
+    for _ in range(_DEEP):
+        found += [value for each in found for value in attributes(each).values()]
+    owners = [each.__self__ for each in found if type(each) is MethodType]
+    return any(attributes(each).get("standing") is standing for each in owners)

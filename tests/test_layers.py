@@ -158,6 +158,7 @@ FLOORS_INSIDE = {
     "lateness": [
         {"budgets", "cpu", "verdict"},
         {"blackbox", "where"},
+        {"endless"},
         {"died", "stage"},
         {"pauses", "waiting"},
         {"watchdog"},

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from otel_logging import _runtime
 from otel_logging.context import unbound
+from otel_logging.integrations.asgi_message import closes
 from otel_logging.integrations.http import QUIET, Request, Scope, inbound
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.websockets import OBSERVED, Handled, receiving, sending
@@ -95,6 +96,14 @@ def _prepared(original: Any) -> Any:
     return prepare
 
 
+def _closing(original: Any) -> Any:
+    def close(self: Any, *, code: int = 1000, **options: Any) -> Any:
+        closes(getattr(self, OBSERVED, None), code)
+        return original(self, code=code, **options)
+
+    return close
+
+
 def _noting(kind: Any) -> Any:
     class WebSocketDataQueue(kind):  # type: ignore[misc]
         """What is received on a WebSocket, and when it came."""
@@ -118,6 +127,7 @@ _replaced = Replaced(
     ("aiohttp.web_protocol", "RequestHandler", "_handle_request", _handled),
     ("aiohttp.web", "StreamResponse", "prepare", _prepared),
     (*_SOCKET, "receive", receiving),
+    (*_SOCKET, "close", _closing),
     (*_SOCKET, "send_str", sending),
     (*_SOCKET, "send_bytes", sending),
     ("aiohttp.web_ws", "", "WebSocketDataQueue", _noting),

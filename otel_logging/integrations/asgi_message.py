@@ -8,9 +8,11 @@ from the first to the last of these, or of the stages in it. Deliberately absent
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
+from opentelemetry.trace import StatusCode
 
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
+from otel_logging._answers import CLOSED_FOR_FAILURE
 from otel_logging.context import CURRENT
 
 #: A message that did nothing leaves no span, unless it took so long.
@@ -71,6 +73,12 @@ class Message:
             span.otel_logging_passed = False  # who works on it stays there
 
 
+def fail(span: Any, code: int | None) -> None:
+    """Mark *span* as failed, without an exception: a connection is closed with *code*."""
+    span.set_attribute(_names.ERROR_TYPE, str(code))
+    span.set_status(StatusCode.ERROR)
+
+
 class Held:
     """Whoever works on a message has this in its context; once nobody has, the message is over."""
 
@@ -95,3 +103,12 @@ class Nobody:
 
     def finish(self, *_: object) -> None:
         """Do nothing."""
+
+
+def closes(connection: Any, code: int) -> None:
+    """Note that the application closes *connection* with *code*: one of failure is as a 500."""
+    if connection is not None and code in CLOSED_FOR_FAILURE:
+        connection.has_failed = True
+        held = CURRENT.get().get(_names.HELD)
+        if held is not None and held.message.connection is connection:
+            fail(held.message.span, code)

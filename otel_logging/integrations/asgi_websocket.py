@@ -15,6 +15,7 @@ from otel_logging.binding import worker
 from otel_logging.context import Here
 from otel_logging.integrations.asgi_ahead import ReadAhead
 from otel_logging.integrations.asgi_http import App, Event, Receive, Send, answered, handled
+from otel_logging.integrations.asgi_message import closes
 from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import Scope
 
@@ -58,6 +59,8 @@ class _Connection(Connection):
         if kind == "websocket.close" and self.code is None:
             self.code, self.reason = event.get("code", 1000), event.get("reason") or ""
             self._handled = handled() if self.code in CLOSED_FOR_FAILURE else None
+            if self._handled is None:
+                closes(self, self.code)
         elif kind == "websocket.http.response.start":
             self.handshake.status = event["status"]
         try:

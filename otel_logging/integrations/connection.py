@@ -24,14 +24,15 @@ from weakref import WeakSet, ref
 
 from opentelemetry import context as otel_context
 
-from otel_logging import _exceptions, _names, _runtime, tracing
+from otel_logging import _exceptions, _names, _runtime, outliving, tracing
 from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, Bound, Shared, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_http import Event
-from otel_logging.integrations.asgi_message import Held, Message, Nobody
+from otel_logging.integrations.asgi_message import Held, Message, Nobody, fail
 from otel_logging.integrations.http import Request, Scope, inbound
-from otel_logging.integrations.taken import Item, first_at_end, run_in, waiter_of, worked_on
+from otel_logging.integrations.taken import Item, first_at_end, waiter_of
+from otel_logging.outliving import run_in
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives. And after the
@@ -50,9 +51,6 @@ _GONE: Final = frozenset(
 
 #: Key of an OpenTelemetry context: what was current before a message.
 _BEFORE: Final = "otel_logging_before_message"
-#: Key of an OpenTelemetry context: the task that has taken the message, where that is not the
-#: application's own.
-_TAKER: Final = "otel_logging_taker"
 
 #: Connections with messages that somebody may still work on.
 _connections: "WeakSet[Connection]" = WeakSet()
@@ -85,6 +83,8 @@ class Connection:
     last: Any = None
     code: int | None = None
     reason = ""
+    #: Whether the application has closed it for a failure.
+    has_failed = False
     sweeper: Any = None
     #: A task that has asked while whoever started it did something else.
     asking: Any = None
@@ -116,7 +116,7 @@ class Connection:
         """Do on the connection, which begins with *handshake*, whatever is done from here on."""
         self.handshake = handshake
         self.stage = tracing.traced("message", kind="server", links=(handshake.span,))
-        self.standing = bindings.Standing(handshake.span)
+        self.standing = bindings.Standing(handshake.span, self.task)
         CURRENT.set(otel_context.Context({SPAN: self.standing}))
         # what came with the handshake, or was bound in its request, ends with the connection
         around = NOTHING.put(bindings.bound(), self.standing)
@@ -164,11 +164,8 @@ class Connection:
         held = current.get(_names.HELD)
         if held is not None and held.message.sent_ns and held.message.connection is self:
             self._answered = held
-            CURRENT.set(
-                otel_context.Context(
-                    {**current, _names.HELD: SimpleNamespace(message=held.message)}
-                )
-            )
+            loose = {**current, _names.HELD: SimpleNamespace(message=held.message)}
+            CURRENT.set(otel_context.Context(loose))
 
     async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
         """Return what *take* has next, with when it arrived; a message begins."""
@@ -208,16 +205,18 @@ class Connection:
             self.held.add(latest)
             if (watch := _runtime.current.watch) is not None:
                 watch.leave(latest.span)
-        if self.held and self.sweeper is None and type(self.task) is not int:
-            _connections.add(self)
-            _finish_at_exit()
-            self._sweep_later()
+        if type(self.task) is not int and (self.held or not self.messages):
+            asyncio.get_running_loop().call_soon(outliving.look, context=Context())
+            if self.held and self.sweeper is None:
+                _connections.add(self)
+                _finish_at_exit()
+                self._sweep_later()
 
     # ---- receiving in a task of its own
 
     def _taker(self) -> Any:
         """Return the task whose context this is, or a copy of it, as far as it is known."""
-        taken_by = CURRENT.get().get(_TAKER)
+        taken_by = CURRENT.get().get(_names.TAKER)
         return self.task if taken_by is None else taken_by()
 
     def _ask_apart(self, task: Any, taker: Any) -> tuple[Any, bool]:
@@ -291,7 +290,7 @@ class Connection:
     def _sweep(self) -> None:
         self.sweeper = None
         self.look()
-        now_ns = _runtime.current.now_ns()
+        now_ns, at_work = _runtime.current.now_ns(), outliving.look()
         for message in list(self.held):
             span: Any = message.span
             active_ns = max(
@@ -301,7 +300,7 @@ class Connection:
             gone_s = (now_ns - (self.over_ns or message.asked_ns)) / 1e9
             is_long_ago = gone_s > (HELD_S if self.over_ns else WORKED_ON_S)
             is_idle = not message.handed and now_ns - active_ns > HELD_S * 1e9
-            is_left = is_long_ago or (is_idle and message not in worked_on(now_ns))
+            is_left = is_long_ago or (is_idle and message.span not in at_work)
             if is_left and not is_at_work:
                 message.finish(done_ns=active_ns)  # lines alone are of what goes on behind it
         if self.held:
@@ -316,7 +315,7 @@ class Connection:
     def _enter(self, held: Held, before: otel_context.Context, taker: Any) -> None:
         around = {_BEFORE: before, _names.HELD: held, SPAN: held.message.span}
         if taker is not self.task and type(taker) is not int:
-            around[_TAKER] = ref(taker)
+            around[_names.TAKER] = ref(taker)
         CURRENT.set(otel_context.Context(around))
 
     def leave(self) -> None:
@@ -369,9 +368,10 @@ class Connection:
                     **({"websocket.close_reason": self.reason} if self.reason else {}),
                 }
             )
-            _exceptions.remember_context(
-                raised, self.handshake.began
-            )  # a server may log what is no error
+            # a server may log what is no error
+            _exceptions.remember_context(raised, self.handshake.began)
+            if self.has_failed and error is None:
+                fail(self.last, self.code)
             tracing.end(self.last, error)
         else:
             failed = 500 if self.code is None else 403  # what the server answers

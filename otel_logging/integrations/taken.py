@@ -7,16 +7,11 @@ absent: what is brought (``connection``).
 
 import asyncio
 import gc
-import threading
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from otel_logging import _names
-from otel_logging.context import CURRENT
-from otel_logging.lateness.where import context_of, of_task, own_step
+from otel_logging.lateness.where import context_of
 
-#: For so long it is not looked again who works on what.
-_LOOK_NS: Final = 400_000_000
 _HOPS: Final = 4  # a task, ``shield``, ``wait_for`` and the future of a group
 
 
@@ -44,16 +39,6 @@ def waiter_of(future: Any, likely: Any = None, hops: int = _HOPS) -> tuple[Any, 
     return None
 
 
-def run_in(task: Any, act: Callable[[], object]) -> None:
-    """Call *act* in the context of *task*."""
-    context = context_of(task)
-    if context is not None:  # pragma: no branch - a task in Python has it elsewhere
-        try:
-            context.run(act)
-        except RuntimeError:  # it is this one, which several tasks may have
-            act()
-
-
 class Item(NamedTuple):
     """What one task has brought: the task that has *asked*, and the one that waits, and where."""
 
@@ -77,26 +62,3 @@ def first_at_end(task: Any, then: Callable[[Any], None]) -> None:
     task.add_done_callback(then, context=context_of(task))
     for callback, context in others:
         task.add_done_callback(callback, context=context)
-
-
-class _Looked(threading.local):
-    """What the tasks of a thread's loop were last seen to work on, and when."""
-
-    at_ns = 0
-    messages: frozenset[Any] = frozenset()
-
-
-_looked = _Looked()
-
-
-def worked_on(now_ns: int) -> frozenset[Any]:
-    """Return the messages that tasks of the application's have; one look is for all connections."""
-    if now_ns - _looked.at_ns > _LOOK_NS:
-        found = set()
-        for task in asyncio.all_tasks():
-            context: Any = context_of(task) or {}
-            held = context.get(CURRENT, {}).get(_names.HELD)
-            if held is not None and own_step(of_task(task, {}, [])[0]) is not None:
-                found.add(held.message)
-        _looked.at_ns, _looked.messages = now_ns, frozenset(found)
-    return _looked.messages

@@ -16,6 +16,7 @@ from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
 from otel_logging.integrations.asgi_http import Event
+from otel_logging.integrations.asgi_message import closes
 from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import QUIET, Scope
 from otel_logging.integrations.replaced import Replaced
@@ -163,6 +164,8 @@ sending: Final = _then(lambda _: sent())
 
 def _close(original: Any) -> Any:
     async def close(self: Any, code: int = 1000, reason: str = "") -> Any:
+        if sys.exception() is None:  # else it is of that
+            closes(getattr(self, OBSERVED, None), code)
         await _end(self, code, reason)
         return await original(self, code, reason)
 

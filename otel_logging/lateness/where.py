@@ -17,7 +17,14 @@ from contextvars import Context
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from types import CellType, CodeType, CoroutineType, FrameType, FunctionType
+from types import (
+    CellType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GetSetDescriptorType,
+)
 from typing import Any, Final
 
 from otel_logging import _wrap
@@ -125,9 +132,9 @@ def of_task(task: Any, threads: Mapping[int, Any], working: list[int]) -> tuple[
     """
     frames: list[FrameType] = []
     for _ in range(DEPTH):  # pragma: no branch - a bound
-        coroutines = _awaits(task.get_coro())
+        coroutines = awaits(task.get_coro())
         frames += [frame for _, frame in coroutines]
-        task = _awaited(task, coroutines[-1:])
+        task = awaited(task, coroutines[-1:])
         if task is None:
             break
     frames.reverse()
@@ -145,7 +152,7 @@ def _thread_behind(frame: FrameType, working: list[int]) -> int:
     return working[0] if is_waiting and len(working) == 1 else 0
 
 
-def _awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
+def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
     """Return the coroutines, each with its frame, that one has called, innermost last."""
     found: list[tuple[Any, FrameType]] = []
     for _ in range(_MOST_AWAITS):  # pragma: no branch - a bound
@@ -177,7 +184,7 @@ _MOST_AWAITS: Final = 1_000
 _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, as no other is
 
 
-def _awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
+def awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
     """Return the task that *task* waits for; of those gathered the first that is not done.
 
     A function of asyncio's has it among its variables, ``shield`` behind the future.
@@ -228,6 +235,13 @@ def context_in(frame: FrameType | None) -> Context:
     """Return the context of the callback that asyncio runs in the thread with this stack."""
     found: Context = getattr(_self_of(_CALLING, frame), "_context", _NO_CONTEXT)
     return found
+
+
+def attributes(of: Any) -> Mapping[str, Any]:
+    """Return the attributes that *of* itself has, unless it says by code of its own which."""
+    kinds = (vars(kind).get("__dict__") for kind in type(of).__mro__)
+    found = next((each for each in kinds if each is not None), None)
+    return found.__get__(of) if type(found) is GetSetDescriptorType else {}
 
 
 @lru_cache(maxsize=4096)

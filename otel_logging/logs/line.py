@@ -17,12 +17,21 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import StackInfoRenderer
 
-from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime, processors
+from otel_logging import (
+    _exceptions,
+    _fields,
+    _json,
+    _names,
+    _otlp,
+    _runtime,
+    outliving,
+    processors,
+)
 from otel_logging import context as bindings
 from otel_logging._redact import Redaction
 from otel_logging._text import later
 from otel_logging._values import MAX_CHARACTERS, bounded, is_true
-from otel_logging.binding import json_of, on_lines, remember
+from otel_logging.binding import CLOSED, json_of, on_lines, remember
 from otel_logging.logs import caller
 from otel_logging.processors import EventDict, TracebackText
 
@@ -47,9 +56,11 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     A line about an exception that is logged outside any span gets the trace, and where
     nothing is bound the whole context, that the exception was raised in.
     """
+    given, span = event_dict.pop("exc_info", None), trace.get_current_span()
+    if getattr(span, CLOSED, False):
+        span = outliving.here()
     if _BINDABLE:
         event_dict = merge_contextvars(None, level, event_dict)
-    given, span = event_dict.pop("exc_info", None), trace.get_current_span()
     error, put = processors.exception_of(given), identify
     if error is not None and not span.get_span_context().is_valid:
         origin: Any = _exceptions.context_of(error)

@@ -1,0 +1,183 @@
+"""A worker behind a queue that carries nothing is never under another message, or another user."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from werkzeug.local import LocalProxy
+
+from otel_logging import bind_context, get_logger, outliving, traced
+from tests.integrations.serving import serving
+
+log: Any = get_logger("chat")
+Queue = asyncio.Queue[Any]
+ROUNDS = 3
+
+
+class Shared:
+    """What all connections have."""
+
+    queue: Queue
+    task: asyncio.Task[None] | None = None
+
+
+shared = Shared()
+
+
+async def work(queue: Queue) -> None:
+    while True:
+        websocket, user, text = await queue.get()
+        log.info("worked", of=user, text=text)
+        await asyncio.sleep(0)
+        with traced("work"):
+            log.info("worked", of=user, text=text)
+        await websocket.send_text("done")
+
+
+class Session:
+    """A connection with a loop of its own, which its first message begins."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self.websocket = websocket
+        self.queue: Queue = asyncio.Queue()
+        #: Which fails outside a request, whatever it is asked.
+        self.request = LocalProxy(ContextVar[Any]("request"))
+
+    async def work(self) -> None:
+        await work(self.queue)
+
+
+def app_of(start: str, whose: str, binds: str) -> Starlette:
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        shared.queue, shared.task = asyncio.Queue(), None
+        if start == "application":
+            shared.task = asyncio.create_task(work(shared.queue))
+        yield
+
+    def begin(websocket: WebSocket) -> tuple[Any, Queue]:
+        if whose == "session's":
+            session = Session(websocket)
+            return asyncio.create_task(session.work()), session.queue
+        if whose == "connection's":
+            queue: Queue = asyncio.Queue()
+            return asyncio.create_task(work(queue)), queue
+        shared.task = shared.task or asyncio.create_task(work(shared.queue))
+        return shared.task, shared.queue
+
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        user = websocket.query_params["user"]
+        if binds == "connection":
+            bind_context(user_id=user)
+        begun = begin(websocket) if start == "connection" else None
+        try:
+            while True:
+                text = await websocket.receive_text()
+                if binds == "message":
+                    bind_context(user_id=user)
+                begun = begun or begin(websocket)
+                log.info("got", of=user, text=text)
+                begun[1].put_nowait((websocket, user, text))
+        except WebSocketDisconnect:
+            pass
+
+    return Starlette(routes=[WebSocketRoute("/", talk)], lifespan=lifespan)
+
+
+@pytest.mark.parametrize("binds", ["connection", "message"])
+@pytest.mark.parametrize(
+    ("start", "whose"),
+    [
+        *(("connection", "connection's"), ("connection", "session's"), ("connection", "shared")),
+        *(("message", "connection's"), ("message", "session's"), ("message", "shared")),
+        ("application", "shared"),
+    ],
+)
+def test_a_worker_is_under_no_other_message_and_no_other_user(
+    start: str, whose: str, binds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known to work for one connection has its user, where that is bound on it."""
+    monkeypatch.setattr(outliving, "_reported", set())
+    with serving(app_of(start, whose, binds)) as seen:
+        clients = [seen.connect(f"/?user=u{number}") for number in range(3)]
+        for number in range(ROUNDS):
+            for client in clients:
+                client.send(f"text {number}")
+            for client in clients:
+                assert client.recv() == "done"
+        for client in clients:
+            client.close()
+    of_messages = {(e["of"], e["text"]): e["trace_id"] for e in seen.lines if e["event"] == "got"}
+    worked = [line for line in seen.lines if line["event"] == "worked"]
+    assert len(worked) == 2 * len(clients) * ROUNDS
+    for line in worked:
+        others = set(of_messages.values()) - {of_messages[line["of"], line["text"]]}
+        assert line.get("trace_id") not in others
+        assert line.get("user_id") in (None, line["of"])
+    is_known = whose == "session's" or (start == "connection" and whose == "connection's")
+    if is_known and binds == "connection":
+        assert all(line["user_id"] == line["of"] for line in worked)
+
+
+def test_a_handler_that_takes_from_a_queue_of_everybodys_is_its_connections() -> None:
+    """It is given no other's work but that."""
+
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        bind_context(user_id=websocket.query_params["user"])
+        shared.queue = asyncio.Queue()
+
+        async def read() -> None:
+            async for text in websocket.iter_text():
+                shared.queue.put_nowait(text)
+
+        reading = asyncio.create_task(read())
+        try:
+            while True:
+                log.info("worked", of="ann", text=await shared.queue.get())
+                await websocket.send_text("done")
+        finally:
+            reading.cancel()
+
+    with serving(Starlette(routes=[WebSocketRoute("/", talk)])) as seen:
+        with seen.connect("/?user=ann") as client:
+            for _ in range(ROUNDS):
+                client.send("text")
+                assert client.recv() == "done"
+        found = [line.get("user_id") for line in seen.lines if line["event"] == "worked"]
+    assert found == ["ann"] * ROUNDS
+
+
+def test_a_task_that_a_stage_of_the_connection_has_started_is_the_connections(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Though that stage and the handshake have ended."""
+
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        bind_context(user_id="ann")
+        queue: Queue = asyncio.Queue()
+        with traced("set up"):
+            working = asyncio.create_task(work(queue))
+            await asyncio.sleep(0)
+        async for text in websocket.iter_text():
+            queue.put_nowait((websocket, "ann", text))
+        working.cancel()
+
+    with serving(Starlette(routes=[WebSocketRoute("/", talk)])) as seen:
+        with seen.connect("/") as client:
+            for _ in range(ROUNDS):
+                client.send("text")
+                assert client.recv() == "done"
+        (handshake,) = seen.wait_for("WS /")
+    worked = [line for line in seen.lines if line["event"] == "worked"]
+    assert [line["user_id"] for line in worked] == ["ann"] * 2 * ROUNDS
+    assert {line["trace_id"] for line in worked} == {handshake["trace_id"]}
+    assert not capsys.readouterr().err

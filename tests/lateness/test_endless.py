@@ -1,0 +1,261 @@
+"""A task that cannot return, from where it stands, is told from one that can, by its bytecode."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from fakeredis import FakeAsyncRedis
+
+from otel_logging import each
+from otel_logging.lateness.endless import is_endless
+
+Queue = asyncio.Queue[Any]
+
+
+class WebSocketDisconnectedError(Exception):
+    pass
+
+
+async def for_ever(queue: Queue) -> AsyncIterator[Any]:
+    while True:
+        yield await queue.get()
+
+
+async def ten(queue: Queue) -> AsyncIterator[Any]:
+    for _ in range(10):
+        yield await queue.get()
+
+
+async def worker(queue: Queue) -> None:
+    while True:
+        item = await queue.get()
+        try:
+            print(item)
+        except Exception:
+            print("failed")
+        finally:
+            queue.task_done()
+
+
+async def worker_that_says_goodbye(queue: Queue) -> None:
+    try:
+        while True:
+            try:
+                item = await asyncio.wait_for(queue.get(), 60)
+            except TimeoutError:
+                continue
+            async with asyncio.Lock():
+                print(item)
+    except asyncio.CancelledError:
+        print("stopped")
+    except Exception:
+        print("failed")
+
+
+async def worker_within(queue: Queue) -> None:
+    await worker(queue)
+    print("never")
+
+
+async def worker_after_a_start(queue: Queue) -> None:
+    async with asyncio.Lock():
+        await asyncio.sleep(60)
+        await worker(queue)
+
+
+async def reader(queue: Queue) -> None:
+    try:
+        while True:
+            await queue.get()
+    except (WebSocketDisconnectedError, ConnectionError):
+        print("gone")
+
+
+async def heartbeat(_: Queue) -> None:
+    while True:
+        await asyncio.sleep(60)
+        print("ping")
+
+
+async def iterates_over_a_source(queue: Queue) -> None:
+    async for item in for_ever(queue):
+        print(item)
+
+
+async def iterates_by_each(queue: Queue) -> None:
+    async for item in each(for_ever(queue), "item"):
+        print(item)
+
+
+async def connects_anew(queue: Queue) -> None:
+    while True:
+        try:
+            async for item in ten(queue):
+                print(item)
+        except Exception:
+            await asyncio.sleep(1)
+
+
+async def subscribes(_: Queue) -> None:
+    async with FakeAsyncRedis().pubsub() as pubsub:
+        await pubsub.subscribe("news")
+        async for message in pubsub.listen():
+            print(message)
+
+
+async def bare(queue: Queue) -> None:
+    while True:
+        try:
+            queue.get_nowait()
+        except asyncio.CancelledError:
+            break
+        except:  # noqa: E722
+            await asyncio.sleep(60)
+
+
+async def tokens(queue: Queue) -> None:
+    async for item in ten(queue):
+        print(item)
+
+
+async def leaves_a_source(queue: Queue) -> None:
+    async for item in for_ever(queue):
+        if item == "done":
+            break
+
+
+async def leaves_a_subscription(_: Queue) -> None:
+    async with FakeAsyncRedis().pubsub() as pubsub:
+        await pubsub.subscribe("answer")
+        async for message in pubsub.listen():
+            if message["data"] == b"done":
+                return
+
+
+async def until_empty(queue: Queue) -> None:
+    while True:
+        try:
+            await asyncio.sleep(60)
+            queue.get_nowait()
+        except asyncio.CancelledError:
+            raise
+        except asyncio.QueueEmpty:
+            break
+
+
+async def until_idle(queue: Queue) -> None:
+    while True:
+        try:
+            await asyncio.wait_for(queue.get(), 60)
+        except TimeoutError:
+            return
+
+
+async def until_a_sentinel(queue: Queue) -> None:
+    while (item := await queue.get()) is not None:
+        print(item)
+
+
+async def retries(queue: Queue) -> Any:
+    while True:
+        try:
+            return await queue.get()
+        except OSError:
+            await asyncio.sleep(1)
+
+
+async def polls(queue: Queue) -> None:
+    while True:
+        if await queue.get() == "done":
+            break
+        await asyncio.sleep(1)
+
+
+async def has_a_limit(queue: Queue) -> None:
+    try:
+        async with asyncio.timeout(60):
+            while True:
+                await queue.get()
+    except TimeoutError:
+        pass
+
+
+async def may_be_left(queue: Queue) -> None:
+    with suppress(ValueError):
+        while True:
+            await queue.get()
+
+
+async def in_a_group_of_errors(queue: Queue) -> None:
+    try:
+        while True:
+            await queue.get()
+    except* ValueError:
+        pass
+
+
+async def steps(queue: Queue) -> None:
+    for _ in range(3):
+        await queue.get()
+
+
+async def gathers(queue: Queue) -> None:
+    await asyncio.gather(steps(queue))
+
+
+async def gathers_workers(queue: Queue) -> None:
+    await asyncio.gather(worker(queue), worker(queue))
+
+
+async def in_a_task_group(queue: Queue) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker(queue))
+        group.create_task(reader(queue))
+
+
+async def lets_a_worker_work_for_a_while(queue: Queue) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(worker(queue), 60)
+
+
+async def has_a_limit_for_a_worker(queue: Queue) -> None:
+    try:
+        async with asyncio.timeout(60):
+            await worker(queue)
+    except TimeoutError:
+        print("done")
+
+
+async def waits_for_workers(queue: Queue) -> None:
+    await asyncio.wait({asyncio.ensure_future(worker(queue))}, timeout=60)
+
+
+SERVES = [
+    *(worker, worker_that_says_goodbye, worker_within, reader, heartbeat, bare),
+    *(gathers_workers, in_a_task_group),
+    *(iterates_over_a_source, iterates_by_each, connects_anew, subscribes),
+]
+ENDS = [
+    *(tokens, leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
+    *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
+    *(lets_a_worker_work_for_a_while, has_a_limit_for_a_worker, waits_for_workers),
+    worker_after_a_start,  # not yet
+]
+
+
+@pytest.mark.parametrize("program", [*SERVES, *ENDS])
+def test_what_can_return_is_not_endless(program: Any) -> None:
+    async def main() -> bool:
+        task = asyncio.ensure_future(program(asyncio.Queue()))
+        for _ in range(20):  # to where it waits
+            await asyncio.sleep(0)
+        assert not task.done()
+        found = is_endless(task)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        return found
+
+    assert asyncio.run(main()) is (program in SERVES)

@@ -1,0 +1,300 @@
+"""Who serves everybody is nobody's; what a request has left to do is its own to the end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from fakeredis import FakeAsyncRedis
+
+from otel_logging import bind_context, get_logger, outliving, traced
+from otel_logging.testing import Captured, capture
+
+log: Any = get_logger("shop")
+Queue = asyncio.Queue[Any]
+ITEMS = 5
+STEP_S = 0.002
+Program = Callable[[Queue], Awaitable[object]]
+
+
+async def items(queue: Queue) -> AsyncIterator[Any]:
+    while True:
+        yield await queue.get()
+
+
+# ---------------------------------------------------------------- who serves everybody
+
+
+async def worker(queue: Queue) -> None:
+    while True:
+        log.info("step", item=await queue.get())
+
+
+async def worker_with_stages(queue: Queue) -> None:
+    try:
+        while True:
+            item = await queue.get()
+            with traced("message"):
+                log.info("step", item=item)
+    except asyncio.CancelledError:
+        log.info("stopped")
+
+
+async def worker_with_tasks(queue: Queue) -> None:
+    async def handle(item: Any) -> None:
+        await asyncio.sleep(0)
+        log.info("step", item=item)
+
+    while True:
+        item = await queue.get()
+        log.info("taken")
+        await asyncio.create_task(handle(item))
+
+
+async def worker_that_binds(queue: Queue) -> None:
+    while True:
+        item = await queue.get()
+        with traced("message"):
+            bind_context(user_id=None)
+            log.info("step", item=item)
+
+
+async def heartbeat(_: Queue) -> None:
+    while True:
+        await asyncio.sleep(STEP_S)
+        log.info("step")
+
+
+async def two_workers(queue: Queue) -> None:
+    await asyncio.gather(worker(queue), worker(queue))
+
+
+async def listener(queue: Queue) -> None:
+    async for item in items(queue):
+        log.info("step", item=item)
+
+
+async def subscriber(queue: Queue) -> None:
+    redis = FakeAsyncRedis()
+
+    async def publish() -> None:
+        while True:
+            await redis.publish("news", await queue.get())
+
+    publishing = asyncio.create_task(publish())
+    try:
+        async with redis.pubsub() as pubsub:
+            await pubsub.subscribe("news")
+            async for message in pubsub.listen():
+                if message["type"] == "message":
+                    log.info("step", item=message["data"])
+    finally:
+        publishing.cancel()
+
+
+# ---------------------------------------------------------------- what a request has left to do
+
+
+async def report(_: Queue) -> None:
+    for _ in range(ITEMS):
+        await asyncio.sleep(STEP_S)
+        log.info("step")
+
+
+async def answer_that_streams(_: Queue) -> None:
+    async def tokens() -> AsyncIterator[str]:
+        for token in "token":
+            await asyncio.sleep(STEP_S)
+            yield token
+
+    async for token in tokens():
+        with traced("send"):
+            log.info("step", token=token)
+
+
+async def answer_by_a_subscription(queue: Queue) -> None:
+    async for item in items(queue):
+        log.info("step", item=item)
+        if item == ITEMS - 1:
+            break
+
+
+async def answer_by_a_queue(queue: Queue) -> None:
+    while (item := await queue.get()) is not None:
+        log.info("step", item=item)
+        if item == ITEMS - 1:
+            queue.put_nowait(None)
+
+
+async def retries(_: Queue) -> str:
+    attempts = 0
+    while True:
+        try:
+            attempts += 1
+            log.info("step", attempt=attempts)
+            if attempts < ITEMS:
+                raise OSError
+            return "done"
+        except OSError:
+            await asyncio.sleep(STEP_S)
+
+
+async def polls(_: Queue) -> None:
+    polled = 0
+    while True:
+        await asyncio.sleep(STEP_S)
+        polled += 1
+        log.info("step", polled=polled)
+        if polled == ITEMS:
+            return
+
+
+async def warms_a_cache(_: Queue) -> None:
+    async def fetch(number: int) -> None:
+        await asyncio.sleep(STEP_S)
+        with traced("fetch"):
+            log.info("step", number=number)
+
+    await asyncio.gather(*(fetch(number) for number in range(ITEMS)))
+
+
+async def has_workers_of_its_own(_: Queue) -> None:
+    """As asyncio's documentation has it."""
+    queue: Queue = asyncio.Queue()
+    workers = [asyncio.create_task(_works(queue)) for _ in range(2)]
+    for number in range(ITEMS):
+        queue.put_nowait(number)
+    await queue.join()
+    for each in workers:
+        each.cancel()
+
+
+async def _works(queue: Queue) -> None:
+    while True:
+        item = await queue.get()
+        await asyncio.sleep(STEP_S)
+        log.info("step", item=item)
+        queue.task_done()
+
+
+async def says_that_it_goes_on(_: Queue) -> None:
+    beats: list[int] = []
+
+    async def beat() -> None:
+        while True:
+            log.info("step", beat=len(beats))
+            beats.append(1)
+            await asyncio.sleep(STEP_S)
+
+    beating = asyncio.create_task(beat())
+    while len(beats) < ITEMS:
+        await asyncio.sleep(STEP_S)
+    beating.cancel()
+
+
+async def has_a_stage_of_its_own(queue: Queue) -> None:
+    with traced("export"):
+        await worker(queue)
+
+
+SERVES = [worker, worker_with_stages, worker_with_tasks, worker_that_binds, heartbeat, two_workers]
+BY_ITERATION = [listener, subscriber]
+LEFT = [
+    *(report, answer_that_streams, answer_by_a_subscription, answer_by_a_queue, retries, polls),
+    *(warms_a_cache, has_workers_of_its_own, says_that_it_goes_on, has_a_stage_of_its_own),
+]
+
+
+@pytest.fixture(autouse=True)
+def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outliving, "_reported", set())
+
+
+def ran(program: Program) -> Captured:
+    """Run *program* in a request of alice's that ends at once; others put items for it."""
+
+    async def main() -> None:
+        queue: Queue = asyncio.Queue()
+        with traced("GET /", kind="server"):
+            bind_context(user_id="alice")
+            task = asyncio.ensure_future(program(queue))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            for number in range(ITEMS):
+                with traced("PUT /", kind="server"):
+                    bind_context(user_id="bob")
+                    queue.put_nowait(number)
+                await asyncio.sleep(STEP_S)
+            while not task.done() and len(steps(captured)) < ITEMS:
+                await asyncio.sleep(STEP_S)
+        task.cancel()
+        await asyncio.wait([task])
+
+    with capture(log_level="info") as captured:
+        asyncio.run(main())
+    return captured
+
+
+def steps(captured: Captured) -> list[dict[str, Any]]:
+    return [line for line in captured.lines if line["event"] == "step"]
+
+
+@pytest.mark.parametrize("program", [*SERVES, *BY_ITERATION])
+def test_who_serves_everybody_is_nobodys_and_is_reported_once(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From its first line after its request on; who iterates over what comes, from the second."""
+    captured = ran(program)
+    request = captured.span("GET /")["trace_id"]
+    found = steps(captured)[1 if program in BY_ITERATION else 0 :]
+    assert len(found) >= ITEMS - 1
+    assert not [line for line in found if line.get("user_id") or line.get("trace_id") == request]
+    said = [line for line in capsys.readouterr().err.splitlines() if "publish" not in line]
+    assert len(said) == 1
+    assert "a task that was started in 'GET /', goes on after it without an end, at " in said[0]
+    assert "(test_serving_others.py:" in said[0]
+
+
+@pytest.mark.parametrize("program", LEFT)
+def test_what_a_request_has_left_to_do_keeps_its_trace_and_user(program: Program) -> None:
+    captured = ran(program)
+    request = captured.span("GET /")["trace_id"]
+    found = [(line.get("trace_id"), line.get("user_id")) for line in steps(captured)]
+    assert found == [(request, "alice")] * len(found)
+    assert len(found) >= ITEMS
+
+
+class Steps(Coroutine[Any, Any, None]):
+    """A coroutine that is none of Python's, and answers no question."""
+
+    def __init__(self, inner: Any) -> None:
+        self.send, self.throw = inner.send, inner.throw
+
+    def send(self, _: Any) -> Any: ...
+    def throw(self, *_: Any) -> Any: ...
+    def __await__(self) -> Any: ...
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def test_a_coroutine_that_cannot_be_looked_at_is_reported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And nothing else fails."""
+
+    async def main() -> None:
+        queue: Queue = asyncio.Queue()
+        with traced("GET /", kind="server"):
+            odd = asyncio.Task(Steps(asyncio.sleep(60)))
+            task = asyncio.create_task(worker(queue))
+            await asyncio.sleep(0)
+        queue.put_nowait(1)
+        await asyncio.sleep(STEP_S)
+        for each in (odd, task):
+            each.cancel()
+        await asyncio.wait([odd, task])
+
+    with capture(log_level="info") as captured:
+        asyncio.run(main())
+    assert captured.line("step")["item"] == 1
+    assert "tasks were not looked at" in capsys.readouterr().err
