@@ -246,7 +246,7 @@ def test_who_has_read_half_when_files_are_merged_misses_nothing(spool: Spool, ba
 
 def test_neighbours_merge_as_one_alone(spool: Spool, base: Path) -> None:
     """Four at the same time: each span is there once."""
-    for number in range(400):
+    for number in range(200):
         deliver(spool, number, NOW + number)
     script = """
 import sys; from pathlib import Path; from tests.spools import *
@@ -257,7 +257,7 @@ merged(Path(sys.argv[1]))
     together(script, base)
     merged(base)
     assert len(sent(base)) == 1
-    assert on_disk(base) == list(range(400))
+    assert on_disk(base) == list(range(200))
 
 
 @posix
