@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from otel_logging import _otlp
-from otel_logging.spool import reading
+from otel_logging.spool import merging, reading
 from otel_logging.spool.queue import Spool
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import Contents, parse_all
@@ -18,6 +18,7 @@ from tests.programs import end, good, python, start
 
 SCOPE = b"scope"
 RESOURCE = b"resource"
+NOW = 1_700_000_000
 PATIENT_S = 10.0  # for an append, where the test is not about stalls: a test machine may be busy
 
 
@@ -73,6 +74,38 @@ def loaded(path: Path) -> list[Contents]:
 
 def on_disk(base: Path) -> list[int]:
     return sorted(numbers(reading.read(base)))
+
+
+def deliver(
+    spool: Spool, number: int, at: float, *, scope: bytes = b"scope", size: int = 0
+) -> Path:
+    """Deliver one span in a segment that was written *at*; return where it is."""
+    append(spool, number, scope=scope, size=size)
+    spool.seal()
+    (segment,) = spool.waiting()
+    assert segment.path is not None
+    os.utime(segment.path, (at, at))
+    spool.delivered(segment)
+    return reading.sent(segment.path)
+
+
+def sent(base: Path) -> list[Path]:
+    return sorted(base.glob("*/sent/*.segment"))
+
+
+def destination(base: Path) -> Path:
+    return base / "shop-1"
+
+
+def merge(base: Path) -> bool:
+    return merging.merge(destination(base), go_on=lambda: True)
+
+
+def merged(base: Path) -> None:
+    """Merge until nothing is left to do."""
+    before: list[Path] = []
+    while before != (before := sent(base)):
+        merge(base)
 
 
 def waiting(spool: Spool) -> list[int]:

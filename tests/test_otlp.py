@@ -144,7 +144,6 @@ _ORACLE = tuple(int(part) for part in version("opentelemetry-sdk").split(".")[:2
 
 
 @pytest.mark.skipif(_ORACLE < (1, 42), reason="the oracle leaves out what OTLP has a place for")
-@settings(max_examples=100, deadline=None)
 @given(_spans())
 def test_a_span_is_what_the_official_encoder_makes_of_it(span: ReadableSpan) -> None:
     """The same message, field by field, for any span the SDK can hold."""
@@ -160,7 +159,6 @@ def test_a_span_is_what_the_official_encoder_makes_of_it(span: ReadableSpan) -> 
 
 
 @pytest.mark.skipif(_ORACLE < (1, 42), reason="the oracle's classes had other names")
-@settings(max_examples=100, deadline=None)
 @given(
     times=st.tuples(_TIMES, _TIMES),
     severity=st.sampled_from([(1, "TRACE"), (9, "INFO"), (24, "FATAL4")]),

@@ -282,50 +282,7 @@ for number in range(1000):
     assert [line["number"] for line in parsed(found)] == list(range(1000))
 
 
-@pytest.mark.alone
-@pytest.mark.parametrize("kernel", ["this", "older"])
-def test_a_long_line_whose_reader_stops_in_the_middle_of_it(kernel: str) -> None:
-    """With the bound raised, a line may be longer than the pipe; the next one is whole."""
-    code = """
-import os, sys, time
-OLDER_KERNEL
-from otel_logging import configure_logging, get_logger
-configure_logging()
-log = get_logger("shop")
-began = time.monotonic()
-log.info("long", **{f"text{n}": "x" * 8000 for n in range(20)})
-sys.stderr.write(f"\\nREPORT {time.monotonic() - began}\\n")
-sys.stdin.readline()
-log.info("next")
-"""
-    code = code.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
-    with pipe() as (read, write):
-        process = child(
-            fair(code),
-            stdout=write,
-            stdin=PIPE,
-            variables={"OTEL_LOGGING_LINE_BYTES": "1000000"},
-        )
-        os.close(write)
-        assert process.stdin
-        assert process.stderr
-        while b"REPORT" not in (said := process.stderr.readline() or b"REPORT"):
-            pass
-        assert float(said.split()[1]) < 0.6  # 100 ms, and a busy machine
-        half = read_all(read, until_end=False)
-        process.stdin.close()
-        whole = read_all(read, until_end=True)
-        ended(process)
-    assert b"\n" not in half
-    assert whole.startswith(b"\n")
-    assert [line["event"] for line in parsed(whole[1:])] == ["next"]
-
-
-@pytest.mark.alone
-@pytest.mark.parametrize("kernel", ["this", "older"])
-def test_a_long_line_whose_reader_is_slow_holds_its_caller_up_once(kernel: str) -> None:
-    """100 ms, whatever is read meanwhile; the next line begins anew."""
-    code = """
+LONG = """
 import os, sys, time
 OLDER_KERNEL
 from otel_logging import configure_logging, get_logger
@@ -338,29 +295,35 @@ sys.stderr.flush()
 sys.stdin.readline()
 log.info("next")
 """
-    code = code.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("is_slow", [False, True], ids=["stops", "is slow"])
+@pytest.mark.parametrize("kernel", ["this", "older"])
+def test_a_long_line_holds_its_caller_up_once(kernel: str, is_slow: bool) -> None:
+    """With the bound raised, a line may be longer than the pipe: 100 ms, whether its reader stops
+    in the middle of it or reads on, slowly; the next line begins anew, and is whole.
+    """
+    code = LONG.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
+    variables = {"OTEL_LOGGING_LINE_BYTES": "1000000"}
+    found = b""
     with pipe() as (read, write):
-        process = child(
-            fair(code),
-            stdout=write,
-            stdin=PIPE,
-            variables={"OTEL_LOGGING_LINE_BYTES": "1000000"},
-        )
+        process = child(fair(code), stdout=write, stdin=PIPE, variables=variables)
         os.close(write)
         assert process.stdin
         assert process.stderr
-        found = os.read(read, 4096)
-        while not select.select([process.stderr], [], [], 0.05)[0]:  # 4 KiB every 50 ms
-            found += os.read(read, 4096)
+        while is_slow and not select.select([process.stderr], [], [], 0.05)[0]:
+            found += os.read(read, 4096)  # 4 KiB every 50 ms
         while b"REPORT" not in (said := process.stderr.readline() or pytest.fail("it died")):
             pass
         assert float(said.split()[1]) < 0.6  # 100 ms, and a busy machine
         found += read_all(read, until_end=False)
+        assert b"\n" not in found
         process.stdin.close()
         found += read_all(read, until_end=True)
         ended(process)
     half, whole = found.split(b"\n", 1)
-    assert 1 << 16 < len(half) < 240_000
+    assert 1 << (16 if is_slow else 12) < len(half) < 240_000
     assert [line["event"] for line in parsed(whole)] == ["next"]
 
 
@@ -671,7 +634,7 @@ from otel_logging import _stream, configure_logging, get_logger
 configure_logging()
 _stream.PATIENCE_S = 60  # a busy machine's reader
 def work(number):
-    for _ in range(50):
+    for _ in range(25):
         get_logger("shop").info("line", texts=[str(number) * 5000] * 2)
 threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
 for thread in threads: thread.start()
@@ -688,7 +651,7 @@ def test_no_line_is_torn_by_another_threads(kind: Any) -> None:
         os.close(write)
         lines = parsed(read_all(read, until_end=True))
         assert ended(process) == b""
-    assert len(lines) == 400
+    assert len(lines) == 200
     assert all(len(set(line["texts"])) == 1 for line in lines)
 
 
@@ -930,7 +893,7 @@ import sys
 from otel_logging import configure_logging, get_logger
 configure_logging()
 log = get_logger("shop")
-for number in range(25):
+for number in range(10):
     try:
         1 / 0
     except ZeroDivisionError as error:
@@ -953,14 +916,14 @@ def test_long_lines_of_several_processes_on_one_pipe() -> None:
     os.close(read)
     assert [process.wait(30) for process in children] == [0] * 4
     lines = parsed(found)
-    wanted = [(str(who), number) for who in range(4) for number in range(25)]
+    wanted = [(str(who), number) for who in range(4) for number in range(10)]
     assert sorted((line["who"], line["number"]) for line in lines) == wanted
     assert all("more]" in line["exception"] for line in lines)
 
 
 def test_a_file_and_a_raised_bound_take_long_lines(tmp_path: Path) -> None:
     """The bound is one of pipes; and the setting raises it there."""
-    code = MANY.replace("range(25)", "range(1)")
+    code = MANY.replace("range(10)", "range(1)")
     with (tmp_path / "log").open("wb") as file:
         env = child_environment(ENVIRONMENT="production")
         good(python("-c", code, "me", env=env, stdout=file))

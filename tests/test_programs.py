@@ -10,8 +10,12 @@ import pytest
 from tests.programs import MODULE, child_environment, end, good, python, start
 
 PROGRAMS = {
-    "arguments": "import sys; print(sys.argv, sys.path, sys.orig_argv[-2:], __name__, dir())",
-    "environment": "import os; os.environ.pop('_', 0); print(sorted(os.environ.items()))",
+    "what it is given": (
+        "import sys; print(sys.argv, sys.path, sys.orig_argv[-2:], __name__, dir())\n"
+        "import os; os.environ.pop('_', 0); print(sorted(os.environ.items()))\n"
+        "print(os.listdir('/proc/self/fd'))\n"
+        "print(os.getpid() == os.getsid(0), os.getcwd())"
+    ),
     "streams": "import sys; print(input()); print(sys.stdout, sys.stdout.seekable(), sys.stderr)",
     "an exception": "def fail():\n    1 / 0\nfail()",
     "an exit code": "raise SystemExit(5)",
@@ -31,8 +35,6 @@ PROGRAMS = {
         "otel_logging.get_logger('shop').info('line')\n"
         "sys.__stdout__.write('kept')"
     ),
-    "descriptors": "import os; print(os.listdir('/proc/self/fd'))",
-    "a session": "import os; print(os.getpid() == os.getsid(0), os.getcwd())",
     "a warning": "import warnings; warnings.warn('told')",
 }
 
@@ -41,7 +43,7 @@ PROGRAMS = {
 @pytest.mark.parametrize(
     ("program", "options"),
     [(program, ()) for program in PROGRAMS]
-    + [(program, ("-X", "dev")) for program in ("arguments", "an exception", "a warning")],
+    + [(program, ("-X", "dev")) for program in ("what it is given", "an exception", "a warning")],
 )
 def test_a_forked_process_is_as_one_that_is_started(
     program: str, options: tuple[str, ...], tmp_path: Any, monkeypatch: pytest.MonkeyPatch

@@ -17,10 +17,12 @@ _LEFT_OUT = ("cacheprovider", "faker", "hypothesispytest", "xdist", "xdist.loopo
 ALONE = (*(f"-pno:{name}" for name in _LEFT_OUT), "--rootdir", ".", "-c", os.devnull)
 
 
-def run(directory: Path, code: str, *options: str) -> str:
-    """Run *code* as a file of tests and return what pytest printed."""
-    (directory / "test_of_a_user.py").write_text(code, "utf-8")
-    done = python("-m", "pytest", *ALONE, *options, "test_of_a_user.py", cwd=directory, anew=True)
+def run(directory: Path, *codes: str, options: tuple[str, ...] = ()) -> str:
+    """Run each of *codes* as a file of tests and return what pytest printed."""
+    names = [f"test_of_a_user_{number}.py" for number in range(len(codes))]
+    for name, code in zip(names, codes, strict=True):
+        (directory / name).write_text(code, "utf-8")
+    done = python("-m", "pytest", *ALONE, *options, *names, cwd=directory, anew=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return str(done.stdout)
 
@@ -87,7 +89,7 @@ def test_without_it():
     with traced("work") as span:
         assert not span.is_recording()
 """
-    out = run(tmp_path, code, "-q", "-W", "error", "--strict-markers")
+    out = run(tmp_path, code, options=("-q", "-W", "error", "--strict-markers"))
     assert "7 passed" in out, out
 
 
@@ -137,7 +139,8 @@ def test_a_run_that_does_not_use_it_does_not_import_the_package(tmp_path: Path) 
 
 def test_it_can_be_left_out_by_name(tmp_path: Path) -> None:
     """``-p no:otel_logging``."""
-    out = run(tmp_path, "def test_it(captured):\n    pass\n", "-p", "no:otel_logging")
+    code = "def test_it(captured):\n    pass\n"
+    out = run(tmp_path, code, options=("-p", "no:otel_logging"))
     assert "fixture 'captured' not found" in out
 
 
@@ -152,10 +155,10 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     """docs/testing.md, letter by letter; and what it says a report looks like."""
     page = ROOT / "docs" / "testing.md"
     (example,) = blocks("python", page)
-    assert "2 passed" in run(tmp_path, example)
     failing = example.replace('"order_id": "o-1",\n', "")
-    out = run(tmp_path, failing)
-    assert "1 failed, 1 passed" in out
+    out = run(tmp_path, example, failing)
+    assert "1 failed, 3 passed" in out
+    assert "FAILED test_of_a_user_1.py" in out
     report = "checkout 2.0 ms  order_id=o-1\n  info order placed  items=3 logger=shop\n"
     assert report in out
     assert indent(report, "    ") in page.read_text("utf-8")

@@ -5,7 +5,9 @@ import os
 import re
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +69,10 @@ def answer(spool: Path, *arguments: str) -> Any:
     return json.loads(Runner().invoke(main, [*arguments, *options]).stdout)
 
 
-def served(
-    place: Path, command: tuple[str, ...], visit: Callable[[int], object], enough: int
-) -> Path:
+@cache
+def served(command: tuple[str, ...], visit: Callable[[int], object], enough: int) -> Path:
     """Start *command*, *visit* it, and return its store, of so many stages at least."""
+    place = Path(tempfile.mkdtemp())
     (place / "plain.py").write_text(PLAIN)
     spool = place / "spool"
     with Program(
@@ -88,22 +90,23 @@ def served(
 
 
 UVICORN = ("uvicorn", "--port", "0")
+OF_OTHERS = ((*RUN, *MODULE, *UVICORN, "plain:app"), visit, 8)
 
 
 @pytest.mark.parametrize(
     ("command", "visit", "enough"),
     [
-        ((*RUN, *MODULE, *UVICORN, "plain:app"), visit, 8),
+        OF_OTHERS,
         ((*MODULE, *UVICORN, "chat:app"), talk, 6),
         ((*MODULE, "flask", "--app", "trading", "run", "--port", "0"), use, 9),
     ],
     ids=["plain", "chat", "trading"],
 )
 def test_no_row_is_without_a_reason(
-    tmp_path: Path, command: tuple[str, ...], visit: Callable[[int], object], enough: int
+    command: tuple[str, ...], visit: Callable[[int], object], enough: int
 ) -> None:
     """It is that nothing was recorded only where nothing was, but the stage itself."""
-    spool = served(tmp_path, command, visit, enough)
+    spool = served(command, visit, enough)
     rows = answer(spool, "late", "--over", "0.000001")
     assert all(row["reason"] and row["path"] for row in rows)
     for row in rows:
@@ -116,11 +119,11 @@ def test_no_row_is_without_a_reason(
             }
 
 
-def test_rows_of_an_application_without_a_line_of_ours_can_be_told_apart(tmp_path: Path) -> None:
+def test_rows_of_an_application_without_a_line_of_ours_can_be_told_apart() -> None:
     """Messages of two rooms by their path; a failure by its place, though a server's line about it
     comes after ours.
     """
-    spool = served(tmp_path, (*RUN, *MODULE, *UVICORN, "plain:app"), visit, 8)
+    spool = served(*OF_OTHERS)
     rows = answer(spool, "late", "--over", "0.000001")
     messages = {row["trace_id"] for row in rows if row["stage"] == "message"}
     shown = [answer(spool, "show", each)["spans"][0]["attributes"] for each in messages]

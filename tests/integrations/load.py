@@ -3,15 +3,12 @@
 The server is a process of its own, and so are the clients; spans go to a real receiver.
 """
 
-import asyncio
 import json
 import os
-import random
 import statistics
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,61 +16,20 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
-from websockets.asyncio.client import connect
 
 from otel_logging import setup_observability
 from tests.integrations.serving import running
+from tests.integrations.talk import LATE_USER
 from tests.integrations.test_websocket import SHAPES, app_of
 from tests.lines import ROOT, parsed
 from tests.programs import Program, script
 from tests.receiver import Receiver
 
-TALKING_S = 0.4  # at most, between two messages of a client
-DELAY_S = 0.02  # at most, planted in each
-LATE_USER, BUDGET_S = "u3", 0.3
+BUDGET_S = 0.3
 PATIENCE_S = 180.0  # for a load of full size on a busy machine
+_SERVE = "from tests.integrations.load import serve; serve()"
+_TALK = "from tests.integrations.talk import talk; talk()"
 _COMMAND = "from otel_logging.cli import main; main()"
-
-
-async def _client(url: str, user: str, messages: int, late_s: float) -> dict[str, float]:
-    """Send messages, some before the last one is answered; return the latency of each.
-
-    The connection stays open.
-    """
-    chance = random.Random(user)
-    sent: dict[str, float] = {}
-    seen: dict[str, float] = {}
-    # without pings of its own, which a busy machine does not answer in time
-    client = await connect(f"{url}?user={user}", compression=None, ping_interval=None)
-
-    async def receive() -> None:
-        while len(seen) < messages:
-            text = str(await client.recv())
-            seen[text] = time.perf_counter() - sent[text]
-
-    receiving = asyncio.create_task(receive())
-    for n in range(messages):
-        is_late = user == LATE_USER and n == messages // 2
-        delay = late_s if is_late else round(chance.uniform(0, DELAY_S), 4)
-        text = json.dumps([user, n, delay])
-        sent[text] = time.perf_counter()
-        await client.send(text)
-        await asyncio.sleep(chance.uniform(0, TALKING_S))
-    await receiving
-    return seen
-
-
-def talk() -> None:
-    """Be all clients: print the latency of each message of each, and stay until one is ended."""
-    url, connections, messages, late_s = sys.argv[1:]
-
-    async def all_clients() -> None:
-        users = (f"u{n}" for n in range(int(connections)))
-        clients = (_client(url, user, int(messages), float(late_s)) for user in users)
-        print(json.dumps(await asyncio.gather(*clients)), flush=True)
-        await asyncio.Event().wait()
-
-    asyncio.run(all_clients())
 
 
 def serve() -> None:
@@ -88,8 +44,7 @@ def serve() -> None:
 
 
 @contextmanager
-def _child(function: str, *arguments: object, **variables: str) -> Iterator[Program]:
-    code = f"from tests.integrations.load import {function}; {function}()"
+def _child(code: str, *arguments: object, **variables: str) -> Iterator[Program]:
     # uvicorn's oldest implementation of WebSockets warns
     command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
     with Program(command, cwd=ROOT, **variables) as program:
@@ -115,10 +70,10 @@ def load(
             "OTEL_LOGGING_SPOOL_DIR": f"{spool}/spool",
         }
         printed = Path(spool, "lines")
-        with _child("serve", server, kind.__name__, printed, **variables) as serving:
+        with _child(_SERVE, server, kind.__name__, printed, **variables) as serving:
             port = int(serving.wait_for_text(r"listening at (\d+)")[1])
             url = f"ws://127.0.0.1:{port}/ws/{shape}"
-            with _child("talk", url, connections, messages, late_s) as clients:
+            with _child(_TALK, url, connections, messages, late_s) as clients:
                 answers = json.loads(clients.wait_for(lambda talk: talk.out, PATIENCE_S)[0])
                 latencies = {text: took for each in answers for text, took in each.items()}
                 receiver.wait_for(lambda r: _messages(r) >= connections * messages, PATIENCE_S)

@@ -1,7 +1,7 @@
 """The laws of a verdict: shares sum to the latency, precedence, the critical path."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_logging.lateness.verdict import Facts, Interval, Why, judge, late_by, most
@@ -37,7 +37,6 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=60)
 @given(trees, pauses, st.integers(0, END))
 def test_shares_sum_to_the_latency(stage: Facts, around: list[Interval], over: int) -> None:
     """Whatever overlaps, ends late or lies outside: each moment has one cause."""
@@ -48,7 +47,6 @@ def test_shares_sum_to_the_latency(stage: Facts, around: list[Interval], over: i
     assert list(verdict.shares.values()) == sorted(verdict.shares.values(), reverse=True)
 
 
-@settings(max_examples=60)
 @given(trees, pauses, intervals.filter(lambda each: each.cause in ("gc", "loop", "cpu")))
 def test_one_more_pause_never_lowers_its_share(
     stage: Facts, around: list[Interval], more: Interval

@@ -15,7 +15,7 @@ import pytest
 
 from tests.receiver import Receiver
 from tests.servers.page import GUNICORN_CONF, table
-from tests.servers.running import Cell, Said, asked, get, hang_up, run
+from tests.servers.running import Cell, Said, ask_all, asked, get, hang_up, run
 from tests.servers.wiring import FAILING, user_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="servers that are ended by a signal")
@@ -232,14 +232,50 @@ CONSOLES = [
 ]
 
 
+#: Those whose clients hang up as well.
+HUNG_UP = [
+    _named(started)
+    for started in (
+        *("`run_simple(...)`", "`gunicorn --preload app:app`", "`gunicorn -k gthread app:app`"),
+        *("`gunicorn -k gevent app:app`", "`gunicorn -k eventlet app:app`"),
+        "`waitress-serve app:app`",
+    )
+]
+
+
 @pytest.mark.parametrize("cell", [*CELLS, *CONSOLES], ids=str)
 def test_a_server(cell: Cell, tmp_path: Path) -> None:
-    """Each line is ours and there once, an access or error line with its request's trace."""
-    said = run(cell, tmp_path)
+    """Each line is ours and there once, an access or error line with its request's trace. Where
+    clients hang up, their requests are ended as cancelled, and the next one has nothing of them.
+    """
+    said = run(cell, tmp_path, ask_and_hang_up if cell in HUNG_UP else ask_all)
     assert said.statuses == {p: 500 if p.endswith(FAILING) else 200 for p in cell.paths}
     _whose_are_they(cell, said)
     _nothing_is_doubled(cell, said)
     _what_is_on_stderr(cell, said)
+    if cell in HUNG_UP:
+        _what_was_hung_up(said)
+
+
+def ask_and_hang_up(cell: Cell, port: int, wait_for: Callable[[str], Any]) -> dict[str, int]:
+    statuses = ask_all(cell, port, wait_for)
+    for n in range(20):
+        hang_up(port, f"/stream/endless/{n}")
+        wait_for(f'"/stream/endless/{n}".*body closed|body closed.*"/stream/endless/{n}"')
+    get(port, "/health")
+    get(port, "/after")
+    wait_for("plain /after")
+    return statuses
+
+
+def _what_was_hung_up(said: Said) -> None:
+    lines = [line for line in said.lines if "/stream/endless" in str(line.get("path", ""))]
+    owners = {(line["path"], line["user_id"], line["trace_id"]) for line in lines}
+    assert len(owners) == len({path for path, _, _ in owners}) == 20
+    assert all(user == user_of(path) for path, user, _ in owners)
+    (last,) = said.of("shop.plain", "^plain /after\n")
+    assert last["trace_id"] not in {trace_id for *_, trace_id in owners}
+    assert last["user_id"] == user_of("/after")
 
 
 @pytest.mark.parametrize("cell", PLAIN, ids=str)
@@ -293,36 +329,6 @@ def _what_is_on_stderr(cell: Cell, said: Said) -> None:
     assert bool(foreign) == (cell.supervisor is not None)
     for line in foreign:
         assert re.match(cell.supervisor or "$.", line)
-
-
-@pytest.mark.parametrize(
-    "started",
-    [
-        *("`run_simple(...)`", "`gunicorn --preload app:app`", "`gunicorn -k gthread app:app`"),
-        *("`gunicorn -k gevent app:app`", "`gunicorn -k eventlet app:app`"),
-        "`waitress-serve app:app`",
-    ],
-)
-def test_clients_that_hang_up(started: str, tmp_path: Path) -> None:
-    """Each request of theirs is ended as cancelled, and the next one has nothing of it."""
-
-    def ask(cell: Cell, port: int, wait_for: Callable[[str], Any]) -> dict[str, int]:
-        for n in range(20):
-            hang_up(port, f"/stream/endless/{n}")
-            wait_for(f'"/stream/endless/{n}".*body closed|body closed.*"/stream/endless/{n}"')
-        got = {"/health": get(port, "/health"), "/0": get(port, "/0")}
-        wait_for("plain /0")
-        return got
-
-    cell = _named(started)
-    said = run(cell, tmp_path, ask)
-    lines = [line for line in said.lines if str(line.get("path", "")).startswith("/stream")]
-    owners = {(line["path"], line["user_id"], line["trace_id"]) for line in lines}
-    assert len(owners) == len({path for path, _, _ in owners}) == 20
-    assert all(user == user_of(path) for path, user, _ in owners)
-    (last,) = said.of("shop.plain", "^plain /0\n")
-    assert last["trace_id"] not in {trace_id for *_, trace_id in owners}
-    assert last["user_id"] == user_of("/0")
 
 
 @pytest.mark.parametrize("worker", ["gevent", "eventlet"])

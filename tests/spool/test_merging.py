@@ -13,42 +13,24 @@ from hypothesis import strategies as st
 from otel_logging.spool import merging, reading
 from otel_logging.spool.queue import Spool
 from otel_logging.spool.segment import frame, header, parse_all
-from tests.spools import append, encoded, loaded, make, numbers, on_disk, run, together, trace_id
+from tests.spools import (
+    NOW,
+    deliver,
+    destination,
+    encoded,
+    loaded,
+    make,
+    merge,
+    merged,
+    numbers,
+    on_disk,
+    run,
+    sent,
+    together,
+    trace_id,
+)
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
-NOW = 1_700_000_000
-
-
-def deliver(
-    spool: Spool, number: int, at: float, *, scope: bytes = b"scope", size: int = 0
-) -> Path:
-    """Deliver one span in a segment that was written *at*; return where it is."""
-    append(spool, number, scope=scope, size=size)
-    spool.seal()
-    (segment,) = spool.waiting()
-    assert segment.path is not None
-    os.utime(segment.path, (at, at))
-    spool.delivered(segment)
-    return reading.sent(segment.path)
-
-
-def sent(base: Path) -> list[Path]:
-    return sorted(base.glob("*/sent/*.segment"))
-
-
-def destination(base: Path) -> Path:
-    return base / "shop-1"
-
-
-def merge(base: Path) -> bool:
-    return merging.merge(destination(base), go_on=lambda: True)
-
-
-def merged(base: Path) -> None:
-    """Merge until nothing is left to do."""
-    before: list[Path] = []
-    while before != (before := sent(base)):
-        merge(base)
 
 
 # ---------------------------------------------------------------- laws
@@ -192,7 +174,6 @@ def test_a_kill_at_any_moment_of_a_merge_loses_nothing(base: Path) -> None:
     script = """
 import os, shutil, signal, sys
 from pathlib import Path
-from tests.spool.test_merging import NOW, deliver, merged, sent
 from tests.spools import *
 base = Path(sys.argv[1])
 spool = make(base)
@@ -265,10 +246,10 @@ def test_who_has_read_half_when_files_are_merged_misses_nothing(spool: Spool, ba
 
 def test_neighbours_merge_as_one_alone(spool: Spool, base: Path) -> None:
     """Four at the same time: each span is there once."""
-    for number in range(400):
+    for number in range(200):
         deliver(spool, number, NOW + number)
     script = """
-import sys; from pathlib import Path; from tests.spool.test_merging import merged
+import sys; from pathlib import Path; from tests.spools import *
 print("ready", flush=True)
 input()
 merged(Path(sys.argv[1]))
@@ -276,7 +257,7 @@ merged(Path(sys.argv[1]))
     together(script, base)
     merged(base)
     assert len(sent(base)) == 1
-    assert on_disk(base) == list(range(400))
+    assert on_disk(base) == list(range(200))
 
 
 @posix
@@ -285,7 +266,6 @@ def test_a_child_forked_in_a_merge_keeps_nobody_from_the_next(base: Path) -> Non
     script = """
 import os, sys
 from pathlib import Path
-from tests.spool.test_merging import NOW, deliver, merged, sent
 from tests.spools import *
 base = Path(sys.argv[1])
 spool = make(base)

@@ -32,7 +32,7 @@ def test_what_is_written_is_read(
     assert (contents.spans, contents.damaged) == (spans, 0)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=settings().max_examples * 4)
 @given(_SPANS, st.data())
 def test_one_flipped_bit_costs_at_most_one_span(sizes: list[int], data: st.DataObject) -> None:
     """In the header the segment is unreadable; in a frame it is missing, and that is counted."""
