@@ -11,6 +11,7 @@ once beside a Jaeger that takes connections and never answers.
     python benchmarks/read.py --json     {question: {wall_s, cpu_s, peak_mib, beside_hung_s}}
 """
 
+import argparse
 import json
 import os
 import socket
@@ -139,6 +140,9 @@ def hang() -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
     found, hung = {}, hang()
     for shape, questions in SHAPES.items():
         with tempfile.TemporaryDirectory() as directory:
@@ -157,7 +161,7 @@ def main() -> None:
                     **cost,
                     "beside_hung_s": beside["wall_s"],
                 }
-    if "--json" in sys.argv:
+    if given.json:
         print(json.dumps(found))
         return
     print(
