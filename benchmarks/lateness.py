@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -42,7 +42,7 @@ BUDGET_S = 0.25
 SIZES_S = (0.35, 0.7)
 KINDS = ("queue", "loop", "gc", "lock", "pool", "downstream", "cpu")
 HEALTHY_USERS = 4
-TURN_S, PAIRS = 0.2, 200  # with all of it, then without: some looks and beats each; how often
+TURN_S, PAIRS = 0.1, 400  # with all of it, then without: looks and beats in each; how often
 FEW, MANY = 2, 5  # users: half of the time it rests; it is busy, and its loop not yet late
 PAGE_ROWS = 2000  # of a request that does some work: some milliseconds
 
@@ -426,14 +426,18 @@ def overhead() -> int:
     def measured(what: str, query: str, users: int) -> float:
         until = time.monotonic() + 2 * TURN_S * (PAIRS + 1)
         load(service.port, f"/counted?{query}", users, lambda: time.monotonic() < until)
-        turns = json.loads(get(service.port, "/costs"))
-        (with_it, wall), (without, wall_without) = (
-            [*map(quiet, zip(*t, strict=True))] for t in turns
+        turns = zip(*json.loads(get(service.port, "/costs")), strict=False)
+        pairs = [(*with_it, *without) for with_it, without in turns]
+        ratios = [100 * without / with_it for with_it, _, without, _ in pairs]
+        found, parts = (
+            statistics.median(ratios),
+            [statistics.median(ratios[n::4]) for n in range(4)],
         )
-        found = 100 * without / with_it
+        us = statistics.median(without for _, _, without, _ in pairs)
+        wall = 100 * statistics.median(without / with_it for _, with_it, _, without in pairs)
         print(
-            f"{what}, {users} users, {without:.0f} us: {with_it - without:+.0f} us; throughput "
-            f"{found:.2f} % by CPU time, {100 * wall_without / wall:.0f} % by wall time"
+            f"{what}, {users} users, {us:.0f} us: throughput {found:.2f} % by CPU time "
+            f"(+- {statistics.stdev(parts) / 2:.2f}), {wall:.1f} % by wall time, {len(pairs)} pairs"
         )
         return found
 
@@ -443,12 +447,6 @@ def overhead() -> int:
         return 0 if measured("one that works, busy", "steps=1&works=1", MANY) > 98 else 1
     finally:
         service.stop()
-
-
-def quiet(costs: Iterable[float]) -> float:
-    """Return the mean of the lower half: of the turns that other programs disturbed least."""
-    least = sorted(costs)
-    return statistics.fmean(least[: len(least) // 2])
 
 
 PARTS = {"faults": faults, "healthy": lambda _: healthy(), "overhead": lambda _: overhead()}
