@@ -111,12 +111,8 @@ class BlackBox:
         began_ns: int, budget_s: float = 0.0, who: Who = (),
     ) -> None:  # fmt: skip
         """Put a stage into *slot*."""
-        at, trace, shown, whose = (
-            slot * SLOT_BYTES,
-            trace_id.to_bytes(16, "big"),
-            self.shown(name),
-            self.joined(who),
-        )
+        at, trace = slot * SLOT_BYTES, trace_id.to_bytes(16, "big")
+        shown, whose = self.shown(name), self.joined(who)
         _OPENED.pack_into(
             self.data, at, 1, trace, span_id, parent_id, start_ns, began_ns, budget_s, shown, whose
         )
