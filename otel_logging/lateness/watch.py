@@ -195,11 +195,8 @@ class Watch:
         span, began, clock = watched.span, watched.origin, watched.clock_ns
         ids = span if hasattr(span, "trace_id") else span.get_span_context()
         parent = getattr(span, "_parent_span", None) or getattr(span, "parent", None)
-        above, start = (
-            parent.span_id if parent else 0,
-            time.time_ns() if clock is None else began + clock,
-        )
-        who = self.who_of(span)
+        above, who = parent.span_id if parent else 0, self.who_of(span)
+        start = time.time_ns() if clock is None else began + clock
         self.box.open(
             slot, watched.name, ids.trace_id, ids.span_id, above, start, began, budget_s, who
         )
