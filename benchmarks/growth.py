@@ -6,14 +6,14 @@ ratio to the first of its row. A cost that does not grow has ratios near 1.
     python benchmarks/growth.py [--json]
 """
 
+import argparse
 import json
 import os
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 
 import otel_logging
@@ -93,6 +93,10 @@ ROWS = {
 
 def main() -> None:
     """Measure, and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true")
+    with redirect_stdout(report):
+        given = parser.parse_args()
     rows: dict[str, dict[int, float]] = {}
     with tempfile.TemporaryDirectory() as spool:
         observability = otel_logging.setup_observability(
@@ -106,7 +110,7 @@ def main() -> None:
             for name, (measure, numbers) in ROWS.items():
                 rows[f"{what} by {name}"] = {n: measure(call, n) for n in numbers}
         observability.shutdown(0.1)
-    if "--json" in sys.argv:
+    if given.json:
         report.write(json.dumps(rows, indent=2) + "\n")
         return
     for name, row in rows.items():

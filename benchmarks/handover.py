@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -301,7 +301,8 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    with redirect_stdout(report):
+        given = parser.parse_args()
     rows = {}
     with setup_observability("load", environment="test", takeover=False, propagate=("user_id",)):
         for name, kind in KINDS.items():

@@ -10,6 +10,7 @@ what is printed is the median of the ratios of neighbouring turns.
 The floors are in ``floors.py``.
 """
 
+import argparse
 import asyncio
 import dataclasses
 import http.server
@@ -25,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -445,6 +446,10 @@ def imported(rows: Rows) -> None:
 
 def main() -> None:
     """Measure, and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true")
+    with redirect_stdout(report):
+        given = parser.parse_args()
     rows: Rows = {}
     before_set_up(rows)
     with set_up():
@@ -456,7 +461,7 @@ def main() -> None:
     sent(rows)
     encoded(rows)
     imported(rows)
-    if "--json" in sys.argv:
+    if given.json:
         report.write(json.dumps(rows, indent=2) + "\n")
         return
     report.write(f"{'µs of CPU':72}{'floor':>11}{'ours':>11}{'ratio':>8}\n")

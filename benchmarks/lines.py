@@ -3,6 +3,7 @@
 python benchmarks/lines.py        how many of a hundred, by kind; a minute
 """
 
+import argparse
 import asyncio
 import functools
 import hashlib
@@ -204,6 +205,7 @@ KINDS: tuple[Callable[[float], Any], ...] = (
 
 
 def main() -> int:
+    argparse.ArgumentParser().parse_args()
     ended: list[dict[str, Any]] = []
 
     class Processor:

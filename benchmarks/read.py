@@ -14,6 +14,7 @@ once beside a Jaeger that takes connections and never answers.
     python benchmarks/read.py --json     {question: {wall_s, cpu_s, peak_mib, beside_hung_s}}
 """
 
+import argparse
 import json
 import os
 import socket
@@ -197,6 +198,9 @@ def hang() -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
     found, hung = {}, hang()
     subprocess.run(
         [sys.executable, "-c", "import otel_logging.cli"],
@@ -223,7 +227,7 @@ def main() -> None:
                     **cost,
                     "beside_hung_s": beside["wall_s"],
                 }
-    if "--json" in sys.argv:
+    if given.json:
         print(json.dumps(found))
         return
     print(

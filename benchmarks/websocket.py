@@ -11,6 +11,7 @@ the median message's latency within 5 ms of what its client saw. *Hostile*: the 
 the server had, in MiB beyond what it began with.
 """
 
+import argparse
 import asyncio
 import gc
 import os
@@ -20,6 +21,7 @@ import tempfile
 import time
 import traceback
 import tracemalloc
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +153,13 @@ def _hostile() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["load"]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("part", nargs="?", choices=["load", "hostile"])
+    with redirect_stdout(report):
+        part = parser.parse_args().part
+    if part == "load":
         _load()
-    elif sys.argv[1:] == ["hostile"]:
+    elif part == "hostile":
         _hostile()
     else:
         spool = tempfile.mkdtemp()

@@ -111,9 +111,10 @@ class BlackBox:
         began_ns: int, budget_s: float = 0.0, who: Who = (),
     ) -> None:  # fmt: skip
         """Put a stage into *slot*."""
+        at, trace = slot * SLOT_BYTES, trace_id.to_bytes(16, "big")
+        shown, whose = self.shown(name), self.joined(who)
         _OPENED.pack_into(
-            *(self.data, slot * SLOT_BYTES, 1, trace_id.to_bytes(16, "big"), span_id, parent_id),
-            *(start_ns, began_ns, budget_s, self.shown(name), self.joined(who)),
+            self.data, at, 1, trace, span_id, parent_id, start_ns, began_ns, budget_s, shown, whose
         )
 
     def name(self, slot: int, name: str, budget_s: float) -> None:

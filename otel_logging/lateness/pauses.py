@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from contextvars import Context
 from itertools import groupby, pairwise
+from math import inf
 from typing import Any, Final, NamedTuple
 
 from opentelemetry import context as otel_context
@@ -26,6 +27,7 @@ from otel_logging.lateness import where
 from otel_logging.lateness.verdict import GC, LOOP, Who, Why
 
 BEAT_NS: Final = 25_000_000
+_EARLY_NS: Final = 10_000_000  # a stage that begins so long before a beat brings it forward
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
 _NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked
 _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
@@ -86,14 +88,14 @@ class Pauses:
         self._gc_began = 0
         gc.callbacks.append(self.on_gc)
 
-    def heart_of(self, loop: Any) -> "Heart":
+    def heart_of(self, loop: Any, now: int) -> "Heart":
         """Return the heart of the running *loop*, beating."""
         heart = self.hearts.get(id(loop))
         if heart is None or heart.loop is not loop:
             heart = self.hearts[id(loop)] = Heart(loop, self)
         heart.open += 1
-        if not heart.beats:
-            heart.beat_again(time.perf_counter_ns())
+        if now > heart.early:
+            heart.beat_early()
         return heart
 
     def look(self, now: int) -> int:
@@ -160,27 +162,37 @@ class Heart:
         self.open = 0
         self.beats = False
         self.due = 0
+        #: From when on a stage that begins has it beat.
+        self.early: float = -1
         #: What this thread and all of them had computed at the last beat, ns.
         self._computed = 0, 0
         #: It had no chance to beat, since the watchdog looked who computes.
         self.is_starved = False
         #: What the watchdog has seen since the last beat.
         self.seen: list[Seen] = []
-        self._pauses, self._context = pauses, Context()
+        self._pauses, self._context, self._timer = pauses, Context(), None
 
-    def beat_again(self, now: int) -> None:
-        """Beat once more, after *now*."""
-        self.beats, self.due = True, now + BEAT_NS
+    def beat_early(self) -> None:
+        """Beat when the loop turns next. It is awake: to wake it costs ten times a beat."""
+        if self._timer is None:
+            self._beat_after(time.perf_counter_ns())
+        else:
+            self._timer.cancel()
+            self.early = inf
+            self._timer = self.loop.call_soon(self._beat, context=self._context)
+
+    def _beat_after(self, now: int) -> None:
+        self.beats, self.due, self.early = True, now + BEAT_NS, now + BEAT_NS - _EARLY_NS
         self._computed = time.thread_time_ns(), time.process_time_ns()
-        self.loop.call_later(BEAT_NS / 1e9, self._beat, context=self._context)
+        self._timer = self.loop.call_later(BEAT_NS / 1e9, self._beat, context=self._context)
 
     def _beat(self) -> None:
         now = time.perf_counter_ns()
         self.check(now)
         if self.open > 0 and not self.loop.is_closed():
-            self.beat_again(now)
+            self._beat_after(now)
         else:
-            self.beats = False
+            self.beats, self.early, self._timer = False, -1, None
 
     def check(self, now: int) -> None:
         """Note that the loop was blocked, if it was, by each part of what was seen. In the loop's

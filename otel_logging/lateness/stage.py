@@ -140,8 +140,9 @@ class Watched:
         #: How many there are, shared with all below.
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
         #: From its span's clock to that of all that is measured here; None: another SDK's span.
-        self.clock_ns = getattr(span, "clock_ns", None) if hasattr(span, "start_time") else None
-        self.origin = self.began = began_ns(span)
+        start = getattr(span, "start_time", None)
+        self.clock_ns = clock = None if start is None else getattr(span, "clock_ns", None)
+        self.origin = self.began = time.perf_counter_ns() if clock is None else start - clock
         #: Whether others may ask for it once it has ended.
         self.is_known = outer is None
         self.waits: list[Interval] = []
@@ -154,7 +155,7 @@ class Watched:
         self.loop = loop = _get_running_loop()
         if loop is not None:
             self.task = self.worker = current_task(loop)
-            self.heart = self.watch.pauses.heart_of(loop)
+            self.heart = self.watch.pauses.heart_of(loop, self.began)
         elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
             self.cpu_began = time.thread_time_ns()
 

@@ -74,8 +74,8 @@ class Watch:
         self.hands: dict[int, Any] = {}
         self.is_awake = False
         self.measured: dict[Watched, None] = {}
-        #: From when to when, in which task (weakly) or thread, what.
-        self._ended: deque[tuple[int, int, object, Why]] = deque(maxlen=_ENDED)
+        #: From when to when, in which task (weakly) or thread, what, for whom.
+        self._ended: deque[tuple[int, int, object, str, Who]] = deque(maxlen=_ENDED)
         self.watchdog = Watchdog(self)
         run, name = self.watchdog.run, "otel_logging watch"
         self._thread = threading.Thread(target=run, name=name, daemon=True)
@@ -192,13 +192,13 @@ class Watch:
             watched.slot = slot = self.box.free.pop()
         except IndexError:
             return
-        span, origin, clock_ns = watched.span, watched.origin, watched.clock_ns
+        span, began, clock = watched.span, watched.origin, watched.clock_ns
         ids = span if hasattr(span, "trace_id") else span.get_span_context()
         parent = getattr(span, "_parent_span", None) or getattr(span, "parent", None)
+        above, who = parent.span_id if parent else 0, self.who_of(span)
+        start = time.time_ns() if clock is None else began + clock
         self.box.open(
-            *(slot, watched.name, ids.trace_id, ids.span_id, parent.span_id if parent else 0),
-            *(time.time_ns() if clock_ns is None else origin + clock_ns, origin, budget_s),
-            self.who_of(span),
+            slot, watched.name, ids.trace_id, ids.span_id, above, start, began, budget_s, who
         )
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
@@ -234,8 +234,8 @@ class Watch:
         """Note that this task or thread has worked on *span*, which is not measured, since
         *began*.
         """
-        why = Why("", getattr(span, "name", ""), self.who_of(span))
-        self._ended.append((began, time.perf_counter_ns(), _weakly(worker()), why))
+        name, who = getattr(span, "name", ""), self.who_of(span)
+        self._ended.append((began, time.perf_counter_ns(), _weakly(worker()), name, who))
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
@@ -245,11 +245,12 @@ class Watch:
             self.box.close(watched.slot)
         if watched.heart is not None:
             watched.heart.open -= 1
+        if watched.outer is not None:
+            return
         here = worker()  # what is ended elsewhere was worked on elsewhere
-        is_here = not watched.is_measured or here == (watched.task or watched.thread)
-        if watched.outer is None and is_here:
-            why = Why("", watched.name, watched.who())
-            self._ended.append((watched.began, watched.end, _weakly(here), why))
+        if not watched.is_measured or here == (watched.task or watched.thread):
+            what = watched.name, watched.who()
+            self._ended.append((watched.began, watched.end, _weakly(here), *what))
 
     # ---- whose
 
@@ -274,8 +275,8 @@ class Watch:
         """Return what *runner*, a task or a thread, did for most of the time between two."""
         runner = _weakly(runner)
         did = [
-            (began, ended, why)
-            for began, ended, by, why in list(self._ended)
+            (began, ended, Why("", name, who))
+            for began, ended, by, name, who in list(self._ended)
             if by == runner and ended > start and began < end
         ]
         return most(did, start, end) or Why()

@@ -191,6 +191,35 @@ def test_nothing_of_ours_stays_on_a_loop_without_a_stage(service: Service) -> No
     assert "late" not in service.one("turn").attributes
 
 
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_loop_that_is_awake_is_not_woken_to_beat(service: Service, kind: str) -> None:
+    """While stages begin all the time it beats in turns that it makes anyway; a block is seen."""
+    loops: Any = asyncio.SelectorEventLoop if kind == "asyncio" else pytest.importorskip(kind).Loop
+    timers: list[Any] = []
+
+    class Loop(loops):  # type: ignore[misc]
+        def call_later(self, delay: float, callback: Any, *args: Any, **options: Any) -> Any:
+            made = super().call_later(delay, callback, *args, **options)
+            timers.extend([made] * ("Heart" in repr(callback)))
+            return made
+
+    async def main() -> None:
+        until = time.monotonic() + 10
+        while sum(each.cancelled() for each in timers) < 3:
+            assert time.monotonic() < until
+            with traced("short", budget=1.0):
+                await asyncio.sleep(0)
+        beside = asyncio.create_task(turn("bob", lambda: asyncio.sleep(0.1)))
+        await asyncio.sleep(0)
+        with traced("short", budget=1.0):
+            burn(0.3)
+        await beside
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main())
+    assert of_user(service, "bob").attributes["late.cause"] == "loop"
+
+
 # ---------------------------------------------------------------- executors
 
 
