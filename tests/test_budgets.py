@@ -56,7 +56,7 @@ BUDGETS = {
     "handover": 119,
     "integrations": 2125,
     "jobs": 90,
-    "lateness": 1726,
+    "lateness": 1739,
     "logs": 1585,
     "mcp_server": 210,
     "observability": 250,
