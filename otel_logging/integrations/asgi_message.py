@@ -12,7 +12,7 @@ from opentelemetry.trace import StatusCode
 
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
-from otel_logging._answers import CLOSED_FOR_FAILURE
+from otel_logging._failures import CLOSED_FOR_FAILURE
 from otel_logging.context import CURRENT
 
 #: A message that did nothing leaves no span, unless it took so long.
