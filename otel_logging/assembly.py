@@ -17,7 +17,7 @@ from otel_logging.export import metrics
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.foreign import AttachedProcessor, provider_sends_to
 from otel_logging.export.ids import encode_resource, in_this_process, make_resource
-from otel_logging.export.outcome import NOUNS, Client
+from otel_logging.export.outcome import Client
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.provider import TracerProvider
 from otel_logging.export.records import Records
@@ -102,7 +102,6 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
     options: dict[str, Any] = {
         "bytes_bound": settings.spool_bytes,
         "hours": settings.spool_hours,
-        "noun": NOUNS[exporter.signal],
     }
     given = settings.spool_dir
     finders = [directories.default_base, directories.fallback_base]
@@ -121,7 +120,7 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
                     detail=failure,
                 )
             destinations.describe(base / name, exporter.shown, settings.spool_hours)
-            _report_left_behind(base / name, options["noun"])
+            _report_left_behind(base / name, spool.noun)
             return spool
         except Exception as error:
             failure = error

@@ -11,7 +11,7 @@ import pytest
 
 from otel_logging import _diagnostics, _otlp, cli, get_logger, setup_observability, traced
 from otel_logging.spool import destinations, queue, reading
-from otel_logging.spool.directories import DROPPED_BOUND
+from otel_logging.spool.destinations import DROPPED_BOUND
 from otel_logging.spool.segment import frame, header
 from tests.commands import Runner
 from tests.conftest import NOWHERE
@@ -258,6 +258,8 @@ def test_purge_removes_what_is_not_being_written(tmp_path: Path) -> None:
     """Once somebody said yes; the process that lives goes on, what the dead one left goes whole."""
     die(tmp_path, OTHER, 1, 2)
     (tmp_path / OTHER / "destination-1-1.open").touch()  # of one that was killed as it began
+    (tmp_path / OTHER / "sent" / "merging").touch()  # who merges holds it
+    (tmp_path / OTHER / "sent" / "merged-1-1.open").touch()  # of one that was killed in a merge
     living = make(tmp_path, SHOP)
     append(living, 3)
     living.seal()
@@ -284,7 +286,7 @@ def test_what_no_process_uses_any_more_goes_by_age(tmp_path: Path) -> None:
     append(passing, 2)
     passing.prune()
     assert not (tmp_path / OTHER).exists()
-    assert _diagnostics.counts == {DROPPED_BOUND: 1}
+    assert _diagnostics.counts == {DROPPED_BOUND.format("spans"): 1}
     die(tmp_path, OTHER, 3)
     age(tmp_path, OTHER, 25)
     passing.prune()

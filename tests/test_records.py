@@ -58,7 +58,6 @@ class Books:
             encode_resource(RESOURCE),
             bytes_bound=64 << 20,
             hours=24,
-            noun="log records",
         )
         self.delivery = Delivery(self.spool, make_client(exporter), timeout_s=exporter.timeout_s)
         self.records = Records(settings.limits, self.spool, child_resource=lambda: RESOURCE)

@@ -28,7 +28,7 @@ from otel_logging.export.ids import encode_resource, in_this_process, new_span_i
 from otel_logging.export.span import PAGE_EVENTS, PROCESS_LOG_S, OfLines, ProcessLog, Span
 from otel_logging.export.span_bytes import encode_line, encode_span, fitted_attributes, make_scope
 from otel_logging.settings import Limits, Settings
-from otel_logging.spool.queue import Spool
+from otel_logging.spool.queue import LOST_AFTER, Spool
 
 _LOOK_S: Final = 0.005
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
@@ -181,7 +181,7 @@ class Pipeline:
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:
         """Put an encoded span into the spool."""
         if not self.is_open:
-            _diagnostics.report("spans lost: they ended after shutdown")
+            self.spool.report(LOST_AFTER)
             return
         self.ended_spans += 1
         if _diagnostics.untold and (told := _diagnostics.take_untold()):
