@@ -187,7 +187,7 @@ class _Answer:
         Failure: raises ``NotHttpError``, and ``ConnectionError`` where the head does not end.
         """
         status = "100"
-        while status == "100":  # which says that the answer comes
+        while status in ("100", "102", "103"):  # which say that the answer comes
             version, rest = self._text(is_first=True).partition(" ")[::2]
             status, reason = rest.strip().partition(" ")[::2]
             if not (len(status) == 3 and status.isdecimal()):
