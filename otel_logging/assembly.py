@@ -120,7 +120,7 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
                     detail=failure,
                 )
             destinations.describe(base / name, exporter.shown, settings.spool_hours)
-            _report_left_behind(base / name, spool.noun)
+            _report_left_behind(base / name)
             return spool
         except Exception as error:
             failure = error
@@ -131,14 +131,14 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
     return Spool(None, name, resource, **options)
 
 
-def _report_left_behind(ours: Path, noun: str) -> None:
+def _report_left_behind(ours: Path) -> None:
     """Report what waits for other endpoints that no process of this service sends to any more."""
     service = ours.name.removesuffix(directories.LOGS).rpartition("-")[0]
     for each in destinations.found(ours.parent, in_use(), service=service):
-        if each.waiting.segments and not each.processes and each.is_of_logs == (noun != "spans"):
+        if each.waiting.segments and not each.processes and each.path.suffix == ours.suffix:
             _diagnostics.remark(
-                f"{noun} wait for {each.endpoint}, to which this service sends no more: "
-                "otel-logging spool --resend sends them to where it does"
+                f"{directories.noun(ours)} wait for {each.endpoint}, to which this service sends no"
+                " more: otel-logging spool --resend sends them to where it does"
             )
 
 

@@ -13,8 +13,8 @@ from opentelemetry import metrics
 
 from otel_logging import _diagnostics, _names, _redact
 from otel_logging.export import sender
-from otel_logging.export.outcome import NOUNS
 from otel_logging.spool import destinations, queue
+from otel_logging.spool.directories import NOUNS
 
 #: By what is reported: the component that lost it, and why (semantic conventions, otel.sdk.*).
 _LOSSES: Final = {

@@ -30,6 +30,8 @@ OPEN: Final = ".open"
 SEALED: Final = ".segment"
 SENT: Final = "sent"
 LOGS: Final = ".logs"  # at the end of a destination's name: log records are in it, never spans
+#: What is sent, by signal.
+NOUNS: Final = {"traces": "spans", "logs": "log records"}
 _LINUX: Final = ".local/state/otel_logging"  # below a home, by default
 
 
@@ -53,7 +55,7 @@ def destination(service: str, endpoint: str, protocol: str) -> str:
 
 def noun(destination_dir: Path) -> str:
     """Return what is in a destination, as reports say it."""
-    return "log records" if destination_dir.suffix == LOGS else "spans"
+    return NOUNS["logs" if destination_dir.suffix == LOGS else "traces"]
 
 
 def default_base() -> Path:
@@ -234,16 +236,6 @@ def sent(path: Path) -> Path:
     if path.parent.name == SENT:
         return path
     return path.parent.parent / SENT / f"{path.parent.name}-{path.stem}{SEALED}"
-
-
-def waiting_bytes(base: Path) -> dict[str, int]:
-    """Return how much waits for delivery to each destination below *base*, by its name.
-
-    Failure: never raises.
-    """
-    return {
-        each.name: sum(size for waits, _, size, _ in sizes(each) if waits) for each in listed(base)
-    }
 
 
 def sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
