@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from otel_logging import _diagnostics
 from otel_logging.spool import directories, process_dirs
-from otel_logging.spool.directories import LOGS, OPEN, SEALED, SENT, listed
+from otel_logging.spool.directories import LOGS, OPEN, SENT, listed
 from otel_logging.spool.open_file import is_held
 from otel_logging.spool.process_dirs import write_file
 from otel_logging.spool.reading import content, load
@@ -207,10 +207,10 @@ def _remove(destination_dir: Path, *, oldest: float, is_asked: bool = False) -> 
     with contextlib.suppress(OSError):
         about = [path for path in listed(destination_dir) if path.name != SENT]
         if all(path.name.startswith(_ABOUT) for path in about):
-            for path in listed(destination_dir / SENT):
-                if path.suffix != SEALED:  # of merges
-                    path.unlink()
-            (destination_dir / SENT).rmdir()
+            sent = destination_dir / SENT
+            for path in (sent / "merging", *listed(sent, OPEN)):  # of merges
+                path.unlink(missing_ok=True)
+            sent.rmdir()
             for path in about:
                 path.unlink(missing_ok=True)
             destination_dir.rmdir()
