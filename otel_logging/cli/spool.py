@@ -102,7 +102,8 @@ def _only_ours(found: Iterable[Destination]) -> Iterator[Destination]:
         if each.is_ours:
             yield each
         else:
-            click.echo(f"left alone, since it belongs to another user: {each.path}", err=True)
+            place = visible(str(each.path))
+            click.echo(f"left alone, since it belongs to another user: {place}", err=True)
 
 
 def _resend(found: list[Destination]) -> None:
