@@ -186,7 +186,6 @@ def test_a_damaged_segment_is_read_as_far_as_it_is_whole(segment: Path) -> None:
 
 def test_a_segment_of_another_writer_is_no_trouble(segment: Path) -> None:
     """Its checks are right, and what is in its frames is not OTLP, or strange."""
-
     evil = BODIES[1].replace(b"charge", b"\x1b[2J\xc2\x9b").replace(b"\x0a\x01u", b"\x0a\x01\x1b")
     evil = BODIES[0].replace(b"message", b"m\x1b[31m\r"), evil.replace(b"user_id", b"user\x1bid")
 
