@@ -110,7 +110,9 @@ def test_nothing_is_a_sentence(tmp_path: Path) -> None:
     assert listed(tmp_path) == []
 
 
-@pytest.mark.parametrize("about", ["", "[]", "{", '{"to": 1, "hours": "x"}', '{"hours": 1e999}'])
+@pytest.mark.parametrize(
+    "about", ["", "[]", "[1]", "{", '{"to": 1, "hours": "x"}', '{"hours": 1e999}']
+)
 def test_a_description_of_another_writer_is_no_trouble(tmp_path: Path, about: str) -> None:
     """It is left out."""
     die(tmp_path, SHOP, 1)

@@ -134,16 +134,15 @@ def _unwritable(error: OSError, given: Path | None) -> Finding:
 
 def _room(base: Path, bound: int) -> Iterator[Finding]:
     found = list(destinations.found(base))
-    waiting = {each.path: each.waiting.size_bytes for each in found}
-    full = {home: size for home, size in waiting.items() if size >= _NEARLY * bound}
-    for home, size in full.items():
+    full = [each for each in found if each.waiting.size_bytes >= _NEARLY * bound]
+    for each in full:
         yield problem(
-            f"The spool is full: {_size(size)} of at most {_size(bound)} wait in"
-            f" {home}, and the oldest are dropped.",
+            f"The spool is full: {_size(each.waiting.size_bytes)} of at most {_size(bound)} wait in"
+            f" {each.path}, and the oldest are dropped.",
             f"get the collector to take them; until then raise {_names.SPOOL_BYTES}",
         )
     if not full:
-        size = sum(waiting.values())
+        size = sum(each.waiting.size_bytes for each in found)
         said = f"{_size(size)} wait" if size else "none does now"
         yield good(f"Spans wait in {base}: {said}, and there is room.")
     for each, now in destinations.left_behind(found):

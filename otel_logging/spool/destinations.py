@@ -124,13 +124,11 @@ def resend(one: Destination, to: Destination) -> int:
 
 
 def _look(path: Path, service: str) -> Destination:
-    about: Any = None
+    about: dict[str, Any] = {}
     since = 0.0
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        about = json.loads(content(path / _ABOUT))
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
         since = (path / _ABOUT).lstat().st_mtime
-    if not isinstance(about, dict):
-        about = {}
+        about = dict(json.loads(content(path / _ABOUT)))
     to, hours = about.get("to"), about.get("hours", 0)
     return Destination(
         path,
@@ -180,14 +178,13 @@ def prune(
     for waits, modified, size, path in sorted(rows):
         if path.suffix == OPEN or (total <= bytes_bound and modified >= oldest):
             continue
-        is_lost = waits and not is_asked
         with contextlib.suppress(OSError):
             # a neighbour that prunes too may have been quicker: no less room for that
             total -= size
-            found = [*parse_all(load(path) or b"")] if is_lost else []
+            found = parse_all(load(path) or b"") if waits and not is_asked else ()
+            lost = sum(len(each.spans) + each.damaged for each in found)
             path.unlink()
-            if is_lost:
-                lost = sum(len(each.spans) + each.damaged for each in found)
+            if lost:
                 _diagnostics.report(DROPPED_BOUND.format(directories.noun(destination_dir)), lost)
 
 
