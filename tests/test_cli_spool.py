@@ -282,6 +282,24 @@ def test_purge_removes_what_is_not_being_written(tmp_path: Path) -> None:
     assert spool(tmp_path / "none", "--purge") == f"Nothing is in {tmp_path / 'none'}.\n"
 
 
+def test_purge_removes_no_more_than_was_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a service leaves while somebody reads the question is in no export."""
+    living = make(tmp_path, SHOP)
+    append(living, 1)
+    living.seal()
+
+    def answer(*_: object, **__: object) -> None:
+        append(living, 2)
+        living.seal()
+
+    monkeypatch.setattr("click.confirm", answer)
+    spool(tmp_path, "--purge")
+    assert on_disk(tmp_path) == [2]
+    living.close()
+
+
 def test_what_no_process_uses_any_more_goes_by_age(tmp_path: Path) -> None:
     """By whichever process comes by, once an hour; what was not delivered is reported."""
     die(tmp_path, OTHER, 1)

@@ -58,6 +58,7 @@ def spool(
         raise click.UsageError("--logs goes with --export, and --yes with --purge")
     if is_resent and (as_json or purge or export is not None):
         raise click.UsageError("--resend goes with none of --json, --export, --purge")
+    asked = time.time()
     found = _of(service, store, is_aside=as_json or export is not None)
     if is_resent:
         _resend(found)
@@ -78,7 +79,7 @@ def spool(
         if not yes:
             click.confirm(f"Remove all? {waiting} were not delivered.", abort=True, err=True)
         for each in ours:
-            destinations.purge(each.path)
+            destinations.purge(each.path, before=asked)  # no more than was shown, or exported
 
 
 def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destination]:

@@ -188,9 +188,11 @@ def prune(
                 _diagnostics.report(DROPPED_BOUND.format(directories.noun(destination_dir)), lost)
 
 
-def purge(destination_dir: Path) -> None:
-    """Remove every segment of it but those that are being written. Never raises."""
-    _remove(destination_dir, oldest=math.inf, is_asked=True)
+def purge(destination_dir: Path, *, before: float) -> None:
+    """Remove every segment of it that was written *before*, s since the epoch, but those that are
+    being written. Never raises.
+    """
+    _remove(destination_dir, oldest=before, is_asked=True)
 
 
 def _remove(destination_dir: Path, *, oldest: float, is_asked: bool = False) -> None:
