@@ -17,7 +17,7 @@ from typing import Any, Final
 from otel_logging import _names, _redact, _runtime
 from otel_logging._green import OfThread
 from otel_logging._stream import PATIENCE_S, Descriptor, fd_of, is_standard
-from otel_logging._text import later
+from otel_logging._text import later, visible
 
 QUIET_S: Final = 60.0  # for each kind of trouble
 
@@ -145,7 +145,8 @@ def _say_kind(kind: str, detail: object) -> bool:
     try:
         because = f" ({detail})" if detail else ""
         number = "" if kind in _remarks else f"{fresh} "
-        _write(f"otel_logging: {number}{_runtime.current.redaction.text(f'{kind}{because}')}")
+        said = visible(_runtime.current.redaction.text(f"{kind}{because}"))  # on one line
+        _write(f"otel_logging: {number}{said}")
     except Exception:
         _said_count[kind] -= fresh
         return False

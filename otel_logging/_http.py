@@ -187,7 +187,7 @@ class _Answer:
         Failure: raises ``NotHttpError``, and ``ConnectionError`` where the head does not end.
         """
         status = "100"
-        while status == "100":  # which says that the answer comes
+        while status in ("100", "102", "103"):  # which say that the answer comes
             version, rest = self._text(is_first=True).partition(" ")[::2]
             status, reason = rest.strip().partition(" ")[::2]
             if not (len(status) == 3 and status.isdecimal()):
@@ -202,23 +202,21 @@ class _Answer:
     def body(self, status: int, headers: Mapping[str, str]) -> Iterator[bytes]:
         """Yield the parts of the body, to where it ends.
 
-        Failure: raises ``ConnectionError`` where it is cut off, ``ValueError`` for an invalid
+        Failure: raises ``ConnectionError`` where it is cut off, ``NotHttpError`` for an invalid
         length.
         """
         codings, lengths = (headers.get(n, "") for n in ("transfer-encoding", "content-length"))
         if status < 200 or status in (204, 304):
             return
         if codings.rpartition(",")[2].strip().lower() == "chunked":
-            while size := int(self._text().partition(";")[0], 16):
+            while size := _length(self._text().partition(";")[0], 16):
                 yield from self._part(size)
                 self._text()
             while self._text():  # trailers
                 pass
         elif lengths and not codings:
             length, *others = {each.strip() for each in lengths.split(",")}
-            if others or not (length.isascii() and length.isdecimal()):
-                raise ValueError("the answer has an invalid length")
-            yield from self._part(int(length))
+            yield from self._part(_length("" if others else length, 10))
         else:
             yield self._file.read()
 
@@ -227,6 +225,13 @@ class _Answer:
         yield part
         if len(part) < size:
             self._check_whole()
+
+
+def _length(text: str, base: int) -> int:
+    with contextlib.suppress(ValueError):
+        if text.isascii() and text.strip().isalnum():  # int() takes signs and underscores as well
+            return int(text, base)
+    raise NotHttpError("the answer has an invalid length")
 
 
 def make_tls(*, cafile: str | None = None) -> "ssl.SSLContext":

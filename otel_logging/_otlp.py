@@ -3,18 +3,15 @@
 In: ids as integers, times as ns since the epoch, values as ``_values.plain`` returns them.
 Out: the wire format of ``trace.proto`` and ``logs.proto`` (v1.x, field numbers beside each writer).
 Invariant: what is written reads back the same through ``opentelemetry-proto``, but for numbers that
-are not finite, which are texts. Deliberately absent: disks, sockets. Only reading imports protobuf.
+are not finite, which are texts. Deliberately absent: disks, sockets, protobuf.
 """
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from otel_logging._values import field, plain
-
-if TYPE_CHECKING:
-    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 _TAG_AND_TIME = struct.Struct("<BQ").pack
 _FIXED32 = struct.Struct("<I").pack
@@ -324,16 +321,6 @@ def request(resource_bytes: bytes, scope_bytes: bytes, spans: Iterable[bytes]) -
 
 
 # ---------------------------------------------------------------- and back
-
-
-def resource_spans(data: bytes) -> "Iterator[ResourceSpans]":
-    """Decode a request into ResourceSpans messages.
-
-    Failure: raises ``google.protobuf.message.DecodeError`` for what is no request.
-    """
-    from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
-
-    yield from TracesData.FromString(data).resource_spans
 
 
 def value_of(any_value: Any) -> Any:

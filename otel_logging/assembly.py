@@ -17,7 +17,7 @@ from otel_logging.export import metrics
 from otel_logging.export.delivery import Delivery
 from otel_logging.export.foreign import AttachedProcessor, provider_sends_to
 from otel_logging.export.ids import encode_resource, in_this_process, make_resource
-from otel_logging.export.outcome import NOUNS, Client
+from otel_logging.export.outcome import Client
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.provider import TracerProvider
 from otel_logging.export.records import Records
@@ -98,8 +98,8 @@ def make_client(exporter: Exporter) -> Client:
 
 def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spool:
     """Open the spool: where it was asked for, or nothing; else where it can be."""
-    name, noun = destination(settings.service_name, exporter), NOUNS[exporter.signal]
-    make = partial(Spool, bytes_bound=settings.spool_bytes, hours=settings.spool_hours, noun=noun)
+    name = destination(settings.service_name, exporter)
+    make = partial(Spool, bytes_bound=settings.spool_bytes, hours=settings.spool_hours)
     given = settings.spool_dir
     finders = [directories.default_base, directories.fallback_base]
     if settings.temporary:
@@ -117,7 +117,7 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
                     detail=failure,
                 )
             destinations.describe(base / name, exporter.shown, settings.spool_hours)
-            _report_left_behind(base / name, noun)
+            _report_left_behind(base / name)
             return spool
         except Exception as error:
             failure = error
@@ -128,14 +128,14 @@ def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spoo
     return make(None, name, resource)
 
 
-def _report_left_behind(ours: Path, noun: str) -> None:
+def _report_left_behind(ours: Path) -> None:
     """Report what waits for other endpoints that no process of this service sends to any more."""
     service = ours.name.removesuffix(directories.LOGS).rpartition("-")[0]
     for each in destinations.found(ours.parent, in_use(), service=service):
-        if each.waiting.segments and not each.processes and each.is_of_logs == (noun != "spans"):
+        if each.waiting.segments and not each.processes and each.path.suffix == ours.suffix:
             _diagnostics.remark(
-                f"{noun} wait for {each.endpoint}, to which this service sends no more: "
-                "otel-logging spool --resend sends them to where it does"
+                f"{directories.noun(ours)} wait for {each.endpoint}, to which this service sends no"
+                " more: otel-logging spool --resend sends them to where it does"
             )
 
 

@@ -116,7 +116,7 @@ def read_request(connection: socket.socket) -> bytes:
         head += chunk
     head, _, body = head.partition(b"\r\n\r\n")
     lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-    missing = int(lines[b"content-length"]) - len(body)
+    missing = int(lines.get(b"content-length", 0)) - len(body)
     while missing > 0:
         chunk = connection.recv(65536)
         if not chunk:

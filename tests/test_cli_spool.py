@@ -11,7 +11,7 @@ import pytest
 
 from otel_logging import _diagnostics, _otlp, cli, get_logger, setup_observability, traced
 from otel_logging.spool import destinations, queue, reading
-from otel_logging.spool.directories import DROPPED_BOUND
+from otel_logging.spool.destinations import DROPPED_BOUND
 from otel_logging.spool.segment import frame, header
 from tests.commands import Runner
 from tests.conftest import NOWHERE
@@ -110,7 +110,9 @@ def test_nothing_is_a_sentence(tmp_path: Path) -> None:
     assert listed(tmp_path) == []
 
 
-@pytest.mark.parametrize("about", ["", "[]", "{", '{"to": 1, "hours": "x"}', '{"hours": 1e999}'])
+@pytest.mark.parametrize(
+    "about", ["", "[]", "[1]", "{", '{"to": 1, "hours": "x"}', '{"hours": 1e999}']
+)
 def test_a_description_of_another_writer_is_no_trouble(tmp_path: Path, about: str) -> None:
     """It is left out."""
     die(tmp_path, SHOP, 1)
@@ -258,6 +260,10 @@ def test_purge_removes_what_is_not_being_written(tmp_path: Path) -> None:
     """Once somebody said yes; the process that lives goes on, what the dead one left goes whole."""
     die(tmp_path, OTHER, 1, 2)
     (tmp_path / OTHER / "destination-1-1.open").touch()  # of one that was killed as it began
+    (own,) = (tmp_path / OTHER).glob("*-*/lock")
+    own.with_name("open-stages").touch()  # what it had open as it was killed
+    (tmp_path / OTHER / "sent" / "merging").touch()  # who merges holds it
+    (tmp_path / OTHER / "sent" / "merged-1-1.open").touch()  # of one that was killed in a merge
     living = make(tmp_path, SHOP)
     append(living, 3)
     living.seal()
@@ -276,6 +282,24 @@ def test_purge_removes_what_is_not_being_written(tmp_path: Path) -> None:
     assert spool(tmp_path / "none", "--purge") == f"Nothing is in {tmp_path / 'none'}.\n"
 
 
+def test_purge_removes_no_more_than_was_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a service leaves while somebody reads the question is in no export."""
+    living = make(tmp_path, SHOP)
+    append(living, 1)
+    living.seal()
+
+    def answer(*_: object, **__: object) -> None:
+        append(living, 2)
+        living.seal()
+
+    monkeypatch.setattr("click.confirm", answer)
+    spool(tmp_path, "--purge")
+    assert on_disk(tmp_path) == [2]
+    living.close()
+
+
 def test_what_no_process_uses_any_more_goes_by_age(tmp_path: Path) -> None:
     """By whichever process comes by, once an hour; what was not delivered is reported."""
     die(tmp_path, OTHER, 1)
@@ -284,7 +308,7 @@ def test_what_no_process_uses_any_more_goes_by_age(tmp_path: Path) -> None:
     append(passing, 2)
     passing.prune()
     assert not (tmp_path / OTHER).exists()
-    assert _diagnostics.counts == {DROPPED_BOUND: 1}
+    assert _diagnostics.counts == {DROPPED_BOUND.format("spans"): 1}
     die(tmp_path, OTHER, 3)
     age(tmp_path, OTHER, 25)
     passing.prune()

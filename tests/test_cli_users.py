@@ -115,15 +115,16 @@ def test_what_belongs_to_another_user_is_not_changed(tmp_path: Path) -> None:
             traced("m"),
         ):
             pass
+    shutil.copytree(next(tmp_path.iterdir()), tmp_path / "sh\x1bop-0123456789ab")
     give_away(tmp_path)
     for change in (["--purge", "--yes"], ["--resend"]):
-        assert (
-            "left alone, since it belongs to another user" in run("spool", *change, *place).stderr
-        )
+        said = run("spool", *change, *place).stderr
+        assert "left alone, since it belongs to another user" in said
+        assert "\x1b" not in said
     waiting = [
         one["waiting"]["segments"] for one in json.loads(run("spool", "--json", *place).stdout)
     ]
-    assert waiting == [1, 1]
+    assert waiting == [1, 1, 1]
 
 
 def test_a_directory_that_may_not_be_read_is_named(

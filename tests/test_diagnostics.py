@@ -59,6 +59,13 @@ def test_a_remark_has_no_number(clock: SimpleNamespace, capsys: pytest.CaptureFi
     assert _diagnostics.counts == {remark: 4}
 
 
+def test_no_terminal_obeys_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is one line, whatever others have put into a name or an error."""
+    _diagnostics.report("lines lost", detail="\x1b[2J\nforged \u202e")
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == r"otel_logging: 1 lines lost (\x1b[2J\nforged \u202e)"
+
+
 def test_at_exit_suppressed_reports_are_written(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:

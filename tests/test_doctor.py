@@ -313,14 +313,14 @@ def test_a_temporary_directory_as_the_spool_is_noted(
 
 def test_a_full_spool_is_a_problem(run: Run, tmp_path: Path) -> None:
     """Nearly: with the next spans the oldest that wait are dropped."""
-    spool = make(tmp_path / "spool", "shop-1")
+    spool = make(tmp_path / "spool", "shop-0123456789ab")
     spool.append(b"scope", bytes(16), bytes(850_000))
     spool.close()
 
     assert_problem(
         run(OTEL_LOGGING_SPOOL_BYTES="900000"),
         "The spool is full: 0.9 MB of at most 0.9 MB wait in"
-        f" {tmp_path / 'spool' / 'shop-1'}, and the oldest are dropped.",
+        f" {tmp_path / 'spool' / 'shop-0123456789ab'}, and the oldest are dropped.",
         "get the collector to take them",
     )
     result = run(OTEL_LOGGING_SPOOL_BYTES="1800000")
@@ -340,7 +340,7 @@ def test_no_directory_is_left_behind(run: Run, tmp_path: Path) -> None:
 
 def test_a_little_that_waits_is_more_than_nothing(run: Run, tmp_path: Path) -> None:
     """In its own unit."""
-    spool = make(tmp_path / "spool", "shop-1")
+    spool = make(tmp_path / "spool", "shop-0123456789ab")
     spool.append(b"scope", bytes(16), bytes(2000))
     spool.close()
 

@@ -26,6 +26,7 @@ from otel_logging import ConfigurationError, _otlp, cli, extract
 from otel_logging.export.outcome import Client, Outcome
 from otel_logging.settings import load
 from otel_logging.spool.segment import frame, header
+from otel_logging.traces.jaeger import Jaeger, JaegerError
 from tests import rude
 from tests.commands import Runner
 from tests.jaeger import FakeJaeger
@@ -185,8 +186,11 @@ def test_a_damaged_segment_is_read_as_far_as_it_is_whole(segment: Path) -> None:
 
 def test_a_segment_of_another_writer_is_no_trouble(segment: Path) -> None:
     """Its checks are right, and what is in its frames is not OTLP, or strange."""
+    evil = BODIES[1].replace(b"charge", b"\x1b[2J\xc2\x9b").replace(b"\x0a\x01u", b"\x0a\x01\x1b")
+    evil = BODIES[0].replace(b"message", b"m\x1b[31m\r"), evil.replace(b"user_id", b"user\x1bid")
 
     @given(damaged(RESOURCE), damaged(SCOPE), st.lists(damaged(*BODIES), min_size=1, max_size=3))
+    @example(RESOURCE, SCOPE, list(evil))
     def write(resource: bytes, scope: bytes, spans: list[bytes]) -> None:
         frames = b"".join(frame(bytes.fromhex(TRACE), one) for one in spans)
         segment.write_bytes(header(resource, scope) + frames)
@@ -240,6 +244,24 @@ def test_damaged_answers_of_jaeger_are_a_sentence(jaeger: FakeJaeger) -> None:
     answer()
 
 
+def test_damaged_http_of_jaeger_is_an_error_of_jaeger() -> None:
+    """The head, the lengths and the chunks, too."""
+    with answering_anything() as (said, url):
+
+        @_asking
+        @given(damaged(*_HTTP))
+        @example(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n")
+        @example(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}")
+        @example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n")
+        @example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n")
+        def answer(data: bytes) -> None:
+            said.now = data
+            with contextlib.suppress(JaegerError):
+                Jaeger(url).services()
+
+        answer()
+
+
 # ---------------------------------------------------------------- collectors
 
 _PARTIAL = partial_success(3, "no \x1b[2J room")(None)[2]  # type: ignore[arg-type]
@@ -255,6 +277,19 @@ _HTTP = (
 )
 
 
+@contextlib.contextmanager
+def answering_anything() -> Iterator[tuple[SimpleNamespace, str]]:
+    """A server that answers what ``now`` holds, and its URL."""
+    said = SimpleNamespace(now=b"")
+
+    def behave(_: Rude, connection: socket.socket) -> None:
+        rude.read_request(connection)
+        connection.sendall(said.now)
+
+    with Rude(behave) as server:
+        yield said, f"http://127.0.0.1:{server.port}"
+
+
 def is_answered(client: Client) -> Outcome:
     answer = client.send(request(1), 5)
     assert re.fullmatch(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,300}", answer.detail)
@@ -265,14 +300,8 @@ def is_answered(client: Client) -> Outcome:
 
 def test_damaged_answers_of_a_collector_are_answers() -> None:
     """Over HTTP: whatever the head or the body is. Only a 2xx acknowledges."""
-    said = SimpleNamespace(now=b"")
-
-    def behave(_: Rude, connection: socket.socket) -> None:
-        rude.read_request(connection)
-        connection.sendall(said.now)
-
-    with Rude(behave) as collector:
-        client = connect(collector.endpoint)
+    with answering_anything() as (said, url):
+        client = connect(url)
 
         @_asking
         @given(damaged(*_HTTP))

@@ -14,6 +14,7 @@ from tests.receiver import Receiver, accept, partial_success
 
 OPEN = """
 import json, sys
+from pathlib import Path
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -52,15 +53,24 @@ from otel_logging.spool.queue import Spool
 full = Spool(None, "", b"", bytes_bound=0, hours=0)
 for _ in range(10):
     full.append(b"scope", bytes(16), bytes(1 << 20))
+small = Spool(Path(sys.argv[1]), "shop-1", b"", bytes_bound=1, hours=1)
+for _ in range(4):
+    small.append(b"scope", bytes(16), b"span")
+small.seal()
+small.prune()
+span = traced("late")
+span.__enter__()
+observability.shutdown()
+span.__exit__(None, None, None)
 found = counts()
 assert found == {
     ("exporter.span.exported", ""): (2, "{span}"),
     ("exporter.span.exported", "rejected"): (1, "{span}"),
     ("exporter.log.exported", ""): (2, "{log_record}"),
     ("exporter.log.exported", "rejected"): (1, "{log_record}"),
-    ("processor.span.processed", "queue_full"): (3, "{span}"),
+    ("processor.span.processed", "queue_full"): (3 + 4, "{span}"),
+    ("processor.span.processed", "already_shutdown"): (1, "{span}"),
 }, found
-observability.shutdown()
 """
     script(
         OPEN + code,

@@ -17,6 +17,7 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
@@ -465,7 +466,7 @@ def test_a_span_is_bounded_as_a_whole(whose: str, receiver: Receiver, tmp_path: 
     )
     script(code, receiver.endpoint, str(tmp_path))
     for request in receiver.requests:
-        for message in _otlp.resource_spans(request.body):
+        for message in TracesData.FromString(request.body).resource_spans:
             for sent in (span for scope in message.scope_spans for span in scope.spans):
                 assert sent.ByteSize() <= MAX_RECORD_BYTES, sent.name
     found = {span.name: span for span in receiver.spans}
@@ -505,7 +506,7 @@ def test_a_page_is_bounded_with_a_large_line_on_it(whose: str, service: Service)
         span.add_event("large event", wide)
     service.spans()
     for request in service.receiver.requests:
-        for message in _otlp.resource_spans(request.body):
+        for message in TracesData.FromString(request.body).resource_spans:
             for sent in (span for scope in message.scope_spans for span in scope.spans):
                 assert sent.ByteSize() <= MAX_RECORD_BYTES, sent.name
     assert len(service.one("s").events) == 7

@@ -264,7 +264,7 @@ def test_a_yes_of_otlp_acknowledges(kind: str, body: bytes, rejected: int) -> No
     assert answer == Answer(Outcome.DELIVERED, rejected_spans=rejected)
 
 
-@pytest.mark.parametrize("status", [101, 103, 600, 999])
+@pytest.mark.parametrize("status", [101, 600, 999])
 def test_a_status_of_no_server_is_a_mistake(status: int) -> None:
     """No collector answers so."""
     said = f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode()
@@ -451,6 +451,7 @@ def test_an_answer_that_is_cut_off_acknowledges_nothing(
         CHUNKED.replace(b"chunked", b"identity") + b"\x0a\x00",
         CHUNKED + b"1\r\n\x0a\r\n1;x=y\r\n\x00\r\n0\r\nX-Trailer: x\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 def test_an_answer_that_is_whole_acknowledges(said: bytes) -> None:

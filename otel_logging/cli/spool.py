@@ -59,6 +59,7 @@ def spool(
         raise click.UsageError("--logs goes with --export, and --yes with --purge")
     if is_resent and (as_json or purge or export is not None):
         raise click.UsageError("--resend goes with none of --json, --export, --purge")
+    asked = time.time()
     found = _of(service, store, is_aside=as_json or export is not None)
     if is_resent:
         _resend(found)
@@ -79,7 +80,7 @@ def spool(
         if not yes:
             click.confirm(f"Remove all? {waiting} were not delivered.", abort=True, err=True)
         for each in ours:
-            destinations.purge(each.path)
+            destinations.purge(each.path, before=asked)  # no more than was shown, or exported
 
 
 def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destination]:
@@ -103,7 +104,8 @@ def _only_ours(found: Iterable[Destination]) -> Iterator[Destination]:
         if each.is_ours:
             yield each
         else:
-            click.echo(f"left alone, since it belongs to another user: {each.path}", err=True)
+            place = visible(str(each.path))
+            click.echo(f"left alone, since it belongs to another user: {place}", err=True)
 
 
 def _resend(found: list[Destination]) -> None:

@@ -112,7 +112,8 @@ def _spool_findings(chosen: Settings, places: Iterable[Path]) -> Iterator[Findin
             )
         yield from _room(base, chosen.spool_bytes)
         for other in places:
-            if other != base and (size := sum(directories.waiting_bytes(other).values())):
+            size = sum(each.waiting.size_bytes for each in destinations.found(other))
+            if other != base and size:
                 yield note(f"Elsewhere, in {other}, {_size(size)} wait.")
         return
     yield _unwritable(failures[0], chosen.spool_dir)
@@ -132,19 +133,19 @@ def _unwritable(error: OSError, given: Path | None) -> Finding:
 
 
 def _room(base: Path, bound: int) -> Iterator[Finding]:
-    waiting = directories.waiting_bytes(base)
-    full = {home: size for home, size in waiting.items() if size >= _NEARLY * bound}
-    for home, size in full.items():
+    found = list(destinations.found(base))
+    full = [each for each in found if each.waiting.size_bytes >= _NEARLY * bound]
+    for each in full:
         yield problem(
-            f"The spool is full: {_size(size)} of at most {_size(bound)} wait in"
-            f" {base / home}, and the oldest are dropped.",
+            f"The spool is full: {_size(each.waiting.size_bytes)} of at most {_size(bound)} wait in"
+            f" {each.path}, and the oldest are dropped.",
             f"get the collector to take them; until then raise {_names.SPOOL_BYTES}",
         )
     if not full:
-        size = sum(waiting.values())
+        size = sum(each.waiting.size_bytes for each in found)
         said = f"{_size(size)} wait" if size else "none does now"
         yield good(f"Spans wait in {base}: {said}, and there is room.")
-    for each, now in destinations.left_behind(destinations.found(base)):
+    for each, now in destinations.left_behind(found):
         yield note(
             f"{_size(each.waiting.size_bytes)} wait for {each.endpoint}, to which {each.service}"
             " sends no more.",

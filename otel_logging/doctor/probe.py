@@ -16,8 +16,9 @@ from otel_logging._text import duration
 from otel_logging.assembly import make_client
 from otel_logging.doctor.report import Finding, good, note, problem
 from otel_logging.export.ids import new_span_id, new_trace_id
-from otel_logging.export.outcome import NOUNS, Answer, Outcome, lasting
+from otel_logging.export.outcome import Answer, Outcome, lasting
 from otel_logging.settings import Exporter, variables
+from otel_logging.spool.directories import NOUNS
 from otel_logging.traces.jaeger import (
     Jaeger,
     JaegerError,

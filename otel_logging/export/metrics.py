@@ -13,14 +13,16 @@ from opentelemetry import metrics
 
 from otel_logging import _diagnostics, _names, _redact
 from otel_logging.export import sender
-from otel_logging.export.outcome import NOUNS
-from otel_logging.spool import queue
+from otel_logging.spool import destinations, queue
+from otel_logging.spool.directories import NOUNS
 
 #: By what is reported: the component that lost it, and why (semantic conventions, otel.sdk.*).
 _LOSSES: Final = {
     queue.DROPPED_FULL: ("processor", "queue_full"),
+    destinations.DROPPED_BOUND: ("processor", "queue_full"),
     queue.LOST_LATE: ("processor", "already_shutdown"),
     queue.LOST_EXIT: ("processor", "already_shutdown"),
+    queue.LOST_AFTER: ("processor", "already_shutdown"),
     queue.DAMAGED: ("exporter", "damaged"),
     sender.REFUSED: ("exporter", "rejected"),
 }

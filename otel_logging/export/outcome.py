@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from otel_logging import _forks, _names, _text
 from otel_logging._http import make_tls
 from otel_logging.settings import ConfigurationError, Exporter
+from otel_logging.spool.directories import NOUNS
 
 if TYPE_CHECKING:
     import ssl
@@ -158,8 +159,6 @@ def one_line(text: str | bytes) -> str:
 
 # ---------------------------------------------------------------- what is wrong, and what mends it
 
-#: What is sent, by signal.
-NOUNS: Final = {"traces": "spans", "logs": "log records"}
 _TAKES_NONE: Final = "the collector takes none of the {}; look at the collector's log"
 #: The code of an answer that is a page for a browser.
 PAGE: Final = "page"

@@ -28,7 +28,7 @@ from otel_logging.export.ids import encode_resource, in_this_process, new_span_i
 from otel_logging.export.span import PAGE_EVENTS, PROCESS_LOG_S, OfLines, ProcessLog, Span
 from otel_logging.export.span_bytes import encode_line, encode_span, fitted_attributes, make_scope
 from otel_logging.settings import Limits, Settings
-from otel_logging.spool.queue import Spool
+from otel_logging.spool.queue import LOST_AFTER, Spool
 
 _LOOK_S: Final = 0.005
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
@@ -81,18 +81,14 @@ class Pipeline:
         self.encoded_attributes = _most_unseen(limits.event_attributes, limits.value_length)
         #: How many a span may have that is given what is bound without a look at its values.
         self.shared_attributes = _most_unseen(limits.span_attributes, limits.span_value_length)
-        name, of_roots = settings.sampler, sampling.TraceIdRatioBased(settings.sampler_ratio)
-        samplers: dict[str, sampling.Sampler] = {
-            "always_on": sampling.ALWAYS_ON,
-            "always_off": sampling.ALWAYS_OFF,
-            "traceidratio": of_roots,
-            "parentbased_always_on": sampling.DEFAULT_ON,
-            "parentbased_always_off": sampling.DEFAULT_OFF,
-        }
-        self.sampler = samplers.get(name) or sampling.ParentBased(of_roots)
-        if name.startswith("parentbased"):
+        of_roots = sampling.TraceIdRatioBased(settings.sampler_ratio)
+        kind = settings.sampler.removeprefix("parentbased_")
+        always = {"always_on": sampling.ALWAYS_ON, "always_off": sampling.ALWAYS_OFF}
+        self.sampler = always.get(kind, of_roots)
+        if kind != settings.sampler:
+            self.sampler = sampling.ParentBased(self.sampler)
             self.asks_sampler = False
-            self.root_bound = 0 if name == "parentbased_always_off" else of_roots.bound
+            self.root_bound = 0 if kind == "always_off" else of_roots.bound
         self.page_events = min(limits.events or PAGE_EVENTS, PAGE_EVENTS)
         self.resource = resource
 
@@ -181,7 +177,7 @@ class Pipeline:
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:
         """Put an encoded span into the spool."""
         if not self.is_open:
-            _diagnostics.report("spans lost: they ended after shutdown")
+            self.spool.report(LOST_AFTER)
             return
         self.ended_spans += 1
         if _diagnostics.untold and (told := _diagnostics.take_untold()):

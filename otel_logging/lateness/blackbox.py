@@ -93,6 +93,7 @@ class BlackBox:
         fd = os.open(
             path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600
         )
+        self.path = path
         try:
             # all of it has its place on the disk: a write to a hole on a full one ends the process
             for _ in range(0, size, _PIECE_BYTES):
@@ -101,7 +102,6 @@ class BlackBox:
             self.data = mmap.mmap(fd, size)
         finally:
             os.close(fd)
-        self.path = path
         kept = resource if len(resource) <= _HEADER_BYTES - _HEADER.size else b""
         head = _HEADER.pack(_MAGIC, os.getpid(), time.perf_counter_ns(), len(kept)) + kept
         self.data[: len(head)] = head

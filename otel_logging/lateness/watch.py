@@ -92,6 +92,7 @@ class Watch:
             if directory is not None:  # else nobody else can read it
                 self.box.begin(directory, resource)
         except (OSError, ValueError) as error:
+            self.box.remove()  # what there is of it has its place on the disk
             _diagnostics.report("open stages are not readable from outside", detail=error)
 
     def after_fork(self) -> None:

@@ -15,12 +15,15 @@ from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from otel_logging import _diagnostics
 from otel_logging.spool import directories, process_dirs
-from otel_logging.spool.directories import LOGS, SENT, listed
+from otel_logging.spool.directories import LOGS, OPEN, SENT, listed
 from otel_logging.spool.open_file import is_held
 from otel_logging.spool.process_dirs import write_file
-from otel_logging.spool.reading import content
+from otel_logging.spool.reading import content, load
+from otel_logging.spool.segment import parse_all
 
+DROPPED_BOUND: Final = "{} dropped undelivered: the spool is over its bound"
 _ABOUT: Final = "destination"  # a file beside the processes' directories
 _MOST_HOURS: Final = 1e6
 _NAME: Final = re.compile(rf"(.*)-[0-9a-f]{{12}}({re.escape(LOGS)})?")
@@ -121,13 +124,11 @@ def resend(one: Destination, to: Destination) -> int:
 
 
 def _look(path: Path, service: str) -> Destination:
-    about: Any = None
+    about: dict[str, Any] = {}
     since = 0.0
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        about = json.loads(content(path / _ABOUT))
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
         since = (path / _ABOUT).lstat().st_mtime
-    if not isinstance(about, dict):
-        about = {}
+        about = dict(json.loads(content(path / _ABOUT)))
     to, hours = about.get("to"), about.get("hours", 0)
     return Destination(
         path,
@@ -163,15 +164,41 @@ def prune_unused(base: Path, ours: Container[Path | None], hours: float) -> None
                 _remove(each.path, oldest=oldest)
 
 
-def purge(destination_dir: Path) -> None:
-    """Remove every segment of it but those that are being written. Never raises."""
-    _remove(destination_dir, oldest=math.inf, is_asked=True)
+def prune(
+    destination_dir: Path, *, oldest: float, bytes_bound: float = math.inf, is_asked: bool = False
+) -> None:
+    """Keep a destination within its bounds: sent segments go first, then waiting ones, oldest
+    first; what was in these is reported, unless a user asked for it. *oldest* is in seconds since
+    the epoch. Never raises.
+    """
+    with contextlib.suppress(OSError):
+        directories.private_directory(destination_dir / SENT)  # somebody may have cleared it away
+    rows = list(directories.sizes(destination_dir))
+    total = sum(size for _, _, size, _ in rows)
+    for waits, modified, size, path in sorted(rows):
+        if path.suffix == OPEN or (total <= bytes_bound and modified >= oldest):
+            continue
+        with contextlib.suppress(OSError):
+            # a neighbour that prunes too may have been quicker: no less room for that
+            total -= size
+            found = parse_all(load(path) or b"") if waits and not is_asked else ()
+            lost = sum(len(each.spans) + each.damaged for each in found)
+            path.unlink()
+            if lost:
+                _diagnostics.report(DROPPED_BOUND.format(directories.noun(destination_dir)), lost)
+
+
+def purge(destination_dir: Path, *, before: float) -> None:
+    """Remove every segment of it that was written *before*, s since the epoch, but those that are
+    being written. Never raises.
+    """
+    _remove(destination_dir, oldest=before, is_asked=True)
 
 
 def _remove(destination_dir: Path, *, oldest: float, is_asked: bool = False) -> None:
     """Prune it, also of what dead processes were writing; then remove what is empty of it."""
     taken = list(process_dirs.abandoned(destination_dir, ()))
-    directories.prune(destination_dir, oldest=oldest, is_asked=is_asked)
+    prune(destination_dir, oldest=oldest, is_asked=is_asked)
     for process_dir, lock in taken:
         if process_dirs.is_empty(process_dir):
             process_dirs.remove_process_dir(process_dir)
@@ -179,7 +206,10 @@ def _remove(destination_dir: Path, *, oldest: float, is_asked: bool = False) -> 
     with contextlib.suppress(OSError):
         about = [path for path in listed(destination_dir) if path.name != SENT]
         if all(path.name.startswith(_ABOUT) for path in about):
-            (destination_dir / SENT).rmdir()
+            sent = destination_dir / SENT
+            for path in (sent / "merging", *listed(sent, OPEN)):  # of merges
+                path.unlink(missing_ok=True)
+            sent.rmdir()
             for path in about:
                 path.unlink(missing_ok=True)
             destination_dir.rmdir()

@@ -15,7 +15,6 @@ Deliberately absent: who holds them (``process_dirs``), what is in a segment.
 
 import contextlib
 import errno
-import math
 import os
 import re
 import stat
@@ -25,16 +24,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from otel_logging import _diagnostics
 from otel_logging.spool.open_file import check
 
 OPEN: Final = ".open"
 SEALED: Final = ".segment"
 SENT: Final = "sent"
 LOGS: Final = ".logs"  # at the end of a destination's name: log records are in it, never spans
+#: What is sent, by signal.
+NOUNS: Final = {"traces": "spans", "logs": "log records"}
 _LINUX: Final = ".local/state/otel_logging"  # below a home, by default
-
-DROPPED_BOUND: Final = "segments dropped undelivered: the spool is over its bound"
 
 
 class UnsafeError(PermissionError):
@@ -53,6 +51,11 @@ def destination(service: str, endpoint: str, protocol: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", service)[:48].strip(".-")
     # not hashlib, which takes a fiftieth of set-up to import: nobody plants a collision here
     return f"{name}-{zlib.crc32(whole) >> 8:06x}{zlib.crc32(whole[::-1]) >> 8:06x}"
+
+
+def noun(destination_dir: Path) -> str:
+    """Return what is in a destination, as reports say it."""
+    return NOUNS["logs" if destination_dir.suffix == LOGS else "traces"]
 
 
 def default_base() -> Path:
@@ -235,16 +238,6 @@ def sent(path: Path) -> Path:
     return path.parent.parent / SENT / f"{path.parent.name}-{path.stem}{SEALED}"
 
 
-def waiting_bytes(base: Path) -> dict[str, int]:
-    """Return how much waits for delivery to each destination below *base*, by its name.
-
-    Failure: never raises.
-    """
-    return {
-        each.name: sum(size for waits, _, size, _ in sizes(each) if waits) for each in listed(base)
-    }
-
-
 def sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
     """Yield whether it waits, when it was written (s since the epoch), the bytes that it takes
     on disk, whole blocks: each segment.
@@ -255,25 +248,3 @@ def sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
                 found = path.lstat()
                 size = max(found.st_size, getattr(found, "st_blocks", 0) * 512)
                 yield each.name != SENT, found.st_mtime, size, path
-
-
-def prune(
-    destination_dir: Path, *, oldest: float, bytes_bound: float = math.inf, is_asked: bool = False
-) -> None:
-    """Keep a destination within its bounds: sent segments go first, then waiting ones, oldest
-    first; these are reported, unless a user asked for it. *oldest* is in seconds since the epoch.
-    Never raises.
-    """
-    with contextlib.suppress(OSError):
-        private_directory(destination_dir / SENT)  # somebody may have cleared it away
-    rows = list(sizes(destination_dir))
-    total = sum(size for _, _, size, _ in rows)
-    for waits, modified, size, path in sorted(rows):
-        if path.suffix == OPEN or (total <= bytes_bound and modified >= oldest):
-            continue
-        with contextlib.suppress(OSError):
-            # a neighbour that prunes too may have been quicker: no less room for that
-            total -= size
-            path.unlink()
-            if waits and not is_asked:
-                _diagnostics.report(DROPPED_BOUND)

@@ -182,9 +182,11 @@ def is_empty(process_dir: Path) -> bool:
 
 
 def remove_process_dir(process_dir: Path) -> None:
-    """Remove a process's directory that is empty but for its lock."""
+    """Remove a process's directory, if no segment is in it."""
     with contextlib.suppress(OSError):
-        (process_dir / "lock").unlink(missing_ok=True)
+        files = directories.listed(process_dir)  # the lock; what other files of ours there are
+        for path in [path for path in files if path.suffix not in (SEALED, OPEN)]:
+            path.unlink(missing_ok=True)
         process_dir.rmdir()  # and not its whole tree: this fails rather than lose a span
 
 

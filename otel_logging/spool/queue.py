@@ -36,6 +36,7 @@ VISIT_S: Final = 3600.0  # between looks at other destinations
 # {}: what the spool is for, spans or log records
 DROPPED_FULL: Final = "{} dropped: the memory queue is full while the disk takes none"
 LOST_LATE: Final = "{} lost: they ended at exit, and no disk takes them"
+LOST_AFTER: Final = "{} lost: they ended after shutdown"
 LOST_EXIT: Final = "{} lost at exit: they waited in memory alone"
 STALLED: Final = "disk writes failed, {} wait in memory"
 DAMAGED: Final = "{} lost: a spool segment is damaged"
@@ -59,12 +60,8 @@ class Spool:
         *,
         bytes_bound: int,
         hours: float,
-        noun: str = "spans",
     ) -> None:
-        """Take a directory below *base*; with None, frames are kept in memory alone.
-
-        *noun*: what it is for, as reports say it.
-        """
+        """Take a directory below *base*; with None, frames are kept in memory alone."""
         self.base = base
         self.resource = resource
         #: When a segment is sealed; longer while nothing can be delivered: not many small files.
@@ -73,7 +70,7 @@ class Spool:
         self.on_work: Callable[[], None] = lambda: None
         self.on_adopt: Callable[[Path], None] = lambda _: None  # with a dead process's directory
         self.opened = 0  # segments opened so far, those in memory included
-        self.noun = noun
+        self.noun = directories.noun(Path(destination))
         self._held = Held(None if base is None else base / destination)
         self._bytes_bound = bytes_bound
         self._max_age_s = hours * 3600
@@ -342,7 +339,7 @@ class Spool:
         if (home := self._held.destination_dir) is not None:
             # a clock that is set ahead, as a device's that had no network, makes nothing old
             now = min(time.time(), self._clock_s + time.monotonic())
-            directories.prune(home, bytes_bound=self._bytes_bound, oldest=now - self._max_age_s)
+            destinations.prune(home, bytes_bound=self._bytes_bound, oldest=now - self._max_age_s)
         if self.base is not None and time.monotonic() >= self._next_visit:
             self._next_visit = time.monotonic() + VISIT_S
             destinations.prune_unused(self.base, in_use(), self._max_age_s / 3600)

@@ -359,7 +359,7 @@ def test_a_clock_that_is_set_back_changes_nothing(
 def test_a_table_cannot_be_made_and_stages_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is reported; everything else is as ever."""
+    """It is reported, and takes no place on the disk; everything else is as ever."""
     from otel_logging import traced
 
     def full(*_: object) -> int:
@@ -373,6 +373,7 @@ def test_a_table_cannot_be_made_and_stages_go_on(
             pass
         with traced("request"):
             pass
+        assert not [*tmp_path.rglob(blackbox.NAME)]
     assert "open stages are not readable from outside" in capsys.readouterr().err
 
 

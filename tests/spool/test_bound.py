@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from otel_logging import _diagnostics
 from otel_logging.spool import reading
-from otel_logging.spool.directories import DROPPED_BOUND
+from otel_logging.spool.destinations import DROPPED_BOUND
 from otel_logging.spool.queue import Spool
 from tests.spools import append, loaded, make, numbers, on_disk, together, waiting
 
@@ -49,7 +49,7 @@ def test_over_its_bound_sent_segments_go_first_then_the_oldest_waiting(
     _age(base, lambda number: 100 - number)
     spool.prune()
     assert on_disk(base) == [3, 4, 5, 6]
-    assert _diagnostics.counts == {DROPPED_BOUND: 2}
+    assert _diagnostics.counts == {DROPPED_BOUND.format("spans"): 2}
     spool.close()
 
 
@@ -65,7 +65,7 @@ def test_segments_too_old_go(base: Path, clock: SimpleNamespace) -> None:
     _age(base, lambda number: 3601 if number in (1, 3, 5) else 3599)
     spool.prune()
     assert on_disk(base) == [2, 4, 5]
-    assert _diagnostics.counts == {DROPPED_BOUND: 1}
+    assert _diagnostics.counts == {DROPPED_BOUND.format("spans"): 1}
     spool.close()
 
 
@@ -94,12 +94,12 @@ def test_neighbours_prune_no_more_than_one_alone(base: Path) -> None:
     script = """
 import sys; from pathlib import Path; from tests.spools import *
 from otel_logging import _diagnostics
-from otel_logging.spool import directories
+from otel_logging.spool import destinations
 spool = make(Path(sys.argv[1]), bytes_bound=int(sys.argv[2]))
 print("ready", flush=True)
 input()
 spool.prune()
-print(_diagnostics.counts[directories.DROPPED_BOUND])
+print(_diagnostics.counts[destinations.DROPPED_BOUND.format('spans')])
 """
     dropped = together(script, base, size * 100 + size // 2)
     assert sum(dropped) == 100

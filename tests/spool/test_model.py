@@ -28,12 +28,14 @@ from hypothesis.stateful import (
 )
 
 from otel_logging.spool import directories, reading
-from otel_logging.spool.directories import DROPPED_BOUND, OPEN
+from otel_logging.spool.destinations import DROPPED_BOUND
+from otel_logging.spool.directories import OPEN
 from otel_logging.spool.segment import frame
 from tests.spool.processes import Process, Processes, processes
 from tests.spools import encoded, loaded, numbers, on_disk, trace_id
 
 BOUND = 1_000  # bytes: some ten spans
+DROPPED = DROPPED_BOUND.format("spans")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pidfd is Linux's")
 
@@ -131,12 +133,12 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(process=living)
     def prune(self, process: Process) -> None:
         """What goes over the bound is the oldest of what was sent, and only then what waits."""
-        waiting, reported = self._waiting(), process.do("reported").get(DROPPED_BOUND, 0)
+        waiting, reported = self._waiting(), process.do("reported").get(DROPPED, 0)
         process.do("prune")
-        dropped = process.do("reported").get(DROPPED_BOUND, 0) - reported
+        dropped = process.do("reported").get(DROPPED, 0) - reported
         gone = self.there - set(on_disk(self.base))
         lost = [spans for path, spans in waiting.items() if not path.exists()]
-        assert len(lost) == dropped
+        assert sum(map(len, lost)) == dropped
         if lost:
             assert not [*self.base.glob(f"*/{directories.SENT}/*")]
         assert not [path for path in waiting if path.suffix == OPEN and not path.exists()]
