@@ -64,6 +64,8 @@ mark: Final = _marked()
 #: Held while a module is imported in a thread of ours. A fork waits for that: a child whose parent
 #: was importing a module in another thread would wait for that module for ever.
 importing: Final = threading.RLock()
+#: Held while stacks of other threads are read; for the same reason.
+reading_stacks: Final = threading.RLock()
 
 #: Each has an ``after_fork()``: be the child's; the parent's own goes on in the parent.
 _parts: Final[dict[Step, "weakref.WeakSet[Any]"]] = {step: weakref.WeakSet() for step in Step}
@@ -82,10 +84,10 @@ def join(step: Step, part: Any) -> None:
         _is_told = True
         # we may have been imported before a fork, and set up after it
         pid, mark[0] = os.getpid(), 1
-        release = importing.release
-        os.register_at_fork(
-            before=importing.acquire, after_in_parent=release, after_in_child=release
-        )
+        for lock in (importing, reading_stacks):
+            os.register_at_fork(
+                before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
+            )
         os.register_at_fork(after_in_child=_after_fork)
 
 

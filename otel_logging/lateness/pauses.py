@@ -113,14 +113,17 @@ class Pauses:
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
         """Return what *thread* does at this moment: for a task of *loop*, or a stage in it."""
         task = None if loop is None else asyncio.current_task(loop)
-        frame = where.frames().get(thread)
-        now, steps = time.perf_counter_ns(), where.of_frame(frame)
+        with where.frames() as frames:
+            frame = frames.get(thread)
+            now, steps = time.perf_counter_ns(), where.of_frame(frame)
+            is_shared = loop is None and where.is_shared(frame)
+            inside = where.context_in(frame) if loop is not None and task is None else None
         if loop is None:
-            span = trace.INVALID_SPAN if where.is_shared(frame) else self._watch.span_in(thread)
+            span = trace.INVALID_SPAN if is_shared else self._watch.span_in(thread)
             return Seen(now, steps, span, self._watch.who_of(span))
         if asyncio.current_task(loop) is not task:  # pragma: no cover - it has just gone on
             return Seen(now, steps, is_idle=True)
-        context = where.context_in(frame) if task is None else where.context_of(task)
+        context = where.context_of(task) if inside is None else inside
         span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
         values = context.get(bindings.BOUND, NOTHING).values
         who, is_idle = self._watch.who_of(span, values), task is None and where.is_idle(steps)

@@ -8,7 +8,7 @@ Deliberately absent: why a stage was late (``stage``).
 import asyncio
 import time
 from asyncio import current_task
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -115,14 +115,20 @@ class Watchdog:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
         self._rest = _TICK_NS if self._slow or late > BLOCKED_NS else BLOCKED_NS - late
-        if self._slow:
-            frames = where.frames()
-            frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
-            own = {each.thread for each in self.watch.measured.copy() if each.task is None}
-            free = {t: ns for t, ns in self._computed.items() if t not in own}
-            for watched in list(islice(self._slow, _LOOKED_AT)):
-                self._slow[watched] = self._slow.pop(watched)  # the others first, from now on
-                self._look_at(watched, now, frames, free)
+        if not self._slow:
+            return
+        overdue: list[Callable[[], object]] = []
+        try:
+            with where.frames() as frames:
+                frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
+                own = {each.thread for each in self.watch.measured.copy() if each.task is None}
+                free = {t: ns for t, ns in self._computed.items() if t not in own}
+                for watched in list(islice(self._slow, _LOOKED_AT)):
+                    self._slow[watched] = self._slow.pop(watched)  # the others first, from now on
+                    overdue += self._look_at(watched, now, frames, free)
+        finally:  # whoever writes a line may wait
+            for line in overdue:
+                line()
 
     def _scan(self, now: int) -> None:
         """Find the stages that are becoming late; those that have ended are no concern any more."""
@@ -182,8 +188,11 @@ class Watchdog:
 
     def _look_at(
         self, watched: Watched, now: int, frames: Mapping[int, Any], free: Mapping[int, int]
-    ) -> None:
-        """Take a sample of *watched*. *free*: what threads that are in no stage have computed."""
+    ) -> Iterator[Callable[[], object]]:
+        """Take a sample of *watched*; yield the line that it is overdue, once.
+
+        *free*: what threads that are in no stage have computed.
+        """
         hands = self.watch.hands.copy().items()
         helping = [each for each, span in hands if _is_for(span, watched.span)]
         steps = self._steps_of(watched, frames, helping)
@@ -200,14 +209,15 @@ class Watchdog:
         if budget_s is None or watched.is_overdue:
             return
         open_s = (now - watched.origin) / 1e9
-        if open_s > budget_s + _OVERDUE_S:
-            watched.is_overdue = True
-            who = watched.who()
-            whose = f"{who[0][1]}'s {watched.name}" if who else watched.name
-            since = f"open for {duration(open_s)} (budget {duration(budget_s)})"
-            place = f"in {where.label(steps)}" if steps else "and nothing is known to work on it"
-            told = {_names.LATE_WHERE: where.stack(steps)} if steps else {}
-            watched.line_of(f"{whose} is overdue: {since}, {place}", told)()
+        if open_s <= budget_s + _OVERDUE_S:
+            return
+        watched.is_overdue = True
+        who = watched.who()
+        whose = f"{who[0][1]}'s {watched.name}" if who else watched.name
+        since = f"open for {duration(open_s)} (budget {duration(budget_s)})"
+        place = f"in {where.label(steps)}" if steps else "and nothing is known to work on it"
+        told = {_names.LATE_WHERE: where.stack(steps)} if steps else {}
+        yield watched.line_of(f"{whose} is overdue: {since}, {place}", told)
 
     def _steps_of(
         self, watched: Watched, frames: Mapping[int, Any], helping: list[int]

@@ -13,6 +13,7 @@ import selectors
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import Context
 from functools import lru_cache
 from itertools import chain
@@ -27,7 +28,7 @@ from types import (
 )
 from typing import Any, Final
 
-from otel_logging import _wrap
+from otel_logging import _forks, _wrap
 from otel_logging.lateness.verdict import LOCK, POOL
 
 Step = tuple[CodeType, int]
@@ -55,11 +56,24 @@ _POOLED: Final = re.compile("pool|connector|CapacityLimiter[.]", re.IGNORECASE)
 _GREENLET_S, _QUEUED = "greenlet_spawn", asyncio.Queue.get.__code__
 
 
-def frames() -> dict[int, FrameType]:
-    """Return the innermost frame of each thread; of none where it would end the process: Python
+@contextmanager
+def frames() -> Iterator[dict[int, FrameType]]:
+    """Give the innermost frame of each thread; of none where it would end the process: Python
     itself crashes while an interpreter with a lock of its own runs beside.
+
+    Every stack of another thread is read within. Until 3.12 no garbage is collected meanwhile:
+    a collection in the middle of a step outwards may let the other thread go on, and what is read
+    then is memory that is no frame any more.
     """
-    return {} if _is_beside_another() else sys._current_frames()  # noqa: SLF001 - the only one
+    with _forks.reading_stacks:  # a forked child has the collector as it was
+        is_on = sys.version_info < (3, 12) and gc.isenabled()
+        if is_on:  # pragma: no branch - by version
+            gc.disable()
+        try:
+            yield {} if _is_beside_another() else sys._current_frames()  # noqa: SLF001 - the only one
+        finally:
+            if is_on:  # pragma: no branch - by version
+                gc.enable()
 
 
 if sys.version_info >= (3, 13):  # pragma: no cover - by version
