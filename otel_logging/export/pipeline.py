@@ -81,14 +81,18 @@ class Pipeline:
         self.encoded_attributes = _most_unseen(limits.event_attributes, limits.value_length)
         #: How many a span may have that is given what is bound without a look at its values.
         self.shared_attributes = _most_unseen(limits.span_attributes, limits.span_value_length)
-        of_roots = sampling.TraceIdRatioBased(settings.sampler_ratio)
-        kind = settings.sampler.removeprefix("parentbased_")
-        always = {"always_on": sampling.ALWAYS_ON, "always_off": sampling.ALWAYS_OFF}
-        self.sampler = always.get(kind, of_roots)
-        if kind != settings.sampler:
-            self.sampler = sampling.ParentBased(self.sampler)
+        name, of_roots = settings.sampler, sampling.TraceIdRatioBased(settings.sampler_ratio)
+        samplers: dict[str, sampling.Sampler] = {
+            "always_on": sampling.ALWAYS_ON,
+            "always_off": sampling.ALWAYS_OFF,
+            "traceidratio": of_roots,
+            "parentbased_always_on": sampling.DEFAULT_ON,
+            "parentbased_always_off": sampling.DEFAULT_OFF,
+        }
+        self.sampler = samplers.get(name) or sampling.ParentBased(of_roots)
+        if name.startswith("parentbased"):
             self.asks_sampler = False
-            self.root_bound = 0 if kind == "always_off" else of_roots.bound
+            self.root_bound = 0 if name == "parentbased_always_off" else of_roots.bound
         self.page_events = min(limits.events or PAGE_EVENTS, PAGE_EVENTS)
         self.resource = resource
 
