@@ -245,7 +245,7 @@ class Redaction:
 
     def _sequence(self, value: Any) -> Any:
         arguments = _secret_tables.arguments(value, self.text)
-        is_pair = len(value) == 2 and type(value[0]) is str and type(value[1]) in (str, int)
+        is_pair = _secret_tables.is_pair(value) and type(value[1]) in (str, int)
         if is_pair and not arguments and not str(value[1]).replace("_", "").isalpha():
             return self._pair(value)  # no list of names
         items = [*map(self._pair, arguments or value)]
@@ -284,10 +284,9 @@ class Redaction:
 
     def _pair(self, item: Any) -> Any:
         """Return an item of a list, which may be a name and its value."""
-        if type(item) in (list, tuple) and len(item) == 2 and type(item[0]) is str:
+        if type(item) in (list, tuple) and _secret_tables.is_pair(item):
             name = self.text(item[0])
-            if item[1] != name.title():  # a choice and its label
-                return type(item)((name, self.field(name, item[1], is_inner=True)))
+            return type(item)((name, self.field(name, item[1], is_inner=True)))
         return self.value(item, is_inner=True)
 
     def pseudonym(self, value: Any) -> str:

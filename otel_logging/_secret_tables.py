@@ -153,6 +153,11 @@ def without_members(
             found[name] = _row(names, found[name], field)
 
 
+def is_pair(items: Sequence[Any]) -> bool:
+    """Say whether *items* may be a name and its value: no choice and its label, nor one twice."""
+    return len(items) == 2 and type(items[0]) is str and items[1] != items[0].title()
+
+
 def arguments(items: Sequence[Any], without: Callable[[str], str]) -> list[Any]:
     """Return the *items* of a command *without* secrets; none of another list."""
     texts = [item if type(item) is str else "" for item in items]

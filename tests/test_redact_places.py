@@ -80,6 +80,7 @@ def test_a_name_and_its_value_may_be_in_two_places(value: Any) -> None:
         {"sql": "SELECT 1 WHERE id=?", "params": [42]},
         {"sql": "SELECT 1", "params": [42]},
         {"choices": [["token", "Token"], ["password", "Password"]]},
+        {"twice": ["12", "12"], "tuple": ("7f", "7F"), "long": ["1" * 5000] * 2},
         {"image": "auth:v2"},
         ["token", "secret", "password"],
         ["Host", "x1", "Accept", "y1"],
