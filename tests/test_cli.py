@@ -192,7 +192,7 @@ def test_a_file_in_place_of_the_store_is_reported(
     file = tmp_path / "file"
     file.touch()
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", str(file))
-    for command in ("late", "show", "now", "spool", "doctor"):
+    for command in ("late", "show", "now", "spool"):
         result = Runner().invoke(main, [command])
         assert result.exit_code == 1
         assert result.output == f"Error: {file} is a file, not a directory\n"

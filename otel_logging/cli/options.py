@@ -73,7 +73,11 @@ def of_places(command: _Command) -> _Command:
 
     @functools.wraps(command)
     def with_store(*, spool_dir: Path | None, all_users: bool, **given: Any) -> Any:
-        return command(store=_store(spool_dir, all_users=all_users), **given)
+        store = _store(spool_dir, all_users=all_users)
+        files = [each for each in store.places if each.is_file()]
+        if files and command.__name__ != "doctor":  # which says what to do
+            raise click.ClickException(f"{visible(str(files[0]))} is a file, not a directory")
+        return command(store=store, **given)
 
     all_users = flag("--all-users", help="Read the store of every user, as root does.")
     return spool_dir(all_users(with_store))
@@ -88,8 +92,6 @@ def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
     is_root = _user() == 0
     given = None if spool_dir is None else _parse.directory("--spool-dir", spool_dir)
     places = settings.spool_base() if given is None else [given]
-    if files := [each for each in places if directories.is_missing(each) and each.is_file()]:
-        raise click.ClickException(f"{visible(str(files[0]))} is a file, not a directory")
     if all_users or (is_root and len(places) > 1):  # none is named
         others = (each for each in directories.bases_of_all() if not directories.is_missing(each))
         places = list(dict.fromkeys([*places, *others]))
