@@ -9,7 +9,7 @@ import asyncio
 import dis
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import takewhile
@@ -17,6 +17,7 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
 
 from otel_logging.lateness.where import (
+    INTEGRATIONS,
     attributes,
     awaited,
     awaits,
@@ -49,6 +50,8 @@ _JUMPS: Final = frozenset({*dis.hasjrel, *dis.hasjabs})
 def is_endless(task: Any) -> bool:
     """Say whether *task*, which is suspended, can be done by an error alone."""
     chain = awaits(task.get_coro())
+    if _is_a_servers(frame for _, frame in chain):
+        return False
     inner = awaited(task, chain[-1:]) if _is_bound_to_it(chain) else None
     is_stuck, is_source = inner is not None and is_endless(inner), False
     for coroutine, frame in reversed(chain):
@@ -92,9 +95,17 @@ def is_endless_here(task: Any) -> bool:
     """Say whether *task*, which runs this, can be done by an error alone."""
     outermost, is_stuck = getattr(task.get_coro(), "cr_frame", None), False
     inner = takewhile(lambda frame: frame is not outermost, outwards(sys._getframe()))  # noqa: SLF001 - its own
-    for frame in [*inner, outermost] if outermost is not None else []:
+    chain = [*inner, outermost] if outermost is not None else []
+    for frame in chain:
         is_stuck = _never_returns(frame, is_stuck=is_stuck)
-    return is_stuck
+    return is_stuck and not _is_a_servers(reversed(chain))
+
+
+def _is_a_servers(chain: Iterable[FrameType]) -> bool:
+    """Say whether *chain*, outermost first, is of a server: ours calls the application in it."""
+    files = (frame.f_code.co_filename for frame in chain)
+    first = next((each for each in files if is_application(each) or INTEGRATIONS in each), "")
+    return INTEGRATIONS in first
 
 
 def _never_returns(frame: FrameType, *, is_source: bool = False, is_stuck: bool) -> bool:
