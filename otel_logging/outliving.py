@@ -299,7 +299,9 @@ def _sort_out(but: Any) -> frozenset[Any]:
         if held is not None and held.message in held.message.connection.held:
             request = held.message.span
         elif not has_ended(request):
-            if around is request and task not in _known:
+            # the connection's own is not looked at: its frames would be kept as long as it is
+            is_own = getattr(request, "task", None) is task
+            if around is request and not is_own and task not in _known:
                 _known.add(task)
                 if is_endless(task) and is_everybodys(task) and not _is_given(task, around):
                     serving.append((task, around, request))
