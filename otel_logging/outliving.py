@@ -312,7 +312,7 @@ def _sort_out(but: Any) -> frozenset[Any]:
         elif around is request or has_ended(around):  # else in a stage of its own
             serving.append((task, around, request))
     for task, around, request in serving:
-        if request not in at_work:
+        if request not in at_work or is_everybodys(task):
             place = label(of_task(task, {}, [])[0])
             run_in(task, partial(_leave, task, around, request, place))
     return frozenset(at_work)

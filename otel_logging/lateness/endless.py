@@ -25,14 +25,14 @@ from otel_logging.lateness.where import (
     outwards,
 )
 
-#: Errors by which a loop ends that has no other end: its task is stopped, something fails, or the
-#: other side has gone. By any other, ``QueueEmpty``, a loop over work is left.
-_STOPS: Final = re.compile(
-    r"(Base)?Exception$|CancelledError|KeyboardInterrupt|SystemExit|GeneratorExit|OSError"
-    r"|\w*(Disconnect|Closed|Connection|Redis)"
+#: Errors by which a task is stopped from outside. By any other a loop may be left when its work is
+#: done: a queue that is empty, a connection to a model that is closed behind its answer.
+_STOPS: Final = re.compile("CancelledError|KeyboardInterrupt|SystemExit|GeneratorExit")
+#: What catches an error without saying so in the bytecode, or ends what it is around.
+_SWALLOWING: Final = frozenset(
+    {"suppress", "move_on_after", "move_on_at", "CancelScope"}
+    | {"timeout", "timeout_at", "fail_after", "fail_at", "wait_for"}
 )
-#: What catches an error without saying so in the bytecode.
-_SWALLOWING: Final = frozenset({"suppress", "move_on_after", "move_on_at", "CancelScope"})
 #: What yields as long as a subscription lasts: redis, broadcaster, aiokafka, aio-pika, psycopg,
 #: aiomqtt.
 _SUBSCRIPTIONS: Final = frozenset(
