@@ -31,7 +31,7 @@ _STOPS: Final = re.compile("CancelledError|KeyboardInterrupt|SystemExit|Generato
 #: What catches an error without saying so in the bytecode, or ends what it is around.
 _SWALLOWING: Final = frozenset(
     {"suppress", "move_on_after", "move_on_at", "CancelScope"}
-    | {"timeout", "timeout_at", "fail_after", "fail_at", "wait_for"}
+    | {"timeout", "timeout_at", "fail_after", "fail_at"}
 )
 #: What yields as long as a subscription lasts: redis, broadcaster, aiokafka, aio-pika, psycopg,
 #: aiomqtt.
@@ -40,7 +40,6 @@ _SUBSCRIPTIONS: Final = frozenset(
     | {"QueueIterator.__anext__", "AsyncConnection.notifies", "MessagesIterator.__anext__"}
 )
 _DEEP: Final = 3  # ``app.state.queue``
-_GET: Final = asyncio.Queue.get.__code__
 _LEAVES: Final = frozenset({"RETURN_VALUE", "RETURN_CONST"})
 _LAST: Final = _LEAVES | {"RAISE_VARARGS", "RERAISE", "JUMP_FORWARD"}
 _NAMES: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_ATTR", "LOAD_DEREF", "LOAD_FAST"})
@@ -74,21 +73,46 @@ def is_everybodys(task: Any) -> bool:
     """Say whether *task*, which is suspended, takes from a queue that a module's variable has, or
     an object's attribute that is in one: whoever puts items there, all of them are.
     """
-    chain = awaits(task.get_coro())
-    queue = next((f.f_locals.get("self") for _, f in chain if f.f_code is _GET), None)
-    own = [frame.f_globals for _, frame in chain if is_application(frame.f_code.co_filename)]
-    found = [value for each in own[:1] if queue is not None for value in each.values()]
+    frames = [frame for _, frame in awaits(task.get_coro())]
+    own = [frame for frame in frames if is_application(frame.f_code.co_filename)]
+    queues = [queue for frame in own for queue in _taken_from(frame)]
+    found = list(own[0].f_globals.values()) if queues else []
     for _ in range(_DEEP):
-        if any(each is queue for each in found):
+        if any(each is queue for each in found for queue in queues):
             return True
-        found = [value for each in found for value in _attributes(each)]
+        found = [value for each in found for value in _attributes(each).values()]
     return False
 
 
-def _attributes(of: Any) -> list[Any]:
+def _attributes(of: Any) -> dict[str, Any]:
     has = {} if isinstance(of, ModuleType) else attributes(of)
     state = has.get("_state")  # Starlette's
-    return [*has.values(), *(state.values() if type(state) is dict else ())]
+    return {**has, **(state if type(state) is dict else {})}
+
+
+def _taken_from(frame: FrameType) -> Iterator[Any]:
+    """Yield the queues whose ``get`` is somewhere in the code of *frame*."""
+    for name, *more in _gets(frame.f_code):
+        value = frame.f_locals.get(name, frame.f_globals.get(name))
+        for each in more:
+            value = _attributes(value).get(each)
+        if isinstance(value, asyncio.Queue):
+            yield value
+
+
+@lru_cache(maxsize=1024)
+def _gets(code: CodeType) -> list[list[str]]:
+    """Return of what *code* has ``get``: ``app.state.queue`` as a list."""
+    found, path = list[list[str]](), list[str]()
+    for step in dis.get_instructions(code):
+        if step.opname in _NAMES - {"LOAD_ATTR"}:
+            path = [step.argval]
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            found += [path] if step.argval == "get" and path else []
+            path = [*path, step.argval] if path else []
+        else:
+            path = []
+    return found
 
 
 def is_endless_here(task: Any) -> bool:

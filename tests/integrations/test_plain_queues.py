@@ -40,6 +40,11 @@ async def work(queue: Queue) -> None:
         await websocket.send_text("done")
 
 
+async def index() -> None:
+    await asyncio.sleep(60)
+    log.info("indexed")
+
+
 class Session:
     """A connection with a loop of its own, which its first message begins."""
 
@@ -77,16 +82,20 @@ def app_of(start: str, whose: str, binds: str) -> Starlette:
         if binds == "connection":
             bind_context(user_id=user)
         begun = begin(websocket) if start == "connection" else None
+        beside: list[asyncio.Task[None]] = []
         try:
             while True:
                 text = await websocket.receive_text()
                 if binds == "message":
                     bind_context(user_id=user)
                 begun = begun or begin(websocket)
+                if whose == "shared":  # what else is done for the message does not keep it
+                    beside.append(asyncio.create_task(index()))
                 log.info("got", of=user, text=text)
                 begun[1].put_nowait((websocket, user, text))
         except WebSocketDisconnect:
-            pass
+            for task in beside:
+                task.cancel()
 
     return Starlette(routes=[WebSocketRoute("/", talk)], lifespan=lifespan)
 

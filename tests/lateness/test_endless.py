@@ -14,7 +14,7 @@ from otel_logging.lateness.endless import is_endless
 Queue = asyncio.Queue[Any]
 
 
-class WebSocketDisconnectedError(Exception):
+class ConnectionClosedError(Exception):
     pass
 
 
@@ -48,10 +48,8 @@ async def worker_that_says_goodbye(queue: Queue) -> None:
                 continue
             async with asyncio.Lock():
                 print(item)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, KeyboardInterrupt):
         print("stopped")
-    except Exception:
-        print("failed")
 
 
 async def worker_within(queue: Queue) -> None:
@@ -63,14 +61,6 @@ async def worker_after_a_start(queue: Queue) -> None:
     async with asyncio.Lock():
         await asyncio.sleep(60)
         await worker(queue)
-
-
-async def reader(queue: Queue) -> None:
-    try:
-        while True:
-            await queue.get()
-    except (WebSocketDisconnectedError, ConnectionError):
-        print("gone")
 
 
 async def heartbeat(_: Queue) -> None:
@@ -92,7 +82,7 @@ async def iterates_by_each(queue: Queue) -> None:
 async def connects_anew(queue: Queue) -> None:
     while True:
         try:
-            async for item in ten(queue):
+            async for item in until_closed(queue):
                 print(item)
         except Exception:
             await asyncio.sleep(1)
@@ -113,6 +103,35 @@ async def bare(queue: Queue) -> None:
             break
         except:  # noqa: E722
             await asyncio.sleep(60)
+
+
+async def until_closed(queue: Queue) -> AsyncIterator[Any]:
+    try:
+        while True:
+            yield await queue.get()
+    except ConnectionClosedError:
+        return
+
+
+async def streams_an_answer(queue: Queue) -> None:
+    async for item in until_closed(queue):
+        print(item)
+
+
+async def receives_an_answer(queue: Queue) -> None:
+    try:
+        while True:
+            await queue.get()
+    except (ConnectionClosedError, ConnectionError):
+        print("done")
+
+
+async def reports_until_it_fails(queue: Queue) -> None:
+    while True:
+        try:
+            await queue.get()
+        except Exception:
+            break
 
 
 async def tokens(queue: Queue) -> None:
@@ -212,7 +231,7 @@ async def gathers_workers(queue: Queue) -> None:
 async def in_a_task_group(queue: Queue) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(worker(queue))
-        group.create_task(reader(queue))
+        group.create_task(worker(queue))
 
 
 async def lets_a_worker_work_for_a_while(queue: Queue) -> None:
@@ -233,12 +252,13 @@ async def waits_for_workers(queue: Queue) -> None:
 
 
 SERVES = [
-    *(worker, worker_that_says_goodbye, worker_within, reader, heartbeat, bare),
+    *(worker, worker_that_says_goodbye, worker_within, heartbeat, bare),
     *(gathers_workers, in_a_task_group),
     *(iterates_over_a_source, iterates_by_each, connects_anew, subscribes),
 ]
 ENDS = [
-    *(tokens, leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
+    *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
+    *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
     *(lets_a_worker_work_for_a_while, has_a_limit_for_a_worker, waits_for_workers),
     worker_after_a_start,  # not yet
