@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from fakeredis import FakeAsyncRedis
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
 
 from otel_logging import bind_context, get_logger, outliving, traced
 from otel_logging.testing import Captured, capture
@@ -20,6 +23,14 @@ Program = Callable[[Queue], Awaitable[object]]
 async def items(queue: Queue) -> AsyncIterator[Any]:
     while True:
         yield await queue.get()
+
+
+@asynccontextmanager
+async def connected(handler: Any) -> AsyncIterator[Any]:
+    """Give a client's connection to a server of its own, where *handler* answers."""
+    server = await serve(handler, "127.0.0.1", 0)
+    async with server, connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        yield client
 
 
 # ---------------------------------------------------------------- who serves everybody
@@ -63,6 +74,12 @@ async def heartbeat(_: Queue) -> None:
     while True:
         await asyncio.sleep(STEP_S)
         log.info("step")
+
+
+async def worker_with_a_client(queue: Queue) -> None:
+    """Whose library pings as long as it is connected."""
+    async with connected(lambda server: server.wait_closed()):
+        await worker(queue)
 
 
 async def two_workers(queue: Queue) -> None:
@@ -110,6 +127,37 @@ async def answer_that_streams(_: Queue) -> None:
     async for token in tokens():
         with traced("send"):
             log.info("step", token=token)
+
+
+async def answer_of_a_model(_: Queue) -> None:
+    """To the end of its connection."""
+
+    async def model(websocket: Any) -> None:
+        for token in range(ITEMS):
+            await asyncio.sleep(STEP_S)
+            await websocket.send(str(token))
+
+    async with connected(model) as answer:
+        async for token in answer:
+            log.info("step", token=token)
+
+
+async def report_until_it_fails(_: Queue) -> None:
+    rows = iter(range(ITEMS))
+    while True:
+        try:
+            row = next(rows)
+            await asyncio.sleep(STEP_S)
+            log.info("step", row=row)
+        except Exception:
+            break
+
+
+async def polls_for_a_while(_: Queue) -> None:
+    async with asyncio.timeout(STEP_S * 50):
+        while True:
+            await asyncio.sleep(STEP_S)
+            log.info("step")
 
 
 async def answer_by_a_subscription(queue: Queue) -> None:
@@ -197,10 +245,14 @@ async def has_a_stage_of_its_own(queue: Queue) -> None:
         await worker(queue)
 
 
-SERVES = [worker, worker_with_stages, worker_with_tasks, worker_that_binds, heartbeat, two_workers]
+SERVES = [
+    *(worker, worker_with_stages, worker_with_tasks, worker_that_binds, worker_with_a_client),
+    *(heartbeat, two_workers),
+]
 BY_ITERATION = [listener, subscriber]
 LEFT = [
     *(report, answer_that_streams, answer_by_a_subscription, answer_by_a_queue, retries, polls),
+    *(answer_of_a_model, report_until_it_fails, polls_for_a_while),
     *(warms_a_cache, has_workers_of_its_own, says_that_it_goes_on, has_a_stage_of_its_own),
 ]
 
