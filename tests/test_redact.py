@@ -821,7 +821,8 @@ def test_a_value_of_any_depth_is_looked_at_or_left_out() -> None:
 
 
 def test_a_mapping_keeps_keys_that_are_no_text() -> None:
-    """And loses the secrets under them, and in them."""
+    """And loses the secrets under them, and in them; also where their texts were seen before."""
+    assert [DEFAULT.text(str(each)) for each in (int("1"), None)] == ["1", "None"]
     value = {1: "a", None: 2, ("a",): {2.5: "token=a1"}, b"password": "a1", b"token=a1": 3}
     assert DEFAULT.value(value) == {
         1: "a",
