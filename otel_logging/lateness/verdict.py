@@ -139,7 +139,7 @@ def sentence(
 ) -> str:
     """Return why a stage was late: whose, when, by how much, behind what."""
     whose = f"{who[0][1]}'s {name}" if who else name
-    when = f"{start:%H:%M:%S}.{start.microsecond // 1000:03d}"
+    when = start.time().isoformat("milliseconds")  # ``strftime`` imports: not while Python exits
     took = f"took {duration(latency_s)} (budget {duration(budget_s)})"
     share = duration(verdict.took / 1e9)
     return f"{whose} of {when} {took}: {share} {_because(verdict, where)}"

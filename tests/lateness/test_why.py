@@ -1186,6 +1186,22 @@ def test_a_line_that_cannot_be_made_costs_the_stage_nothing(
     assert "errors while stages are watched (no line today)" in told
 
 
+def test_what_is_left_open_at_exit_is_told_of_with_its_cause(tmp_path: Path) -> None:
+    """The end of the interpreter ends it, where nothing can be imported any more."""
+    code = """
+import sys
+from otel_logging import setup_observability, traced
+setup_observability("left", spool_dir=sys.argv[1])
+import time
+left = traced("left open", budget=0.001).begin()
+time.sleep(0.01)
+"""
+    done = script(code, str(tmp_path))
+    assert b"left open of " in done.stdout
+    assert b"late.cause" in done.stdout
+    assert done.stderr == b""
+
+
 def test_a_stage_that_somebody_has_ended_is_not_late_at_its_exit(
     service: Service, lines: Lines
 ) -> None:
