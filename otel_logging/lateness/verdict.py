@@ -185,7 +185,12 @@ def most(held: Iterable[tuple[int, int, Why]], start: int, end: int) -> Why | No
 
 
 def _path(
-    stage: Facts, start: int, end: int, waits: Sequence[Interval], depth: int = 0
+    stage: Facts,
+    start: int,
+    end: int,
+    waits: Sequence[Interval],
+    depth: int = 0,
+    seen: Sequence[Interval] = (),
 ) -> Iterator[tuple[Facts, int, int, Sequence[Interval]]]:
     """Yield who was on the critical path, when, and with which waits, backwards: each child that
     ended last, and before the next one began. One that outlives the stage was not waited for.
@@ -199,8 +204,8 @@ def _path(
         first = min(first, child.start)
         if began < ended and child.end <= stage.end:
             yield stage, ended, end, waits
-            theirs = child.waits or (stage.seen if is_alone else ())
-            yield from _path(child, began, ended, theirs, depth + 1)
+            of_all = (stage.seen or seen) if is_alone else ()
+            yield from _path(child, began, ended, child.waits or of_all, depth + 1, of_all)
             end = began
     yield stage, start, end, waits
 
