@@ -39,7 +39,7 @@ async def client_of(**limits: int) -> AsyncIterator[Callable[[float], Awaitable[
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    base = "http://127.0.0.1:{}/".format(server.sockets[0].getsockname()[1])
+    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     async with httpx.AsyncClient(trust_env=False, limits=httpx.Limits(**limits)) as client:
         await client.get(f"{base}0")
         yield lambda seconds: client.get(f"{base}{seconds}")
