@@ -43,8 +43,8 @@ _PAUSES: Final = 200  # the longest that are looked at
 _LINKS: Final = 8
 
 _DOWNSTREAM: Final = (SpanKind.CLIENT, SpanKind.PRODUCER)
-#: Spans of one call of a library each, whose first work is to get a connection.
-_LIBRARYS: Final = "opentelemetry.instrumentation."
+#: Whose spans are one call of a library each, which first of all gets a connection.
+_INSTRUMENTED: Final = "opentelemetry.instrumentation."
 #: Who works on a stage that is held, and that no task is in.
 NOBODY: Final = object()
 
@@ -93,8 +93,8 @@ def ended_below(around: Any, span: Any) -> None:
         start, end = span.start_time - span.clock_ns, span.end_time - span.clock_ns
         is_downstream = span.kind in _DOWNSTREAM
         outer.add_child(Facts(span.name, start, end, is_downstream))
-        is_of_library = is_downstream and span.instrumentation_scope.name.startswith(_LIBRARYS)
-        while is_of_library and outer is not None:
+        is_call = is_downstream and span.instrumentation_scope.name.startswith(_INSTRUMENTED)
+        while is_call and outer is not None:
             if outer.entered is not None and start < outer.entered.end <= end:
                 outer.call_began = max(outer.call_began, start)
             outer = outer.outer
@@ -128,8 +128,8 @@ class Watched:
     seen_cpu = 0
     clocks: Mapping[int, int] = MappingProxyType({})
     places: "Counter[str] | None" = None
-    #: The wait that it was in when it was looked at first; when the last call of a library began
-    #: that lasted longer than that: with this wait.
+    #: The wait for a pool that it was in when it was looked at first; and when the call began that
+    #: it was in then: with this wait, if it is a library's.
     entered: Interval | None = None
     call_began = 0
     #: Of the deepest stage below it that was late: its depth, its entry span, what makes its line.
@@ -199,7 +199,8 @@ class Watched:
         if cause is not None:
             guess = Interval(cause, max(since, self.began), now, Why(place))
             self.add_guess(guess)
-            self.entered = self.entered if self.seen_at else guess
+            if cause == verdict.POOL and not self.seen_at:
+                self.entered = guess
         self.seen_at = now
 
     def wait_before(self, waited_s: Any, *, is_handed: bool) -> None:

@@ -51,6 +51,9 @@ class Interval(NamedTuple):
     ask: Callable[[], Why] | None = None
 
 
+_Waits = Sequence[Interval]
+
+
 class Facts(NamedTuple):
     """What was measured of a finished stage. *start*: when it was handed over, or began."""
 
@@ -185,15 +188,11 @@ def most(held: Iterable[tuple[int, int, Why]], start: int, end: int) -> Why | No
 
 
 def _path(
-    stage: Facts,
-    start: int,
-    end: int,
-    waits: Sequence[Interval],
-    depth: int = 0,
-    seen: Sequence[Interval] = (),
-) -> Iterator[tuple[Facts, int, int, Sequence[Interval]]]:
+    stage: Facts, start: int, end: int, waits: _Waits, depth: int = 0, seen: _Waits = ()
+) -> Iterator[tuple[Facts, int, int, _Waits]]:
     """Yield who was on the critical path, when, and with which waits, backwards: each child that
     ended last, and before the next one began. One that outlives the stage was not waited for.
+    *seen*: waits of a stage further up, which did nothing else meanwhile.
     """
     children = stage.children if depth < _DEPTH else ()
     there = sorted(children, key=lambda child: child.end, reverse=True)
