@@ -43,6 +43,8 @@ _PAUSES: Final = 200  # the longest that are looked at
 _LINKS: Final = 8
 
 _DOWNSTREAM: Final = (SpanKind.CLIENT, SpanKind.PRODUCER)
+#: Whose spans are one call of a library each, which first of all gets a connection.
+_INSTRUMENTED: Final = "opentelemetry.instrumentation."
 #: Who works on a stage that is held, and that no task is in.
 NOBODY: Final = object()
 
@@ -88,9 +90,14 @@ def ended_below(around: Any, span: Any) -> None:
     """Tell the stage of *around* of a span below it that is no stage: a client's, say."""
     outer = watched_of(around)
     if outer is not None and span.otel_logging_watched is None:
-        start, clock = span.start_time, span.clock_ns
+        start, end = span.start_time - span.clock_ns, span.end_time - span.clock_ns
         is_downstream = span.kind in _DOWNSTREAM
-        outer.add_child(Facts(span.name, start - clock, span.end_time - clock, is_downstream))
+        outer.add_child(Facts(span.name, start, end, is_downstream))
+        is_call = is_downstream and span.instrumentation_scope.name.startswith(_INSTRUMENTED)
+        while is_call and outer is not None:
+            if outer.entered is not None and start < outer.entered.end <= end:
+                outer.call_began = max(outer.call_began, start)
+            outer = outer.outer
 
 
 class Watched:
@@ -121,6 +128,10 @@ class Watched:
     seen_cpu = 0
     clocks: Mapping[int, int] = MappingProxyType({})
     places: "Counter[str] | None" = None
+    #: The wait for a pool that it was in when it was looked at first; and when the call began that
+    #: it was in then: with this wait, if it is a library's.
+    entered: Interval | None = None
+    call_began = 0
     #: Of the deepest stage below it that was late: its depth, its entry span, what makes its line.
     line: tuple[int, Any, Any] = _NO_LINE
     #: Whose it was, once it has ended.
@@ -186,7 +197,10 @@ class Watched:
             places[place] += 1
         cause = where.waits_for(steps)
         if cause is not None:
-            self.add_guess(Interval(cause, max(since, self.began), now, Why(place)))
+            guess = Interval(cause, max(since, self.began), now, Why(place))
+            self.add_guess(guess)
+            if cause == verdict.POOL and not self.seen_at:
+                self.entered = guess
         self.seen_at = now
 
     def wait_before(self, waited_s: Any, *, is_handed: bool) -> None:
@@ -254,6 +268,8 @@ class Watched:
             behind = partial(self.watch.behind, runner, self.origin, self.began)
             self.waits.append(Interval(verdict.QUEUE, self.origin, self.began, Why(), behind))
         waits = self.waits
+        if self.call_began and self.entered:
+            self.guesses.append(self.entered._replace(start=self.call_began))
         if self.guesses:  # what was measured is not guessed as well
             waits = waits + [
                 guess

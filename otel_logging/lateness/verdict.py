@@ -51,6 +51,9 @@ class Interval(NamedTuple):
     ask: Callable[[], Why] | None = None
 
 
+_Waits = Sequence[Interval]
+
+
 class Facts(NamedTuple):
     """What was measured of a finished stage. *start*: when it was handed over, or began."""
 
@@ -139,7 +142,7 @@ def sentence(
 ) -> str:
     """Return why a stage was late: whose, when, by how much, behind what."""
     whose = f"{who[0][1]}'s {name}" if who else name
-    when = f"{start:%H:%M:%S}.{start.microsecond // 1000:03d}"
+    when = start.time().isoformat("milliseconds")  # ``strftime`` imports: not while Python exits
     took = f"took {duration(latency_s)} (budget {duration(budget_s)})"
     share = duration(verdict.took / 1e9)
     return f"{whose} of {when} {took}: {share} {_because(verdict, where)}"
@@ -185,10 +188,11 @@ def most(held: Iterable[tuple[int, int, Why]], start: int, end: int) -> Why | No
 
 
 def _path(
-    stage: Facts, start: int, end: int, waits: Sequence[Interval], depth: int = 0
-) -> Iterator[tuple[Facts, int, int, Sequence[Interval]]]:
+    stage: Facts, start: int, end: int, waits: _Waits, depth: int = 0, seen: _Waits = ()
+) -> Iterator[tuple[Facts, int, int, _Waits]]:
     """Yield who was on the critical path, when, and with which waits, backwards: each child that
     ended last, and before the next one began. One that outlives the stage was not waited for.
+    *seen*: waits of a stage further up, which did nothing else meanwhile.
     """
     children = stage.children if depth < _DEPTH else ()
     there = sorted(children, key=lambda child: child.end, reverse=True)
@@ -199,8 +203,8 @@ def _path(
         first = min(first, child.start)
         if began < ended and child.end <= stage.end:
             yield stage, ended, end, waits
-            theirs = child.waits or (stage.seen if is_alone else ())
-            yield from _path(child, began, ended, theirs, depth + 1)
+            of_all = (stage.seen or seen) if is_alone else ()
+            yield from _path(child, began, ended, child.waits or of_all, depth + 1, of_all)
             end = began
     yield stage, start, end, waits
 

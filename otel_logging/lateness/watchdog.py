@@ -37,8 +37,10 @@ _REST: Final = 4  # so often it looks in vain, before it waits to be woken
 _SCAN_NS: Final = 100_000
 _MOST: Final = 10_000  # open stages
 _LOOKED_AT: Final = 64  # stages in one tick
-#: So often what a look computes it rests: where all are late, it must not make them later.
+#: So often what a look computes it rests, where the one before did as well: where all are late, it
+#: must not make them later. No longer than that: what hangs is to be seen within a second.
 _FREE: Final = 49
+_LONGEST_NS: Final = 500_000_000
 _HOG_SHARE: Final = 0.4  # of what all threads have computed
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 #: Who gets the interpreter for a moment, some 60 us of computing, has waited for 6 ms behind a hog.
@@ -80,7 +82,7 @@ class Watchdog:
 
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
-        watch, news, in_vain = self.watch, self.watch.news, 0
+        watch, news, in_vain, before = self.watch, self.watch.news, 0, 0
         self._spent(time.perf_counter_ns())  # what was before is nobody's fault
         while not watch.is_stopped and news is watch.news:
             in_vain = 0 if watch.open or watch.measured else in_vain + 1
@@ -100,7 +102,9 @@ class Watchdog:
             except Exception as error:
                 _diagnostics.report("errors while stages are watched", detail=error)
             self._tasks.clear()
-            self._rest = max(self._rest, (time.thread_time_ns() - computed_ns) * _FREE)
+            # one look may have to free what a stage has left behind, or write a line
+            took, before = before, time.thread_time_ns() - computed_ns
+            self._rest = max(self._rest, min(min(took, before) * _FREE, _LONGEST_NS))
 
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
@@ -119,16 +123,20 @@ class Watchdog:
             return
         overdue: list[Callable[[], object]] = []
         try:
-            with where.frames() as frames:
-                frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
-                own = {each.thread for each in self.watch.measured.copy() if each.task is None}
-                free = {t: ns for t, ns in self._computed.items() if t not in own}
-                for watched in list(islice(self._slow, _LOOKED_AT)):
-                    self._slow[watched] = self._slow.pop(watched)  # the others first, from now on
-                    overdue += self._look_at(watched, now, frames, free)
-        finally:  # whoever writes a line may wait
+            self._look_at_slow(now, overdue)
+        finally:  # whoever writes a line may wait: no frame is held, and what it has, meanwhile
             for line in overdue:
                 line()
+
+    def _look_at_slow(self, now: int, overdue: list[Callable[[], object]]) -> None:
+        """Take a sample of slow stages; add what makes a line to those that are *overdue*."""
+        with where.frames() as frames:
+            frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
+            own = {each.thread for each in self.watch.measured.copy() if each.task is None}
+            free = {t: ns for t, ns in self._computed.items() if t not in own}
+            for watched in list(islice(self._slow, _LOOKED_AT)):
+                self._slow[watched] = self._slow.pop(watched)  # the others first, from now on
+                overdue += self._look_at(watched, now, frames, free)
 
     def _scan(self, now: int) -> None:
         """Find the stages that are becoming late; those that have ended are no concern any more."""

@@ -834,6 +834,56 @@ def test_what_a_thread_had_goes_with_it_while_a_stage_is_looked_at(service: Serv
     assert service.one("turn").attributes["late.where"]
 
 
+def test_what_a_stage_had_goes_with_it_while_its_line_is_written(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To free it is its own thread's work: ours could look at nothing meanwhile."""
+    freed_in: list[int] = []
+    is_over, has_been_told = threading.Event(), threading.Event()
+
+    class Large:
+        def __del__(self) -> None:
+            freed_in.append(threading.get_ident())
+
+    def tells(event: str, **_: Any) -> None:
+        if "is overdue" in event:
+            has_been_told.set()
+            is_over.wait(20)
+
+    def works() -> None:
+        large = Large()
+        assert has_been_told.wait(20), large
+
+    monkeypatch.setattr(_runtime.current.watch, "warn", tells)
+    with traced("turn", budget=0.01):
+        works()
+        assert freed_in == [threading.get_ident()]
+        is_over.set()
+
+
+@pytest.mark.parametrize(("lines", "blocked_s"), [(1, 0.3), (3, 0.7)])
+def test_what_a_look_has_cost_makes_nothing_invisible(
+    service: Service, monkeypatch: pytest.MonkeyPatch, lines: int, blocked_s: float
+) -> None:
+    """A line may be written slowly: the stages and the blocks after it are seen all the same."""
+    monkeypatch.setattr(_runtime.current.watch, "warn", lambda *_, **__: burn(0.1))
+
+    async def late(number: int) -> None:
+        await asyncio.sleep(number / 25)  # so it is overdue in a look of its own
+        await turn("carol", lambda: asyncio.sleep(0.8))
+
+    async def resize() -> None:
+        await asyncio.sleep(0.02)
+        burn(blocked_s)
+
+    async def main() -> None:
+        await asyncio.gather(*map(late, range(lines)))
+        await asyncio.gather(turn("bob", lambda: asyncio.sleep(0.1)), turn("alice", resize))
+
+    asyncio.run(main())
+    assert of_user(service, "bob").attributes["late.culprit.user_id"] == "alice"
+
+
 def test_a_message_that_a_worker_has_done_is_told_of_at_once(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
@@ -1184,6 +1234,22 @@ def test_a_line_that_cannot_be_made_costs_the_stage_nothing(
     told = capsys.readouterr().err
     assert "a stage could not be explained (no line today)" in told
     assert "errors while stages are watched (no line today)" in told
+
+
+def test_what_is_left_open_at_exit_is_told_of_with_its_cause(tmp_path: Path) -> None:
+    """The end of the interpreter ends it, where nothing can be imported any more."""
+    code = """
+import sys
+from otel_logging import setup_observability, traced
+setup_observability("left", spool_dir=sys.argv[1])
+import time
+left = traced("left open", budget=0.001).begin()
+time.sleep(0.01)
+"""
+    done = script(code, str(tmp_path))
+    assert b"left open of " in done.stdout
+    assert b"late.cause" in done.stdout
+    assert done.stderr == b""
 
 
 def test_a_stage_that_somebody_has_ended_is_not_late_at_its_exit(
