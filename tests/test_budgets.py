@@ -56,7 +56,7 @@ BUDGETS = {
     "handover": 119,
     "integrations": 2125,
     "jobs": 90,
-    "lateness": 1787,
+    "lateness": 1805,
     "logs": 1585,
     "mcp_server": 210,
     "observability": 250,
