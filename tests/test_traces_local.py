@@ -96,6 +96,19 @@ def test_a_segment_without_a_head_is_reported(
     assert queue.DAMAGED.format("spans") in capsys.readouterr().err
 
 
+def test_what_is_damaged_is_counted_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In all segments: a command has ended before a second one would be written."""
+    for place in "abc":
+        store(tmp_path / place, Planted(1, 0, "stage", 0, 1))
+        (segment,) = reading.segments(tmp_path / place)
+        segment.write_bytes(segment.read_bytes()[:-1] + b"?" if place == "a" else b"?")
+
+    assert local.read([tmp_path / place for place in "abc"]) == []
+    assert f"3 {queue.DAMAGED.format('spans')}" in capsys.readouterr().err
+
+
 def test_a_segment_whose_magic_is_damaged_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
