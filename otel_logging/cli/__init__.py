@@ -157,18 +157,17 @@ def failed(**given: Any) -> None:
 )
 @click.option("--who", metavar="U", help="Only traces on behalf of this user, as --who user-456.")
 @flag("--all", "unfolded", help="Draw each stage, also many of one name.")
-@flag("--stack", help="Show each step down to where a late stage stood.")
+@flag("--stack", "stacks", help="Show each step down to where a late stage stood.")
 @of_store
 def show(
     *,
     trace_id: str | None,
     last: int | None,
     who: str | None,
-    unfolded: bool,
-    stack: bool,
     service: str | None,
     asked: Sources,
     as_json: bool,
+    **looks: bool,
 ) -> None:
     """Draw one trace: its stages, and their log lines inside them.
 
@@ -206,9 +205,8 @@ def show(
         click.echo(asked.read(found), err=True)
         return
     out = terminal.console()
-    looks: dict[str, Any] = {"unfolded": unfolded, "stacks": stack, "links": links_of(found)}
     for trace in chosen:
-        drawn = waterfall.draw(trace, width=out.width, **looks)
+        drawn = waterfall.draw(trace, width=out.width, links=links_of(found), **looks)
         terminal.show(out, [*drawn, *([Text()] if trace is not chosen[-1] else ())])
     terminal.show(out, footer(found, asked, out.width))
 
