@@ -24,6 +24,7 @@ from otel_logging.logs.render import json_renderer
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
 from otel_logging.spool.queue import Spool
 from otel_logging.traces import span as reading
+from otel_logging.traces.trace import is_line
 
 __all__ = ["Captured", "capture"]
 
@@ -222,9 +223,10 @@ class Captured:
             found[page.parent_span_id] += page.events
         for span in self._ended():
             found[span.span_id] += span.events
-        for events in found.values():
-            events.sort(key=lambda event: event.time_ns)
-        return found
+        return {
+            span_id: sorted(filter(is_line, events), key=lambda event: event.time_ns)
+            for span_id, events in found.items()
+        }
 
     def _lines_and_events(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Yield each with its time and its span's id; what is a line and its event, as the line."""

@@ -103,16 +103,34 @@ def test_a_late_row_that_failed_says_so(run: Run) -> None:
 
 
 def test_a_cause_selects_rows(run: Run) -> None:
-    """Only those that it made late; where there is none, it names what there is."""
+    """Only those that it made late; where there is none, it names what there is. One that neither
+    the package nor the application knows is no question.
+    """
     assert [row["who"] for row in rows(run("late", "--json", "--cause", "lock"))] == [
         {"user_id": "ben"}
     ]
-    for missing in ("gc", "magic"):
-        result = run("late", "--cause", missing)
-        assert "none late of 8 stages" in result.output
-        assert "causes there are: loop, lock" in result.output
-        assert result.exit_code == 0
-    assert "causes there are" in run("late", "--cause", "magic", "--json").stderr
+    result = run("late", "--cause", "gc", "--fail")
+    assert "none late of 8 stages" in result.output
+    assert "causes there are: loop, lock" in result.output
+    assert result.exit_code == 0
+    assert "causes there are" in run("late", "--cause", "gc", "--json").stderr
+    for more in ([], ["--fail"], ["--json"], ["--summary"]):
+        result = run("late", "--cause", "magic", *more)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "'magic' is not measured, nor a name of yours" in result.stderr
+        assert "causes there are: loop, lock" in " ".join(result.stderr.split())
+
+
+def test_a_cause_that_the_application_named_selects_rows(tmp_path: Path) -> None:
+    """As long as it made something late."""
+    late = {"budget_s": 0.1, "late.cause": "own"}
+    base = store(tmp_path, Planted(1, 0, "turn", 0, 500, late))
+    arguments = ["late", "--source", "local", "--spool-dir", str(base), "--fail", "--cause"]
+    assert Runner().invoke(main, [*arguments, "own"]).exit_code == 1
+    assert Runner().invoke(main, [*arguments, "owner"]).exit_code == 2
+    nowhere = ["late", "--source", "local", "--spool-dir", str(tmp_path / "no"), "--cause", "own"]
+    assert Runner().invoke(main, nowhere).exit_code == 0
 
 
 def test_fail_is_for_builds(run: Run) -> None:

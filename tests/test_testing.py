@@ -158,6 +158,15 @@ def test_what_is_no_line_is_an_event_in_the_tree() -> None:
     assert outside == {"time": at(4), "name": "of no span", "attributes": {"n": 1}}
 
 
+def test_where_a_late_stage_stood_is_no_line_of_the_tree() -> None:
+    """It is another each time; a line of that name is one."""
+    with capture() as captured, traced("turn"):
+        trace.get_current_span().add_event("late.where", {"late.where": "100 %\n  f (a.py:1)"})
+        log.info("late.where")
+    (turn,) = captured.tree
+    assert [each["event"] for each in turn["inside"]] == ["late.where"]
+
+
 def test_a_line_is_under_its_own_span_once_however_many_there_are() -> None:
     """Also where it would have left on a page, or after the end; pages are no spans."""
     with capture(fixed=True) as captured:

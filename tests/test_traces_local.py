@@ -1,5 +1,6 @@
 """The local store, as it is read."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,66 @@ def test_a_damaged_frame_costs_one_span_and_is_reported(
 
     assert [span.name for span in local.read([tmp_path])] == ["stage 1", "stage 3"]
     assert queue.DAMAGED.format("spans") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:12] + b"abcd" + data[16:],
+        lambda data: data[:8] + bytes(len(data) - 8),
+        lambda data: bytes(len(data)),
+        lambda data: data[:10],
+        lambda data: b"",
+    ],
+    ids=["lengths", "all but the magic", "zeroed", "cut", "empty"],
+)
+def test_a_segment_without_a_head_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
+) -> None:
+    """No less than one that is damaged further behind."""
+    store(tmp_path, Planted(1, 0, "stage", 0, 1))
+    (segment,) = reading.segments(tmp_path)
+    segment.write_bytes(damage(segment.read_bytes()))
+    assert segment.suffix == ".segment"
+
+    assert local.read([tmp_path]) == []
+    assert queue.DAMAGED.format("spans") in capsys.readouterr().err
+
+
+def test_what_is_damaged_is_counted_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In all segments: a command has ended before a second one would be written."""
+    for place in "abc":
+        store(tmp_path / place, Planted(1, 0, "stage", 0, 1))
+        (segment,) = reading.segments(tmp_path / place)
+        segment.write_bytes(segment.read_bytes()[:-1] + b"?" if place == "a" else b"?")
+
+    assert local.read([tmp_path / place for place in "abc"]) == []
+    assert f"3 {queue.DAMAGED.format('spans')}" in capsys.readouterr().err
+
+
+def test_a_segment_whose_magic_is_damaged_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The check of its head tells that it is one."""
+    store(tmp_path, Planted(1, 0, "stage", 0, 1))
+    (segment,) = reading.segments(tmp_path)
+    segment.write_bytes(b"abcd" + segment.read_bytes()[4:])
+
+    assert [span.name for span in local.read([tmp_path])] == ["stage"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_segment_that_is_begun_at_this_moment_is_no_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is open, and has nothing yet."""
+    spool = open_spool(tmp_path, "chat-gateway", {})
+    spool.append(SCOPE, bytes(16), Planted(1, 0, "stage", 0, 1).encoded(NOON))
+    (segment,) = reading.segments(tmp_path)
+    segment.with_stem("000002").write_bytes(b"")
+
+    assert len(local.read([tmp_path])) == 1
+    assert capsys.readouterr().err == ""
+    spool.close()

@@ -41,6 +41,14 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
     "one span": ([p(1, 0, ROOT, 0, 900)], NOTHING),
     "one span without length": ([p(1, 0, ROOT, 5, 5)], NOTHING),
     "a clock set back": ([p(1, 0, ROOT, 900, 0)], NOTHING),
+    "where it stood": (
+        [p(1, 0, ROOT, 0, 900, (450, "late.where", {"late.where": "100 %\n  f (a.py:1)"}))],
+        NOTHING,
+    ),
+    "a line that is called so": (
+        [p(1, 0, ROOT, 0, 900, line(300, "late.where"))],
+        'itself 900 ms, 600 ms of it after "late.where"',
+    ),
     "children outside": ([p(1, 0, ROOT, 0, 900), p(2, 1, "after", 950, 990)], NOTHING),
     "lines before its start and after its end": (
         [p(1, 0, ROOT, 0, 900, line(-100, "before"), line(950, "after"))],

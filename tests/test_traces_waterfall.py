@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("in_utc")
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def picture(trace: Trace, width: int = 80) -> list[str]:
+def picture(trace: Trace, width: int = 80, **options: bool) -> list[str]:
     """The picture as it stands in a pipe, without its two lines of heading."""
     from rich.console import Console
 
@@ -33,14 +33,14 @@ def picture(trace: Trace, width: int = 80) -> list[str]:
 
     out = Console(width=width, force_terminal=False, color_system=None, highlight=False)
     with out.capture() as captured:
-        terminal.show(out, waterfall.draw(trace, width=width))
+        terminal.show(out, waterfall.draw(trace, width=width, **options))
     lines = captured.get().splitlines()
     assert all(cell_len(text) <= width for text in lines)
     return lines
 
 
-def below_heading(trace: Trace, width: int = 80) -> list[str]:
-    lines = picture(trace, width)
+def below_heading(trace: Trace, width: int = 80, **options: bool) -> list[str]:
+    lines = picture(trace, width, **options)
     return lines[lines.index("") + 2 :]
 
 
@@ -327,6 +327,26 @@ def test_sql_is_never_cut(tmp_path: Path) -> None:
     lines = [text[16:] for text in below_heading(trace, 60)[1:]]
     assert lines[0] == "k=1"
     assert " ".join(" ".join(lines[1:]).split()) == f"where it stood: {where.strip()} {sql}"
+
+
+STOOD = "71 %\n  resize_image (/srv/worker.py:88)\n  take (/srv/a.py:9)\n29 %\n  a\x1b (b.py:1)"
+
+
+def test_where_a_stage_stood_is_shown_step_by_step_on_request_alone(tmp_path: Path) -> None:
+    """Below the stage, also from a page of many lines; it is no line, unless somebody logs it."""
+    stood, page = ("late.where", {"late.where": STOOD}), {"log.page": 1}
+    trace = trace_of(
+        tmp_path,
+        Planted(1, 0, "turn", 0, 1000, {"k": 1}, [line(1, "late.where")]),
+        Planted(2, 1, "resize", 0, 1000, {}, [(1000, *stood)]),
+        Planted(3, 1, "log", 1000, 1000, page, [(1000, *stood)]),
+    )
+    plain, asked = below_heading(trace), below_heading(trace, stacks=True)
+    told = [text for text in plain if "resize_image" in text or "late.where" in text]
+    assert [text.split()[1:] for text in told] == [["info", "late.where", "logger=chat"]]
+    steps = [step.strip() for step in STOOD.replace("\x1b", "\\x1b").splitlines()]
+    assert [text.strip("│ ") for text in asked if text not in plain] == [*steps, *steps]
+    assert [text for text in asked if text in plain] == plain
 
 
 @pytest.mark.parametrize(

@@ -157,16 +157,17 @@ def failed(**given: Any) -> None:
 )
 @click.option("--who", metavar="U", help="Only traces on behalf of this user, as --who user-456.")
 @flag("--all", "unfolded", help="Draw each stage, also many of one name.")
+@flag("--stack", "stacks", help="Show each step down to where a late stage stood.")
 @of_store
 def show(
     *,
     trace_id: str | None,
     last: int | None,
     who: str | None,
-    unfolded: bool,
     service: str | None,
     asked: Sources,
     as_json: bool,
+    **looks: bool,
 ) -> None:
     """Draw one trace: its stages, and their log lines inside them.
 
@@ -205,7 +206,7 @@ def show(
         return
     out = terminal.console()
     for trace in chosen:
-        drawn = waterfall.draw(trace, width=out.width, links=links_of(found), unfolded=unfolded)
+        drawn = waterfall.draw(trace, width=out.width, links=links_of(found), **looks)
         terminal.show(out, [*drawn, *([Text()] if trace is not chosen[-1] else ())])
     terminal.show(out, footer(found, asked, out.width))
 

@@ -20,7 +20,7 @@ from otel_logging.cli.options import ROWS
 from otel_logging.settings import links
 from otel_logging.traces import sources
 from otel_logging.traces.draw import page, terminal
-from otel_logging.traces.late import Answer, Question, there_is
+from otel_logging.traces.late import CAUSES, CAUSES_THERE_ARE, Answer, Question, there_is
 from otel_logging.traces.sources import Answered, Sources
 from otel_logging.traces.span import Span
 
@@ -107,6 +107,8 @@ class Listing:
                 is_there = answer.rows or (answer.looked_at and question.cause is None)
                 known = () if is_there else there_is(found.spans, question)
                 there = [visible(each) for each in known]
+                if question.cause not in CAUSES and found.spans and not self.follow:
+                    _refuse_unknown(question.cause, there)
                 self._print(found, answer, shown(found, answer), there)
             if not self.follow:
                 return answer
@@ -149,6 +151,14 @@ class Listing:
             elif self.headed:  # what follows stands below the rows
                 lines = [title, *named_, *lines]
             terminal.show(self.out, lines)
+
+
+def _refuse_unknown(cause: str | None, there: Iterable[str]) -> None:
+    """Raise where a cause that is none of those that are measured made nothing late."""
+    for each in there:
+        if each.startswith(CAUSES_THERE_ARE):
+            message = f"{cause!r} is not measured, nor a name of yours that made a stage late; "
+            raise click.BadParameter(message + each, param_hint="--cause")
 
 
 def _write(file: Path, text: str) -> None:

@@ -15,7 +15,6 @@ from otel_logging.cli.listing import print_array, strict
 from otel_logging.cli.options import Store, flag, of_places
 from otel_logging.spool import destinations, reading
 from otel_logging.spool.destinations import Destination, Pile
-from otel_logging.spool.segment import parse_all
 from otel_logging.traces.draw import terminal
 from otel_logging.traces.sources import named
 
@@ -127,7 +126,7 @@ def _export(file: Path, paths: list[Path], *, of_logs: bool, of_others: bool) ->
         for base in dict.fromkeys(path.parent for path in paths)
         for segment in reading.segments(base, of_logs=of_logs, of_others=of_others)
         if segment.parent.parent in paths
-        for contents in parse_all(reading.load(segment) or b"")
+        for contents in reading.contents(segment) or ()
     )
     count = 0
     try:

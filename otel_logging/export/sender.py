@@ -110,10 +110,7 @@ class Sender:
 
     def _deliver(self, segment: Waiting, deadline: float) -> bool:
         self._unsent.setdefault(segment.name)
-        contents = segment.contents()
-        if contents is None:
-            self._spool.report(DAMAGED, detail=segment.name)
-        elif not self._send(segment.name, contents, deadline):
+        if not self._send(segment.name, segment.contents(), deadline):
             return False
         del self._unsent[segment.name]
         self._spool.delivered(segment)

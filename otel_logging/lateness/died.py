@@ -7,9 +7,10 @@ table. Deliberately absent: adopting (``spool``), drawing.
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from otel_logging import _diagnostics, _names, _otlp
 from otel_logging.lateness.blackbox import NAME, OpenStage, Table, read
@@ -20,6 +21,7 @@ from otel_logging.spool.process_dirs import write_file
 from otel_logging.spool.segment import frame, header
 
 _ERROR = 2  # OTLP's number of the status
+_PATH: Final = re.compile(r"\(.*[\\/]")  # before the name of a step's file
 
 
 def tables(bases: Iterable[Path]) -> Iterator[Table]:
@@ -67,12 +69,16 @@ def _span(stage: OpenStage, table: Table) -> tuple[bytes, bytes]:
         attributes[_names.BUDGET] = stage.budget_s
     if over_s is not None:
         attributes |= {_names.LATE: True, _names.LATE_BY: round(over_s, 6)}
+    events = []
     if stage.where:
-        attributes[_names.LATE_WHERE] = stage.where
+        step, _, _ = stage.where.partition("\n")
+        attributes[_names.LATE_WHERE] = _PATH.sub("(", step.rpartition("<locals>.")[2])
+        events = [_otlp.event(end_ns, _names.LATE_WHERE, {_names.LATE_WHERE: stage.where})]
     trace_id = stage.trace_id.to_bytes(16, "big")
     encoded = _otlp.span(
         *(trace_id, stage.span_id, stage.parent_id, "", 1, stage.name, 1, stage.start_ns, end_ns),
         _otlp.attributes(b"\x4a", attributes),
+        events,
         status=_ERROR,
         message=f"process {table.pid} died while this was open",
     )

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from sys import _getframe
+from textwrap import indent
 from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -128,6 +129,7 @@ class Watched:
     seen_cpu = 0
     clocks: Mapping[int, int] = MappingProxyType({})
     places: "Counter[str] | None" = None
+    stacks: "Counter[str] | None" = None
     #: The wait for a pool that it was in when it was looked at first; and when the call began that
     #: it was in then: with this wait, if it is a library's.
     entered: Interval | None = None
@@ -192,9 +194,11 @@ class Watched:
     def saw(self, steps: list[where.Step], now: int, since: int) -> None:
         """Take a sample of where it stands: the same since *since*, as far as one knows."""
         places = self.places = self.places or Counter()
+        stacks = self.stacks = self.stacks or Counter()
         place = where.label(steps)
-        if place in places or len(places) < _PLACES:  # pragma: no branch - a bound
-            places[place] += 1
+        for seen, one in ((places, place), (stacks, where.stack(steps))):
+            if one in seen or len(seen) < _PLACES:  # pragma: no branch - a bound
+                seen[one] += 1
         cause = where.waits_for(steps)
         if cause is not None:
             guess = Interval(cause, max(since, self.began), now, Why(place))
@@ -249,7 +253,7 @@ class Watched:
             self.watch.forget(self)
             # hundreds are kept for what others may ask: with nothing that is large
             self.span, self.task, self.worker, self.beside = INVALID_SPAN, None, None, None
-            self.places = None
+            self.places = self.stacks = None
             self.waits, self.guesses, self.children = [], [], []
         return end_ns
 
@@ -321,6 +325,10 @@ class Watched:
             _names.LATE_WHY: why,
         }
         self.span.set_attributes(attributes)
+        if self.stacks:
+            ended_ns = None if self.clock_ns is None else self.end + self.clock_ns
+            told = {_names.LATE_WHERE: _steps_of(self.stacks)}
+            self.span.add_event(_names.LATE_WHERE, told, ended_ns)
         linked = [p.span for p in reversed(pauses) if p.span is not None and not self.is_own(p)]
         for pause in linked[:_LINKS]:
             self.span.add_link(pause)
@@ -364,3 +372,12 @@ class Watched:
     def is_own(self, pause: Any) -> bool:
         """Say whether *pause* was work of the same request."""
         return pause.by is bindings.entry_of(self.span) or bool(pause.by == id(self.task))
+
+
+def _steps_of(stacks: "Counter[str]") -> str:
+    """Return the stacks that were seen most: the share of each, and below it its steps."""
+    seen = stacks.total()
+    return "\n".join(
+        f"{100 * n / seen:.0f} %\n{indent(stack, '  ')}"
+        for stack, n in stacks.most_common(where.SHOWN)
+    )

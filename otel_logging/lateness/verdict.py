@@ -106,7 +106,7 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
                 unknown[id(owner)] = owner, unknown.get(id(owner), (owner, 0))[1] + took
             else:
                 spent[cause, why] += took
-                own[id(owner)] += took * (cause == CPU and not why.culprit)
+                own[id(owner)] += took * _is_own(cause, why)
     for owner, took in unknown.values():
         computed = min(max(owner.cpu - own[id(owner)], 0), took)
         spent[CPU, Why(owner.name)] += computed
@@ -209,12 +209,18 @@ def _path(
     yield stage, start, end, waits
 
 
+def _is_own(cause: str, why: Why) -> bool:
+    """Say whether this is a stage's own computing."""
+    return cause == CPU and not why.culprit
+
+
 def _moments(
     owner: Facts, start: int, end: int, known: Sequence[Interval]
 ) -> Iterator[tuple[str, Why, int]]:
     """Yield cause, reason and length of each part of a time that *owner* had for itself."""
     there = [each for each in known if each.start < end and each.end > start]
-    there.sort(key=lambda each: _RANK.get(each.cause, _RANK[POOL]))
+    # another's computing before one's own: that has a clock, and is known without being seen
+    there.sort(key=lambda each: (_RANK.get(each.cause, _RANK[POOL]), _is_own(each.cause, each.why)))
     cuts = {start, end, *(t for each in there for t in each[1:3] if start < t < end)}
     base = Interval(DOWNSTREAM if owner.is_downstream else UNKNOWN, start, end, Why(owner.name))
     times = sorted(cuts)

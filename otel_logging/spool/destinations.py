@@ -20,8 +20,7 @@ from otel_logging.spool import directories, process_dirs
 from otel_logging.spool.directories import LOGS, OPEN, SENT, listed
 from otel_logging.spool.open_file import is_held
 from otel_logging.spool.process_dirs import write_file
-from otel_logging.spool.reading import content, load
-from otel_logging.spool.segment import parse_all
+from otel_logging.spool.reading import content, contents
 
 DROPPED_BOUND: Final = "{} dropped undelivered: the spool is over its bound"
 _ABOUT: Final = "destination"  # a file beside the processes' directories
@@ -181,8 +180,8 @@ def prune(
         with contextlib.suppress(OSError):
             # a neighbour that prunes too may have been quicker: no less room for that
             total -= size
-            found = parse_all(load(path) or b"") if waits and not is_asked else ()
-            lost = sum(len(each.spans) + each.damaged for each in found)
+            found = contents(path) if waits and not is_asked else ()
+            lost = sum(len(each.spans) + each.damaged for each in found or ())
             path.unlink()
             if lost:
                 _diagnostics.report(DROPPED_BOUND.format(directories.noun(destination_dir)), lost)

@@ -79,4 +79,4 @@ class Memory:
 
 def count(segments: list[Waiting]) -> int:
     """Return how many spans are in *segments*."""
-    return sum(len(found.spans) for each in segments if (found := each.contents()))
+    return sum(len(each.contents().spans) for each in segments)

@@ -16,7 +16,7 @@ from otel_logging import _diagnostics
 from otel_logging.spool import directories
 from otel_logging.spool.directories import LOGS, OPEN, SEALED, SENT, listed, sent
 from otel_logging.spool.open_file import check
-from otel_logging.spool.segment import Contents, parse_all
+from otel_logging.spool.segment import UNREADABLE, Contents, parse_all
 
 UNSAFE: Final = "a spool directory is not read: it is not safe"
 
@@ -68,9 +68,17 @@ def read(base: Path, *, of_others: bool = False) -> Iterator[Contents]:
         for path in segments(base, of_others=of_others):
             if sent(path) not in seen:  # pragma: no branch - a merge meanwhile
                 seen.add(sent(path))
-                data = load(path)
-                is_complete = is_complete and data is not None
-                yield from parse_all(data or b"")
+                found = contents(path)
+                is_complete = is_complete and found is not None
+                yield from found or ()
+
+
+def contents(path: Path) -> Iterator[Contents] | None:
+    """Return the segments in one file; None if it is gone or cannot be read."""
+    data = load(path)
+    if data == b"" and path.suffix == SEALED and path.is_file():  # it was never sealed so
+        return iter([UNREADABLE])
+    return None if data is None else parse_all(data)
 
 
 def load(path: Path) -> bytes | None:
@@ -108,8 +116,8 @@ class Waiting(NamedTuple):
     path: Path | None = None
     data: bytes = b""
 
-    def contents(self) -> Contents | None:
-        """Read it; None if it is not a segment, or damaged at its head; nothing if it is gone.
+    def contents(self) -> Contents:
+        """Read it; ``UNREADABLE`` if it is not a segment; nothing if it is gone.
 
         Failure: raises OSError where it is there and cannot be read now.
         """
@@ -117,4 +125,4 @@ class Waiting(NamedTuple):
             data = self.data if self.path is None else content(self.path)
         except FileNotFoundError:  # a neighbour was quicker, or kept the bound
             return Contents(b"", b"", [], 0)
-        return next(parse_all(data), None)
+        return next(parse_all(data), UNREADABLE)

@@ -29,7 +29,11 @@ class Contents(NamedTuple):
     resource: bytes
     scope: bytes
     spans: list[tuple[bytes, bytes]]
-    damaged: int  # frames that were left out, a torn tail not counted
+    damaged: int  # frames that were left out, a torn tail not counted; 1: nobody knows how many
+
+
+#: What there is behind a header that cannot be read.
+UNREADABLE: Final = Contents(b"", b"", [], 1)
 
 
 def header(resource: bytes, scope: bytes) -> bytes:
@@ -46,30 +50,30 @@ def frame(trace_id: bytes, span: bytes) -> bytes:
 
 
 def parse_all(data: bytes) -> Iterator[Contents]:
-    """Yield each segment of a file; after a damaged header it goes on at the next one.
+    """Yield each segment of a file; ``UNREADABLE`` for one whose header is damaged, but for the
+    magic of the first, which nobody needs: then it goes on at the next one.
 
     A frame whose check fails is left out; the next one is where its length says. Where
     neither of its lengths holds, the rest is left out. A torn tail, which a killed process
     leaves, is left out silently: that append had not returned. Failure: never raises.
     """
-    position = 0
+    position = 0 if data else -1
     while position >= 0:
         found, end = _parse_at(data, position)
-        if found is not None:
-            yield found
+        yield found
         position = data.find(_MAGIC, end)
 
 
-def _parse_at(data: bytes, start: int) -> tuple[Contents | None, int]:
+def _parse_at(data: bytes, start: int) -> tuple[Contents, int]:
     """Read the segment at *start*; return where the next one may begin, too."""
     if len(data) - start < _HEADER.size:
-        return None, len(data)
-    magic, crc, resource_length, scope_length = _HEADER.unpack_from(data, start)
+        return UNREADABLE, len(data)
+    _, crc, resource_length, scope_length = _HEADER.unpack_from(data, start)
     begin = start + _HEADER.size
     middle = begin + resource_length
     position = middle + scope_length
-    if magic != _MAGIC or len(data) < position or zlib.crc32(data[start + 12 : position]) != crc:
-        return None, start + 1
+    if len(data) < position or zlib.crc32(data[start + 12 : position]) != crc:
+        return UNREADABLE, start + 1
     resource, scope = data[begin:middle], data[middle:position]
     spans: list[tuple[bytes, bytes]] = []
     damaged = 0

@@ -22,6 +22,7 @@ from otel_logging.traces.trace import Trace, by_trace
 
 #: What can be measured to have made a stage late, beside what the application names.
 CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
+CAUSES_THERE_ARE: Final = "causes there are: "
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
 TELL_LITTLE: Final = (None, "unknown", "downstream")  # causes: where the time went says more
@@ -360,7 +361,7 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
     if 0 < last_ns < question.since_ns:
         yield f"the last one ended {datetime.fromtimestamp(last_ns / 1e9).astimezone():{_MOMENT}}"
     if question.cause not in (None, *(causes := valued(_names.LATE_CAUSE))):
-        yield f"causes there are: {some(causes)}"
+        yield f"{CAUSES_THERE_ARE}{some(causes)}"
 
 
 def some(names: Counter[str]) -> str:

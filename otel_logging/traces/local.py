@@ -22,13 +22,15 @@ def read(bases: Iterable[Path], *, of_others: bool = False) -> list[Span]:
     Failure: never raises. Cost: 2 µs a span, its bytes in the disk cache.
     """
     found: list[Span] = []
+    damaged, detail = 0, ""
     for base in bases:
         for contents in reading.read(base, of_others=of_others):
-            if contents.damaged:
-                _diagnostics.report(queue.DAMAGED.format("spans"), contents.damaged)
+            damaged += contents.damaged
             for _, encoded in contents.spans:
                 try:
                     found.append(from_bytes(encoded, resource_from_bytes(contents.resource)))
                 except DecodeError as error:  # another program's
-                    _diagnostics.report(queue.DAMAGED.format("spans"), detail=error)
+                    damaged, detail = damaged + 1, str(error)
+    if damaged:  # once: what is reported after it, within a minute, is not written
+        _diagnostics.report(queue.DAMAGED.format("spans"), damaged, detail=detail)
     return found

@@ -28,14 +28,16 @@ def requests(segments: Iterable[Contents], *, of_logs: bool = False) -> Iterator
     """
     kind: Any = LogsData if of_logs else TracesData
     noun = "log records" if of_logs else "spans"
+    damaged = 0
     for contents in segments:
         spans = [span for _, span in contents.spans]
         valid = [span for span in spans if _decoded(kind, contents, span)]  # one hides no neighbour
-        if damaged := contents.damaged + len(spans) - len(valid):
-            _diagnostics.report(queue.DAMAGED.format(noun), damaged)
+        damaged += contents.damaged + len(spans) - len(valid)
         if valid:
             whole = _decoded(kind, contents, *valid)
             yield _plain(MessageToDict(whole, use_integers_for_enums=True))
+    if damaged:
+        _diagnostics.report(queue.DAMAGED.format(noun), damaged)
 
 
 def _decoded(kind: Any, contents: Contents, *spans: bytes) -> Any:

@@ -129,13 +129,14 @@ class Span:
     @property
     def moments(self) -> list[tuple[int, Any]]:
         """When its events were, in the order in which they were recorded, each with what has its
-        name; without servers' lines about a whole request.
+        name; without servers' lines about a whole request, and without where it stood.
         """
         is_worth = any(name.encode() in self._encoded for name in _ACCESS)
         return [
             (each.time_unix_nano + self.moved_ns, each)
             for each in _message(self._encoded).events
             if not (is_worth and str(value_in(each, _names.LOGGER)).endswith(_ACCESS))
+            and (each.name != _names.LATE_WHERE or value_in(each, _names.LEVEL))
         ]
 
     @property

@@ -13,7 +13,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from otel_logging._names import LOG_SPAN
+from otel_logging._names import LATE_WHERE, LEVEL, LOG_SPAN
 from otel_logging.traces.span import Event, Span
 
 _COMPARED = 1_000  # siblings, for what they have in common: more are not drawn at once
@@ -27,10 +27,10 @@ class Row:
 
     *lead*: the tree's lines left of it; *inner*: the same for remarks below it;
     *shown*: attributes that the rows above have; *event*: a line, None for a stage.
-    *span*: the stage, or that of the line. A stage has *events* and *children* (stages right below
-    it, equal ones together). It is None where only what is below is known: not ended, or recorded
-    elsewhere; its times are then those of what is below. *equal*: all that are drawn as this one
-    row, itself included; *common*: attributes that all children have.
+    *span*: the stage, or that of the line. A stage has *events*, lines or not, and *children*
+    (stages right below it, equal ones together). It is None where only what is below is known: not
+    ended, or recorded elsewhere; its times are then those of what is below. *equal*: all that are
+    drawn as this one row, itself included; *common*: attributes that all children have.
     """
 
     lead: str
@@ -227,10 +227,9 @@ class Trace:
 
     def _inside(self, row: Row, seen: set[str], fold: Fold) -> Iterator[Row]:
         below, to_come = row.inner[:-2], len(row.children)
+        lines = sorted((each for each in row.events if is_line(each)), key=_when)
         # of 100,000 the first are drawn
-        parts: Iterator[Event | Sequence[Span]] = merge(
-            sorted(row.events, key=_when), row.children, key=_when
-        )
+        parts: Iterator[Event | Sequence[Span]] = merge(lines, row.children, key=_when)
         shown = {**row.shown, **(row.span.attributes if row.span else {}), **row.common}
         for part in parts:
             if isinstance(part, Event):
@@ -245,6 +244,11 @@ class Trace:
 
 def _when(part: Event | Sequence[Span]) -> int:
     return part.time_ns if isinstance(part, Event) else part[0].start_ns
+
+
+def is_line(event: Event) -> bool:
+    """Whether it belongs to its moment, rather than saying where its stage stood."""
+    return event.name != LATE_WHERE or LEVEL in event.attributes
 
 
 def common(children: Sequence[Span]) -> dict[str, Any]:

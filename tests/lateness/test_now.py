@@ -259,6 +259,34 @@ def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert [stage.name for stage in stages] == [f"turn {slots[0]}"]
 
 
+def test_where_a_stage_stood_when_its_process_died_is_a_place_and_its_steps(
+    tmp_path: Path,
+) -> None:
+    """As of any late stage: a line has no path of a file, and nothing that is escaped."""
+    directory = tmp_path / "shop-000000" / "1-1"
+    directory.mkdir(parents=True)
+    box, began = blackbox.BlackBox(), time.perf_counter_ns() - 10**9
+    box.begin(directory, b"")
+    slots = [box.free.pop() for _ in range(2)]
+    for slot in slots:
+        box.open(slot, f"turn {slot}", 7 + slot, 8, 0, time.time_ns(), began, 0.1)
+    steps = ["Turn.run.<locals>.resize (/srv/a (b)/worker.py:88)", "Turn.run (/srv/turn.py:9)"]
+    box.put_where(slots[0], "\n".join(steps))
+    box.beat()
+    box.let_go()
+    report_died(directory)
+    options = ["--source", "local", "--spool-dir", str(tmp_path)]
+    rows = json.loads(Runner().invoke(main, ["late", "--json", *options]).stdout)
+    stood = {row["stage"]: (row["where"], row["reason"]) for row in rows}
+    place = "resize (worker.py:88)"
+    assert stood[f"turn {slots[0]}"] == (place, f"it stood: {place}")
+    assert stood[f"turn {slots[1]}"][0] is None
+    shown = ["show", f"{7 + slots[0]:032x}", *options]
+    assert steps[0] not in Runner().invoke(main, shown).stdout
+    lines = Runner().invoke(main, [*shown, "--stack"]).stdout.splitlines()
+    assert [line.strip() for line in lines if "/srv" in line] == steps
+
+
 def test_what_is_too_long_says_that_it_is_cut(tmp_path: Path) -> None:
     """At a character's border; of several users' fields each has its part."""
     with (

@@ -27,7 +27,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from urllib3.exceptions import EmptyPoolError
 
 from otel_logging import carry, traced
+from otel_logging.cli import main
 from otel_logging.lateness.stage import watched_of
+from tests.commands import Runner
 from tests.conftest import Service
 
 BUDGET_S = 0.1
@@ -408,3 +410,49 @@ def test_tasks_of_trio_share_a_thread(service: Service, monkeypatch: pytest.Monk
     found = service.one("turn").attributes
     assert found["late"] is True
     assert "late.where" not in found
+
+
+def inner() -> None:
+    time.sleep(0.04)
+
+
+def often() -> None:
+    inner()
+
+
+def rarely() -> None:
+    inner()
+
+
+def test_the_stacks_that_were_seen_most_are_an_event_of_a_late_stage(service: Service) -> None:
+    """Each with its share and its steps, at the stage's end; no line, wherever lines are shown."""
+    with traced("turn", root=True, budget=BUDGET_S):
+        for work in [*[often] * 8, *[rarely] * 4]:
+            work()
+    with traced("slow", root=True, budget=1.0):
+        time.sleep(0.7)
+    assert service.one("slow").attributes["late.where"]
+
+    def asked(*arguments: str) -> str:
+        options = ["--source", "local", "--spool-dir", str(service.spool_dir)]
+        return str(Runner().invoke(main, [*arguments, *options]).stdout)
+
+    shown = [each["spans"] for each in json.loads(asked("show", "--json", "--last", "2"))]
+    assert [one[0]["name"] for one in shown] == ["slow", "turn"]
+    events = [[e for e in one[0]["events"] if e["name"] == "late.where"] for one in shown]
+    assert not events[0]
+    ((event,), *_) = events[1:]
+    stacks = re.split(r"^(\d+) %$", event["attributes"]["late.where"], flags=re.MULTILINE)
+    shares = list(map(int, stacks[1::2]))
+    assert sum(shares) in (99, 100, 101)
+    assert shares == sorted(shares, reverse=True)
+    for work in (often, rarely):
+        steps = [rf"inner \(.*{re.escape(__file__)}:\d+\)", rf"{work.__name__} \(.*\)"]
+        assert [one for one in stacks[2::2] if re.match(r"\n  " + r"\n  ".join(steps), one)]
+    plain, whole = asked("show", "--last", "2"), asked("show", "--last", "2", "--stack")
+    assert "rarely (" in whole
+    assert "rarely (" not in plain
+    assert "event   late.where" not in plain + whole
+    (row,) = json.loads(asked("late", "--json"))
+    assert "late.where" not in row["reason"]
+    assert json.loads(asked("failed", "--json")) == []

@@ -18,6 +18,7 @@ from otel_logging.spool import directories, reading
 from otel_logging.spool.process_dirs import set_apart
 from otel_logging.spool.queue import LOST_REMOVED, Spool
 from otel_logging.spool.reading import Waiting
+from otel_logging.spool.segment import UNREADABLE, header
 from tests.spools import (
     append,
     die,
@@ -203,19 +204,22 @@ def test_a_delivered_segment_that_cannot_be_moved_is_not_delivered_again(
 
 
 def test_what_is_no_segment_is_not_read(spool: Spool, base: Path, tmp_path: Path) -> None:
-    """A directory, a link, a pipe that nobody writes to, garbage: None, at once; gone: nothing."""
+    """A directory, a link, a pipe that nobody writes to, a file that is called otherwise: silently,
+    and at once; gone: nothing. Garbage that is called as a segment is a damaged one.
+    """
     place = places(base)[0]
     (place / "1.segment").mkdir()
     (place / "2.segment").symlink_to(tmp_path / "elsewhere")
-    (place / "3.segment").write_bytes(b"garbage")
+    (place / "3.txt").write_bytes(b"garbage")
     if hasattr(os, "mkfifo"):
         os.mkfifo(place / "4.segment")
     assert list(reading.read(base)) == []
+    (place / "5.segment").write_bytes(b"garbage")
+    assert list(reading.read(base)) == [UNREADABLE]
     assert len(spool.waiting()) >= 3
-    assert all(segment.contents() is None for segment in spool.waiting())
+    assert all(segment.contents() == UNREADABLE for segment in spool.waiting())
     assert reading.load(place / "9.open") is None
     gone = Waiting("x", place / "9.segment").contents()
-    assert gone is not None
     assert gone.spans == []
     assert list(reading.read(tmp_path / "nowhere")) == []
 
@@ -292,7 +296,7 @@ def test_what_is_made_is_0700_whatever_the_umask(tmp_path: Path, umask: int) -> 
         assert {path.suffix for path in files} == {"", ".open"}
         assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
         spool.close()
-        set_apart(base / "shop-1", b"late")
+        set_apart(base / "shop-1", header(b"r", b"s"))
         files = list(base.rglob("*.segment"))
         assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
         directories.try_to_write(base, 1)

@@ -24,7 +24,7 @@ from otel_logging.traces.late import Row as Judged
 from otel_logging.traces.late import who
 from otel_logging.traces.path import Step, critical
 from otel_logging.traces.span import Event, Span
-from otel_logging.traces.trace import Row, Trace, common
+from otel_logging.traces.trace import Row, Trace, common, is_line
 
 _LEAST_BAR = 20  # columns; less shows nothing
 _MOST_ROWS = 1_000  # of a picture: who reads more asks for them
@@ -63,12 +63,17 @@ def is_shown(key: str, value: Any) -> bool:
 
 
 def draw(
-    trace: Trace, *, width: int, links: Links = NO_LINKS, unfolded: bool = False
+    trace: Trace,
+    *,
+    width: int,
+    links: Links = NO_LINKS,
+    unfolded: bool = False,
+    stacks: bool = False,
 ) -> Iterator[Text]:
     """Yield the picture of *trace* line by line, to be cut to *width* columns (``terminal.show``).
 
-    *unfolded*: equal stages are drawn one by one, however many. Cost: what is drawn is decoded,
-    about 50 µs a line.
+    *unfolded*: equal stages are drawn one by one, however many; *stacks*: below each all that is
+    known of where it stood. Cost: what is drawn is decoded, about 50 µs a line.
     """
     first = trace.top
     users = who(trace, first)
@@ -78,7 +83,7 @@ def draw(
     most = None if unfolded else _MOST_ROWS
     rows = trace.rows(users, fold)
     listed = list(islice(rows, most))
-    columns = _columns(trace, listed, width, top, way)
+    columns = replace(_columns(trace, listed, width, top, way), stacks=stacks)
     yield from _header(trace, columns, users, links, top)
     yield Text()
     yield columns.heading()
@@ -113,6 +118,7 @@ class _Columns:
     number: int = 0
     label: int = 0
     bar: int = 0
+    stacks: bool = False
 
     @property
     def unit(self) -> tuple[str, float, int]:
@@ -305,6 +311,8 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     if columns.is_lost_in(row) and columns.told != [columns.lost]:
         yield from _below(Text(f"{_BROKEN} {columns.lost}", "yellow"), row.inner, columns)
     yield from _facts(span.attributes, row, columns)
+    if columns.stacks:
+        yield from _steps(row, columns)
     if each := terminal.fields(_new(row.common, {**row.shown, **span.attributes})):
         yield Text("each inside: ", "dim").append(each)
     for link in span.details.links:
@@ -324,6 +332,14 @@ def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[T
         text = visible(" ".join(str(new[key]).split()))
         label = Text(terminal.named(key) if key == _names.LATE_WHERE else "")
         yield from _below(label.append(text), row.inner, columns)
+
+
+def _steps(row: Row, columns: _Columns) -> Iterator[Text]:
+    """Yield the steps of each stack that was seen, below its share."""
+    for event in row.events:
+        stood = "" if is_line(event) else str(event.attributes.get(_names.LATE_WHERE, ""))
+        for step in stood.splitlines():
+            yield from _below(Text(f"  {visible(step)}"), row.inner, columns)
 
 
 def _below(text: Text, lead: str, columns: _Columns, indent: int = 0) -> Iterator[Text]:
