@@ -48,8 +48,8 @@ _known: dict[bytes, str] = {}
 _REF_TYPE: Final = "opentracing.ref_type"
 _EXCEPTION: Final = _names.EXCEPTION.encode()
 
-#: How loggers of servers' lines about a request as a whole end: each has one, and it tells nothing.
-_ACCESS: Final = (".access", "werkzeug")
+#: How loggers of lines about a stage as a whole end, which are nowhere in it: servers', and ours.
+_ACCESS: Final = (".access", "werkzeug", _names.SCOPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Span:
     @property
     def moments(self) -> list[tuple[int, Any]]:
         """When its events were, in the order in which they were recorded, each with what has its
-        name; without servers' lines about a whole request.
+        name; without lines about a whole stage.
         """
         is_worth = any(name.encode() in self._encoded for name in _ACCESS)
         return [
