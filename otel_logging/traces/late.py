@@ -94,7 +94,7 @@ class Row:
             by = self.text(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
             said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
             return [visible(f"{said}, by {by}" if by else said)]
-        stood = [] if where is None else [f"it stood: {visible(where.split(_THEN)[0])}"]
+        stood = "" if where is None else f"it stood: {visible(where.split(_THEN)[0])}"
         return words(self.path, stood)
 
     @property

@@ -76,8 +76,6 @@ class Step:
         """What the stage did itself, or many in it, in words; empty where nothing was recorded."""
         if self.spread:
             return self.spread
-        if self.count > 1 and self.rest:
-            return f"themselves {duration(self.own_s)}"
         before, after = (each and _short(visible(each)) for each in self.between or (None, None))
         if before and after:
             where = f"between {before} and {after}"
@@ -87,8 +85,16 @@ class Step:
             return ""
         piece_s = (self.piece[1] - self.piece[0]) / 1e9
         if piece_s >= _NEARLY_ALL * self.own_s:
-            return f"itself {duration(piece_s)}, {where}"
-        return f"itself {duration(self.own_s)}, {duration(piece_s)} of it {where}"
+            return self.beside(f"itself {duration(piece_s)}, {where}")
+        return self.beside(f"itself {duration(self.own_s)}, {duration(piece_s)} of it {where}")
+
+    def beside(self, said: str) -> str:
+        """Return *said* of its own time, and what else took a quarter of it; empty if neither."""
+        if not self.rest:
+            return said
+        if not said and self.count > 1:
+            said = f"themselves {duration(self.own_s)}"
+        return f"{said} (and {self.rest})" if said else self.rest
 
 
 def _times(name: str, count: int, took_s: float, how: str = "") -> str:
@@ -101,15 +107,13 @@ def _short(text: str) -> str:
     return text if len(text) <= _SAID else f"{text[:_SAID].rstrip()}…" + '"' * (text[0] == '"')
 
 
-def words(steps: list[Step], stood: Sequence[str] = ()) -> list[str]:
+def words(steps: list[Step], stood: str = "") -> list[str]:
     """Return the way in words, one for each stage below the first; never none. Of a deep one its
     middle is counted. *stood*: what is known better of the last one than what it did itself.
     """
-    itself, spread = steps[-1].itself, steps[-1].spread
-    last = [spread] * bool(spread and stood) + list(stood or [itself] * bool(itself))
-    if rest := steps[-1].rest:
-        last[-1:] = [f"{last[-1]} (and {rest})" if last else rest]
-    found = [*map(str, steps[1:]), *last]
+    last = steps[-1]
+    own = [last.spread, last.beside(stood)] if stood else [last.itself or last.beside("")]
+    found = [*map(str, steps[1:]), *filter(None, own)]
     return without_middle(found) or [NOTHING]
 
 

@@ -80,7 +80,6 @@ class Details:
     kind: str
     status: str
     status_message: str
-    remote_parent: bool  # whether the parent is known to be a span of another process
     attributes: Mapping[str, Any]
     events: list[Event]  # in the order in which they were recorded
     links: list[dict[str, Any]]  # trace_id, span_id, attributes
@@ -122,6 +121,12 @@ class Span:
         return _runtime.current.redaction.field(key, value_at(one, self._begin, encoded))
 
     @property
+    def has_remote_parent(self) -> bool:
+        """Whether its parent is known to be a span of another process."""
+        flags: int = _message(self._encoded).flags
+        return flags & _REMOTE == _REMOTE
+
+    @property
     def is_error(self) -> bool:
         """Whether its status is ERROR."""
         return _FAILED in self._encoded and is_failed(self._encoded, self._begin)
@@ -129,7 +134,7 @@ class Span:
     @property
     def moments(self) -> list[tuple[int, Any]]:
         """When its events were, in the order in which they were recorded, each with what has its
-        name; without lines about a whole stage.
+        name; without servers' lines about a whole request.
         """
         is_worth = any(name.encode() in self._encoded for name in _ACCESS)
         return [
@@ -303,7 +308,6 @@ def _decoded(message: Any, moved_ns: int) -> Details:
         _word(_KINDS, message.kind),
         _word(_STATUSES, message.status.code),
         text_of(message.status.message),
-        message.flags & _REMOTE == _REMOTE,
         _fields(message.attributes),
         [
             Event(e.time_unix_nano + moved_ns, text_of(e.name), _fields(e.attributes))

@@ -191,7 +191,7 @@ class Trace:
         """Return the ids of roots, and of parents that are missing, by start."""
 
         def stands(span: Span) -> bool:
-            is_known = not span.parent_span_id or span.details.remote_parent
+            is_known = not span.parent_span_id or span.has_remote_parent
             return is_known and not span.is_log_page
 
         roots = [span for span in self.in_order if span.parent_span_id not in self.spans]
@@ -292,13 +292,16 @@ def _wrong(parent: Span, child: Span) -> int:
     start, end = child.start_ns, max(child.end_ns, child.start_ns)
     until = max(parent.end_ns, parent.start_ns)
     room = (until - parent.start_ns) - (end - start)
-    is_waited_for = (
-        room >= 0
-        and end > until
-        and (parent.details.kind == "client" or (start >= until and child.details.kind == "server"))
-    )
+    is_waited_for = room >= 0 and end > until and _is_answer(parent, child)
     is_wrong = start < parent.start_ns or is_waited_for
     return parent.start_ns + max(room, 0) // 2 - start if is_wrong else 0
+
+
+def _is_answer(parent: Span, child: Span) -> bool:
+    """Whether *parent* waited for *child*, which ended after it."""
+    kind = parent.details.kind
+    is_apart = child.start_ns >= parent.end_ns and child.details.kind == "server"
+    return kind == "client" or (is_apart and kind != "producer")
 
 
 def last(
