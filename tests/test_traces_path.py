@@ -171,7 +171,10 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
     ),
     "repeats that took less than the stage itself": (
         [p(1, 0, ROOT, 0, 1000), *scans(20, 20, apart=30)],
-        "itself 600 ms, 30 ms of it between SCAN and SCAN (and SCAN \N{MULTIPLICATION SIGN}20 · 400 ms)",
+        (
+            "itself 600 ms, 30 ms of it between SCAN and SCAN (and SCAN "
+            "\N{MULTIPLICATION SIGN}20 · 400 ms)"
+        ),
     ),
     "a little less than the stage itself": (
         [p(1, 0, ROOT, 0, 1000), p(2, 1, "SELECT", 0, 490)],
@@ -186,7 +189,10 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
             *(p(1, 0, ROOT, 0, 1000), p(2, 1, "order", 0, 500), p(3, 1, "order", 500, 1000)),
             *(p(4, 2, "SELECT", 0, 200), p(5, 3, "SELECT", 500, 700)),
         ],
-        "order \N{MULTIPLICATION SIGN}2 · 1.000 s → themselves 600 ms (and SELECT \N{MULTIPLICATION SIGN}2 · 400 ms)",
+        (
+            "order \N{MULTIPLICATION SIGN}2 · 1.000 s → themselves 600 ms (and SELECT "
+            "\N{MULTIPLICATION SIGN}2 · 400 ms)"
+        ),
     ),
     "our own line about the stage": (
         [

@@ -79,13 +79,13 @@ class Listing:
     html: Path | None
     out: Console = field(init=False)
     most: int | None = field(init=False)  # rows of an answer
-    heads: list[int] = field(init=False, default_factory=list)  # widths of the columns above
+    heads: list[int] | None = field(init=False)  # how wide the columns above are
     _is_titled: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         if self.html is not None and (self.follow or self.as_json):
             raise click.UsageError("--html goes neither with --follow nor with --json")
-        self.out = terminal.console()
+        self.out, self.heads = terminal.console(), [] if self.follow else None
         self.most = self.limit or (None if self.as_json else ROWS)
 
     def question(self, over_s: float | None = None, cause: str | None = None) -> Question:

@@ -35,6 +35,7 @@ _WHO_MOST: Final = 24  # columns
 _ROOMY: Final = 120  # columns: enough for what tells rows apart, or a reason, beside the stage
 _WIDE: Final = 160  # columns: enough for most reasons
 _SERVICE: Final = 16  # characters
+_TO_COME: Final = 8  # columns at least, where more rows may follow
 _ID_DIGITS: Final = 8  # enough for `show`
 
 
@@ -205,7 +206,8 @@ class _Columns:
         """Yield the table; *numbers*: names of columns; *found*: how many rows there are in all."""
         roomy, wide = self._width >= _ROOMY, self._width >= _WIDE
         table, names = _empty_table(), ("when", *numbers, "who", "stage", "trace")
-        widths = self._widths(names, heads or [])
+        least = [0 if heads is None else _TO_COME] * len(names)
+        widths = self._widths(names, heads or least)
         for name, width in zip(names, widths, strict=True):
             right = name in numbers
             table.add_column(name, width=width, justify="right" if right else "left")
@@ -240,8 +242,7 @@ class _Columns:
         cells = [[cell.cell_len for cell in row] for row, _ in self._rows]
         longest = [max(each) for each in zip(*cells, strict=True)]
         widths = [max(n, len(name)) for n, name in zip([*longest, _ID_DIGITS], names, strict=True)]
-        if above:
-            widths = [max(each) for each in zip(widths, above, strict=True)]
+        widths = [max(each) for each in zip(widths, above, strict=True)]
         who, stage = len(names) - 3, len(names) - 2
         widths[who] = min(widths[who], _WHO_MOST)
         if self._width >= _WIDE:
