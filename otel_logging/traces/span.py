@@ -38,16 +38,14 @@ _TIMES: Final = struct.Struct("<QxQ").unpack
 #: What is before the attributes.
 _BEFORE: Final = tuple(each.name for each in OtlpSpan.DESCRIPTOR.fields if each.number < 9)
 _BUDGET: Final = key_of(_names.BUDGET)
-#: Names of what holds lines alone, and is no stage.
-OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)
+OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)  # names of what holds lines, no stages
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _KNOWN: Final = 1_000  # names that are kept once: many spans have the same
 _known: dict[bytes, str] = {}
-_REF_TYPE: Final = "opentracing.ref_type"
+_REF_TYPE: Final = "opentracing.ref_type"  # Jaeger says this of each link
 _EXCEPTION: Final = _names.EXCEPTION.encode()
-
 #: How loggers of lines about a stage as a whole end, which are nowhere in it: servers', and ours.
 _ACCESS: Final = (".access", "werkzeug", _names.SCOPE)
 
@@ -123,8 +121,7 @@ class Span:
     @property
     def has_remote_parent(self) -> bool:
         """Whether its parent is known to be a span of another process."""
-        flags: int = _message(self._encoded).flags
-        return flags & _REMOTE == _REMOTE
+        return bool(_message(self._encoded).flags & _REMOTE == _REMOTE)
 
     @property
     def is_error(self) -> bool:
@@ -317,7 +314,6 @@ def _decoded(message: Any, moved_ns: int) -> Details:
             {
                 "trace_id": link.trace_id.hex(),
                 "span_id": link.span_id.hex(),
-                # Jaeger says this of each
                 "attributes": _fields(a for a in link.attributes if a.key != _REF_TYPE),
             }
             for link in message.links
