@@ -231,6 +231,21 @@ def test_an_incident_has_all_its_rows(
     )
 
 
+def test_an_incident_without_a_row_in_the_list_is_not_said(tmp_path: Path) -> None:
+    """Though it was in the same second as one that has."""
+    spans = []
+    for n, what in enumerate(("orders", "carts", "orders", "carts")):
+        took = 900 if what == "orders" else 300
+        spans.append(Planted(1, 0, "m", n, n + took, user(f"u{n}"), trace=other(n + 1)))
+        spans.append(Planted(2, 1, f"load {what}", n, n + took - 9, trace=other(n + 1)))
+    where = ("--source", "local", "--spool-dir", str(store(tmp_path, *spans)))
+    said = [Runner().invoke(main, ["late", *where, "--limit", n]).output for n in ("2", "4")]
+    assert [re.findall("users at .*: (.*)", text) for text in said] == [
+        ["load orders"],
+        ["load orders", "load carts"],
+    ]
+
+
 def test_failed_lists_what_was_raised_and_where(run: Run) -> None:
     """The newest first: by status, by an error line, by an event; what a line warns of is none."""
     found = rows(run("failed", "--json"))

@@ -247,8 +247,10 @@ class _Columns:
         widths[who] = min(widths[who], _WHO_MOST)
         if self._width >= _WIDE:
             widths[stage] = min(widths[stage], self._width // 4)
-        while sum(widths) + len(_GAP) * len(names) > self._width:
-            widths[max(stage, who, key=widths.__getitem__)] -= 1
+        too_many = sum(widths) + len(_GAP) * len(names) - self._width
+        for _ in range(too_many):
+            longer = max(stage, who, key=widths.__getitem__)
+            widths[longer] = max(widths[longer] - 1, len("stage"))
         return widths
 
 
