@@ -210,11 +210,12 @@ class _Columns:
         widths = self._widths(names, heads or least)
         for name, width in zip(names, widths, strict=True):
             right = name in numbers
-            table.add_column(name, width=width, justify="right" if right else "left")
+            table.add_column(name, width=width, no_wrap=True, justify="right" if right else "left")
         for cells, below in self._rows:
             text = Text(below.ids[0][:_ID_DIGITS], "dim")
             table.add_row(*cells, self._links.mark(text, *below.ids))
-        heading, *rows = _rendered(table, self._width)
+        # where that is too wide, the end is cut
+        heading, *rows = _rendered(table, max(self._width, sum(widths) + len(_GAP) * len(names)))
         yield from () if widths == heads else (Text(), heading)
         if heads is not None:
             heads[:] = widths
