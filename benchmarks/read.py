@@ -5,7 +5,9 @@ a name and a user each. "tens" are 10,000 traces of ten; so are those with 20 "a
 two "lines" a stage, of 50 services ("fleet"), and from segments that were "merged"; of "services"
 five take part in each trace. "chains" are a thousand stages deep each, of "failures" every trace
 is one; of "names", "queries", "refused" and "slow" all but one are below one stage, and each of the
-last two failed or was late; "quiet" is a day of 60,000 messages, none of them late.
+last two failed or was late; "calls" are 5,000 answers to one job elsewhere, of nobody, "budgets"
+chains of which each stage has a budget, of nobody too, "orphans" one trace without a stage's
+parent; "quiet" is a day of 60,000 messages, none of them late.
 The stores are written first, each by a child process through the package itself. Each question is
 a process of its own, imports included, as somebody types it; once with the local store alone, and
 once beside a Jaeger that takes connections and never answers.
@@ -49,6 +51,10 @@ SHAPES = {
     **dict.fromkeys(("plain", "different", "tens", "attributes", "lines", "fleet"), USUAL),
     **dict.fromkeys(("merged", "services", "queries", "names", "refused", "slow"), USUAL),
     "deep": PICTURES,
+    **dict.fromkeys(
+        ("calls", "budgets", "orphans"),
+        (*PICTURES, ("late", "--who", "user-7"), ("late", "--group", "who")),
+    ),
     "chains": PICTURES,
     "quiet": PICTURES,
 }
@@ -104,11 +110,22 @@ def write():
             with suppress(ValueError), traced("message", root=True, user_id=f"user-{n % 500}"):
                 with traced("answer", budget=0.000001):
                     raise ValueError(f"no {n}")
-    elif shape == "chains":
+    elif shape in ("calls", "orphans"):
+        with traced("job"):
+            inject(elsewhere := {})
+        trace, flags = elsewhere["traceparent"][:36], elsewhere["traceparent"][-3:]
+        inside = 19 if shape == "calls" else 0
+        for n in range(1, spans // (1 + inside) + 1):
+            with extract({"traceparent": f"{trace}{n:016x}{flags}"}):
+                with traced("GET /item", budget=0.000001):
+                    for _ in range(inside):
+                        with traced("SELECT"):
+                            pass
+    elif shape in ("chains", "budgets"):
         for n in range(spans // 1000):
             with ExitStack() as chain:
                 for depth in range(1000):
-                    budget = None if depth else 0.01
+                    budget = 99.0 if shape == "budgets" else None if depth else 0.01
                     chain.enter_context(traced("step", n=depth, root=not depth, budget=budget))
     elif shape == "quiet":
         for n in range(spans * 6 // 10):

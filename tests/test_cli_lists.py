@@ -217,6 +217,53 @@ def test_an_incident_is_several_users_within_a_second(run: Run, tmp_path: Path) 
         assert "one incident" not in beside.output
 
 
+@pytest.mark.parametrize(
+    ("number", "who", "options", "said"),
+    [
+        (50, "u{}", (), "50 users"),
+        (50, "u{}", ("--limit", "1"), "50 users"),
+        (50, "u{}", ("--limit", "60"), "50 users"),
+        (6, "", (), "6 stages"),
+        (6, "ada", (), None),
+        (1100, "u{}", (), "1000 users or more"),
+    ],
+)
+def test_an_incident_has_all_its_rows(
+    tmp_path: Path, number: int, who: str, options: tuple[str, ...], said: str | None
+) -> None:
+    """Not those alone that are listed; of nobody the stages are counted."""
+    spans = []
+    for n in range(number):
+        about = user(who.format(n)) if who else {"budget_s": 0.1}
+        spans.append(Planted(1, 0, "m", n / 2, n / 2 + 900 - n / 9, about, trace=other(n + 1)))
+        spans.append(Planted(2, 1, "load orders", n / 2, n / 2 + 700, trace=other(n + 1)))
+    for n, at in enumerate((-5000, 9000)):  # others, for another reason
+        spans.append(Planted(1, 0, "m", at, at + 300, user(f"x{n}"), trace=other(0xFFF0 + n)))
+    place, page = store(tmp_path / "spool", *spans), tmp_path / "page.html"
+    where = ("--source", "local", "--spool-dir", str(place))
+    printed = Runner().invoke(main, ["late", *options, *where]).output
+    assert Runner().invoke(main, ["late", *options, *where, "--html", str(page)]).exit_code == 0
+    assert re.findall(r"one incident · (.*?) at ", printed) == [said] * bool(said)
+    assert re.findall(r"one incident</strong>.*? · (.*?) at ", page.read_text()) == [said] * bool(
+        said
+    )
+
+
+def test_an_incident_without_a_row_in_the_list_is_not_said(tmp_path: Path) -> None:
+    """Though it was in the same second as one that has."""
+    spans = []
+    for n, what in enumerate(("orders", "carts", "orders", "carts")):
+        took = 900 if what == "orders" else 300
+        spans.append(Planted(1, 0, "m", n, n + took, user(f"u{n}"), trace=other(n + 1)))
+        spans.append(Planted(2, 1, f"load {what}", n, n + took - 9, trace=other(n + 1)))
+    where = ("--source", "local", "--spool-dir", str(store(tmp_path, *spans)))
+    said = [Runner().invoke(main, ["late", *where, "--limit", n]).output for n in ("2", "4")]
+    assert [re.findall("users at .*: (.*)", text) for text in said] == [
+        ["load orders"],
+        ["load orders", "load carts"],
+    ]
+
+
 def test_failed_lists_what_was_raised_and_where(run: Run) -> None:
     """The newest first: by status, by an error line, by an event; what a line warns of is none."""
     found = rows(run("failed", "--json"))
@@ -507,10 +554,8 @@ def test_following_prints_nothing_twice(
     monkeypatch.setattr(listing.time, "sleep", sleep)
     result = run("late", "--who", "new", "--follow")
     titles = [line.partition(" · ")[0] for line in result.output.splitlines()]
-    assert [title for title in titles if title in ("no stage found", "late")] == [
-        "no stage found",
-        "late",
-    ]
+    assert [t for t in titles if t in ("no stage found", "late")] == ["no stage found"]
+    assert result.output.count("from the local store") == 1
     _, rows = result.output.split("when ")
     heads, *lines = rows.replace("eeeeeeee", "ffffffff").splitlines()
     assert heads.split() == ["took", "late", "by", "who", "stage", "trace"]
@@ -545,6 +590,90 @@ def test_following_takes_no_row_beyond_the_limit_for_a_new_one(
     assert [who for who in re.findall(r"old\d|new", said) if who == "new"] == ["new"]
     assert len(re.findall(r"old\d", said)) == 1
     assert said.count("and 4 more") == 1
+
+
+@pytest.fixture
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What a command prints that follows, while spans come; the first ones are there."""
+
+    def following(command: str, *batches: list[Planted], options: tuple[str, ...] = ()) -> str:
+        rounds = iter(batches[1:])
+        place = store(tmp_path / "followed", *batches[0])
+
+        def sleep(_: float) -> None:
+            if (batch := next(rounds, None)) is None:
+                raise KeyboardInterrupt
+            store(place, *batch)
+
+        monkeypatch.setattr(listing.time, "sleep", sleep)
+        where = ("--follow", "--source", "local", "--spool-dir", str(place))
+        return Runner().invoke(main, [command, *where, *options]).output
+
+    return following
+
+
+def test_following_prints_each_late_step_of_one_trace(follow: Callable[..., str]) -> None:
+    """Also where others of it were told of; and the job itself, when it ends."""
+    steps = [Planted(n + 2, 1, f"step {n}", n * 900, n * 900 + 800, user("ada")) for n in range(4)]
+    job = Planted(1, 0, "nightly job", 0, 9000, user("ada"))
+    said = follow("late", *([step] for step in steps), [], [job], [])
+    assert re.findall(r"step \d  |nightly job", said) == [
+        *(f"step {n}  " for n in range(4)),
+        "nightly job",
+    ]
+    assert said.count("when ") == 2  # again, where a name is longer
+
+
+@pytest.mark.parametrize("command", ["late", "failed"])
+def test_following_prints_every_row_of_a_burst(follow: Callable[..., str], command: str) -> None:
+    """Each, unless it was asked for fewer; what was there at the start is a screenful."""
+
+    def burst(first: int) -> list[Planted]:
+        return [
+            Planted(1, 0, "m", n, 900 + n, user(f"u{n:03}"), trace=other(n), status=2)
+            for n in range(first, first + 30)
+        ]
+
+    said = follow(command, burst(100), burst(200))
+    assert len(re.findall(r"\n20\d\d-.* u1\d\d", said)) == 20
+    assert len(re.findall(r"\n20\d\d-.* u2\d\d", said)) == 30
+    assert re.findall("and .* more.*", said) == ["and 10 more: --limit 30"]
+    assert said.count("when ") == 1
+    fewer = follow(command, burst(300), burst(400), options=("--limit", "5"))
+    assert fewer.count("--limit 90") == 1
+    assert fewer.count("--limit 30") == 1
+    assert len(re.findall(r"\n20\d\d-.* u\d\d\d", fewer)) == 10
+
+
+@pytest.mark.parametrize("command", ["late", "failed"])
+@pytest.mark.parametrize("width", ["80", "120", "200"])
+def test_what_follows_stands_below_its_heads(
+    follow: Callable[..., str], monkeypatch: pytest.MonkeyPatch, command: str, width: str
+) -> None:
+    """A row that needs more room has heads of its own; title and sources are there once."""
+    monkeypatch.setenv("COLUMNS", width)
+    people = [("quiet", 5), ("ada", 900), ("al", 150), ("augustina", 2000), ("bo", 30_000)]
+    batches = [
+        [Planted(1, 0, "m", 0, took, user(who), trace=other(n), status=2 * (n > 0))]
+        for n, (who, took) in enumerate(people)
+    ]
+    said = follow(command, *batches)
+    lines = said.splitlines()
+    assert said.count("from the local store") == 1
+    assert lines[0].startswith("none ")
+    assert f"\n{command} · " not in said
+    heads, seen = "", list[str]()
+    for row in lines:
+        heads = row if row.startswith("when ") else heads
+        if who := next((who for who, _ in people if f"  {who}  " in row), None):
+            seen.append(who)
+            assert row.index(f" {who} ") == heads.index(" who ")
+            assert re.fullmatch("[0-9a-f]{8}", row[heads.index("trace") :][:8])
+            took = heads.index("took") + len("took")
+            assert row[took - 1] == "s"
+            assert row[took] == " "
+    assert seen == ["ada", "al", "augustina", "bo"]
+    assert said.count("when ") == 2  # again, where one is longer
 
 
 @pytest.mark.parametrize("command", ["late", "failed"])

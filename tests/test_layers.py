@@ -108,7 +108,7 @@ FLOORS_INSIDE = {
         {"attributes", "exceptions", "otlp_json"},
         {"span"},
         {"trace", "jaeger", "local"},
-        {"path"},
+        {"path", "whose"},
         {"late"},
         {"failed"},
         {"groups"},

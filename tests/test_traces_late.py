@@ -1,11 +1,16 @@
 """Late stages."""
 
+import itertools
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from otel_logging.traces.draw import table
+from otel_logging.traces.groups import KEYS, grouped
 from otel_logging.traces.late import Answer, Question, late
 from tests.stored import MS, NOON, TRACE, Planted, read_back
 
@@ -106,6 +111,79 @@ def test_a_trace_of_many_roots_takes_no_longer_than_many_traces(
     assert late(spans, Question(**question)).found == len(roots)
 
     assert time.monotonic() - began < 5  # [run: 0.3 s; as the square, 12 s]
+
+
+def calls(number: int) -> list[Planted]:
+    """Answers to one job elsewhere: 19 queries each, of nobody."""
+    return [
+        Planted(n, 0 if n % 20 == 0 else n - n % 20, "x", n, n + 9, {"budget_s": 0.001})
+        if n % 20
+        else Planted(n, 10**12, "GET /item", n, n + 20, {"budget_s": 0.001}, flags=0x301)
+        for n in range(20, number + 20)
+    ]
+
+
+def chain(number: int) -> list[Planted]:
+    """Each stage in another, each with a budget, of nobody."""
+    return [
+        Planted(n, n - 1, "step", n, 2 * number - n, {"budget_s": 99.0})
+        for n in range(1, number + 1)
+    ]
+
+
+def flat(number: int) -> list[Planted]:
+    """The late items of one job; a user below every second one."""
+    return [
+        Planted(1, 0, "job", 0, number),
+        *(
+            Planted(n, n - 1 if n % 2 else 1, "item", n, n + 1, {} if n % 2 == 0 else {**USER})
+            for n in range(2, number + 1)
+        ),
+    ]
+
+
+@pytest.mark.parametrize("shape", [calls, chain, flat])
+@pytest.mark.parametrize(
+    "question", [{}, {"who": "user-7"}, {"who": "user-456"}, {"over_s": 0.0001}], ids=str
+)
+def test_the_work_grows_as_the_number_of_stages(
+    tmp_path: Path, shape: Callable[[int], list[Planted]], question: dict[str, Any]
+) -> None:
+    """Not as its square: the calls of functions are counted."""
+
+    def work(number: int) -> int:
+        spans, counted = read_back(tmp_path / str(number), *shape(number)), itertools.count()
+
+        def count(*_: object) -> None:
+            next(counted)
+
+        sys.setprofile(count)
+        try:
+            answer = late(spans, Question(**question))
+            list(map(table.facts(answer), answer.rows[:20]))
+            grouped(answer.rows, KEYS["who"])
+        finally:
+            sys.setprofile(None)
+        return next(counted)
+
+    assert work(4000) < 2.5 * work(2000)
+
+
+def test_who_in_a_circle_of_parents_and_below_several(tmp_path: Path) -> None:
+    """Each walk ends; of three users below a stage none is its own, and each is found."""
+    users = ("ada", "ben", "cid")
+    answer = asked(
+        tmp_path,
+        Planted(1, 0, "outer", 0, 900, {"budget_s": 0.1}),
+        *(Planted(n, 1, "inner", n, n + 9, {"user_id": u}) for n, u in enumerate(users, 2)),
+        Planted(5, 6, "around", 0, 900, {"budget_s": 0.1}),
+        Planted(6, 5, "and around", 0, 900),
+        Planted(7, 7, "itself", 0, 900, USER),
+    )
+    assert [(row.span.name, row.who) for row in answer.rows] == [("outer", {})]
+    for user in users:
+        assert stages(asked(tmp_path, who=user)) == ["outer"]
+    assert stages(asked(tmp_path, who="dan")) == []
 
 
 def test_what_is_marked_below_a_deep_stage_is_found_once(tmp_path: Path) -> None:

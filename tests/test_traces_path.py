@@ -64,7 +64,7 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
     ),
     "a stage that ends before it begins": (
         [p(1, 0, ROOT, 0, 900), p(2, 1, "back", 600, 300), p(3, 1, "forth", 650, 880)],
-        "itself 670 ms, 600 ms of it before back",
+        "itself 670 ms, 600 ms of it before back (and forth 230 ms)",
     ),
     "work that goes on long after the answer": (
         [p(1, 0, ROOT, 0, 600), p(2, 1, "background", 610, 5000), p(3, 1, "work", 10, 590)],
@@ -74,6 +74,22 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 900), p(2, 1, "שלום \x1b[2J\u202e \U0001f600" + "x" * 200, 10, 890)],
         "שלום \\x1b[2J\\u202e \U0001f600" + "x" * 200 + " 880 ms",
     ),
+    "a stage whose parent is elsewhere, in the time of one without stages": (
+        [p(1, 0, ROOT, 0, 900), p(3, 2, "query", 50, 850), p(5, 4, "short", 100, 300)],
+        "query 800 ms, whose parent is not stored",
+    ),
+    "one beside lines": (
+        [p(1, 0, ROOT, 0, 900, line(880, "begin")), p(3, 2, "query", 50, 850)],
+        'itself 880 ms, before "begin" (and query 800 ms, whose parent is not stored)',
+    ),
+    "one that is short, one that goes on, one that is before": (
+        [
+            p(1, 0, ROOT, 0, 900),
+            *(p(3, 2, "short", 50, 90), p(5, 4, "after", 100, 950), p(6, 4, "before", -9, 800)),
+        ],
+        NOTHING,
+    ),
+    "two without a root": ([p(1, 7, ROOT, 0, 900), p(3, 2, "query", 50, 850)], NOTHING),
     # lines alone
     "two lines": (
         [p(1, 0, ROOT, 0, 900, line(20, "session state"), line(844, "password accepted"))],
@@ -161,13 +177,48 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 900, line(5, "received")), p(2, 1, "query", 800, 890)],
         'itself 795 ms, between "received" and query',
     ),
+    "repeats that took less than the stage itself": (
+        [p(1, 0, ROOT, 0, 1000), *scans(20, 20, apart=30)],
+        (
+            "itself 600 ms, 30 ms of it between SCAN and SCAN (and SCAN "
+            "\N{MULTIPLICATION SIGN}20 · 400 ms)"
+        ),
+    ),
+    "a little less than the stage itself": (
+        [p(1, 0, ROOT, 0, 1000), p(2, 1, "SELECT", 0, 490)],
+        "itself 510 ms, after SELECT (and SELECT 490 ms)",
+    ),
+    "two that took less than the stage itself": (
+        [p(1, 0, ROOT, 0, 1000), p(2, 1, "a", 0, 200), p(3, 1, "b", 200, 400)],
+        "itself 600 ms, after b (and 2 stages 400 ms)",
+    ),
+    "repeats inside repeats that took less than these themselves": (
+        [
+            *(p(1, 0, ROOT, 0, 1000), p(2, 1, "order", 0, 500), p(3, 1, "order", 500, 1000)),
+            *(p(4, 2, "SELECT", 0, 200), p(5, 3, "SELECT", 500, 700)),
+        ],
+        (
+            "order \N{MULTIPLICATION SIGN}2 · 1.000 s → themselves 600 ms (and SELECT "
+            "\N{MULTIPLICATION SIGN}2 · 400 ms)"
+        ),
+    ),
+    "our own line about the stage": (
+        [
+            p(
+                *(1, 0, ROOT, 0, 900),
+                line(450, "message is overdue", "warning", logger="otel_logging"),
+                line(10, "a"),
+            )
+        ],
+        'itself 890 ms, after "a"',
+    ),
     "a line where a child ends": (
         [p(1, 0, ROOT, 0, 1000, line(400, "x")), p(2, 1, "query", 0, 400)],
-        "itself 600 ms, after query",
+        "itself 600 ms, after query (and query 400 ms)",
     ),
     "a line where a child begins": (
         [p(1, 0, ROOT, 0, 1000, line(600, "x")), p(2, 1, "query", 600, 1000)],
-        'itself 600 ms, before "x"',
+        'itself 600 ms, before "x" (and query 400 ms)',
     ),
     "a child without length in a gap": (
         [p(1, 0, ROOT, 0, 1000), p(2, 1, "query", 700, 700)],
@@ -371,17 +422,20 @@ def test_no_row_is_without_a_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shifts", "kind", "sentence"),
+    ("shifts", "kind", "inner", "is_waited_for"),
     [
-        (0, 1, "call billing 880 ms → POST /bill 800 ms → query 790 ms"),
-        (-300_000, 1, "call billing 880 ms → POST /bill 800 ms → query 790 ms"),
-        (300_000, 3, "call billing 880 ms → POST /bill 800 ms → query 790 ms"),
-        (300_000, 1, "call billing 880 ms"),  # a task that is waited for by nobody
+        (0, 1, 2, True),
+        (-300_000, 1, 2, True),
+        (300_000, 3, 2, True),
+        (300_000, 1, 2, True),
+        (300_000, 1, 1, False),  # tasks that are waited for by nobody
+        (300_000, 1, 5, False),
+        (300_000, 4, 2, False),
+        (500, 1, 2, False),  # what goes on after the answer
     ],
-    ids=["clocks agree", "clock behind", "clock ahead", "handed over"],
 )
 def test_the_way_goes_on_in_another_service(
-    tmp_path: Path, shifts: float, kind: int, sentence: str
+    tmp_path: Path, shifts: float, kind: int, inner: int, *, is_waited_for: bool
 ) -> None:
     """Also where its clock is wrong: it is put into the middle of the call."""
     spans = read_back(
@@ -389,13 +443,15 @@ def test_the_way_goes_on_in_another_service(
     )
     spans += read_back(
         tmp_path / "b",
-        p(3, 2, "POST /bill", 50 + shifts, 850 + shifts, kind=2),
+        p(3, 2, "POST /bill", 50 + shifts, 850 + shifts, kind=inner),
         p(4, 3, "query", 55 + shifts, 845 + shifts),
         service="billing",
     )
     (row,) = late(spans, Question()).rows
 
-    assert " → ".join(row.reason) == sentence
+    sentence = "call billing 880 ms → POST /bill 800 ms → query 790 ms"
+    assert (" → ".join(row.reason) == sentence) is is_waited_for
+    assert {bool(s.moved_ns) for s in spans[2:]} == {is_waited_for and shifts != 0}
 
 
 def test_the_way_as_data(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_span_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert span.attributes == {"budget_s": 0.3, "words": ["a", "b"], "deep": {"n": 1}}
     assert span.get("deep") == {"n": 1}
     assert span.get("nothing") is None
-    assert not span.details.remote_parent
+    assert not span.has_remote_parent
     assert span.events == [
         Event(
             NOON + 12 * MS,

@@ -173,6 +173,15 @@ def test_todays_rows_have_no_date(tmp_path: Path) -> None:
     assert drawn(spans)[3].startswith(f"{expected}  1.000 s")
 
 
+def test_in_a_very_narrow_terminal_the_end_is_cut(tmp_path: Path) -> None:
+    """Rather than everything."""
+    user = {"user_id": "user-456", "budget_s": 0.3}
+    spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1204, user))
+    lines = drawn(spans, width=50)
+    assert any(text.startswith("2023-11-14 22:13:20.000  1.204 s") for text in lines)
+    assert any(text.split()[:4] == ["when", "took", "late", "by"] for text in lines)
+
+
 def test_long_names_of_people_are_cut(tmp_path: Path) -> None:
     """And what they typed is not obeyed."""
     values = {"user_id": "\x1b" + "u" * 50}

@@ -5,7 +5,6 @@ Nothing in a store is changed, but by ``spool --purge`` and ``spool --resend``.
 
 import re
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,12 +32,14 @@ from otel_logging.lateness.died import tables
 from otel_logging.traces import groups
 from otel_logging.traces.draw import now as draw_now
 from otel_logging.traces.draw import table, terminal, waterfall
+from otel_logging.traces.failed import Failure
 from otel_logging.traces.failed import failed as failed_traces
 from otel_logging.traces.jaeger import JaegerError
-from otel_logging.traces.late import CAUSES, SORTS, Answer, Question, there_is
+from otel_logging.traces.late import CAUSES, SORTS, Answer, Question, Row, there_is
 from otel_logging.traces.late import late as late_stages
 from otel_logging.traces.search import WHOLE_ID
 from otel_logging.traces.sources import Answered, Sources
+from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
 from otel_logging.traces.trace import last as last_of
 
@@ -113,9 +114,10 @@ def late(
         if key is None:
             rows = (row.as_json(found.link(*row.ids)) for row in answer.rows)
             narrowed = over is not None and found.jaeger is not None
-            more = {"narrowed": narrowed, "headed": listing.headed}
-            return table.draw(answer, width=width, links=links_of(found), **more), rows
-        parts = groups.grouped(answer.rows, key)[: listing.limit]
+            links, heads = links_of(found), listing.heads
+            drawn = table.draw(answer, width=width, links=links, narrowed=narrowed, heads=heads)
+            return drawn, rows
+        parts = groups.grouped(answer.rows, key)[: listing.most]
         drawn = (
             table.draw_summary(answer, parts, width=width)
             if summary
@@ -123,7 +125,9 @@ def late(
         )
         return drawn, (part.as_json() for part in parts)
 
-    ask = partial(late_stages, limit=listing.limit if key is None else None, sort=sort)
+    def ask(spans: list[Span], question: Question) -> Answer[Row]:
+        return late_stages(spans, question, limit=None if key else listing.most, sort=sort)
+
     answer = listing.run(listing.question(over, cause), ask, shown)
     click.get_current_context().exit(fail and answer.judged and answer.found > 0)
 
@@ -138,11 +142,14 @@ def failed(**given: Any) -> None:
     listing = Listing(**given)
 
     def shown(found: Answered, answer: Answer[Any]) -> Shown:
-        links, width, headed = links_of(found), listing.out.width, listing.headed
+        links, width, heads = links_of(found), listing.out.width, listing.heads
         rows = (row.as_json(found.link(*row.ids)) for row in answer.rows)
-        return table.draw_failed(answer, width=width, links=links, headed=headed), rows
+        return table.draw_failed(answer, width=width, links=links, heads=heads), rows
 
-    listing.run(listing.question(), partial(failed_traces, limit=listing.limit), shown)
+    def ask(spans: list[Span], question: Question) -> Answer[Failure]:
+        return failed_traces(spans, question, limit=listing.most)
+
+    listing.run(listing.question(), ask, shown)
 
 
 @main.command()

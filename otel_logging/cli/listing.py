@@ -78,13 +78,15 @@ class Listing:
     follow: bool
     html: Path | None
     out: Console = field(init=False)
-    headed: bool = field(init=False, default=True)  # until the first rows are there
+    most: int | None = field(init=False)  # rows of an answer
+    heads: list[int] | None = field(init=False)  # how wide the columns above are
+    _is_titled: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         if self.html is not None and (self.follow or self.as_json):
             raise click.UsageError("--html goes neither with --follow nor with --json")
-        self.out = terminal.console()
-        self.limit = self.limit or (None if self.as_json else ROWS)
+        self.out, self.heads = terminal.console(), [] if self.follow else None
+        self.most = self.limit or (None if self.as_json else ROWS)
 
     def question(self, over_s: float | None = None, cause: str | None = None) -> Question:
         """Return what is asked."""
@@ -112,9 +114,9 @@ class Listing:
                 self._print(found, answer, shown(found, answer), there)
             if not self.follow:
                 return answer
-            self.headed = self.headed and not answer.rows
+            self.most = self.limit  # each of what comes from now on, unless that was given
             # also of those beyond the limit, which were told of as so many more
-            told = question.without.union(answer.trace_ids)
+            told = question.without.union(answer.names)
             question, is_first = replace(question, without=told), False
             del found, answer
             gc.collect()
@@ -148,8 +150,9 @@ class Listing:
             blank, *named_ = footer(found, self.asked, width)
             if not self.follow:
                 lines = [title, *lines, blank, *named_]
-            elif self.headed:  # what follows stands below the rows
+            elif not self._is_titled:  # what follows stands below the rows
                 lines = [title, *named_, *lines]
+            self._is_titled = True
             terminal.show(self.out, lines)
 
 

@@ -78,8 +78,12 @@ def failed(
             found.append((min(row.span.start_ns for row in rows), trace, rows, failure))
     first = nlargest(len(found) if limit is None else limit, found, key=itemgetter(0))
     every = (failure or _of(trace, rows) for _, trace, rows, failure in first)
-    ids = [trace.trace_id for _, trace, *_ in found]
-    return Answer(list(filter(None, every)), ids, considered, judged=True)
+    rows = [rows[0] for _, _, rows, _ in found]
+    return Answer(list(filter(None, every)), rows, considered, judged=True, name=_name)
+
+
+def _name(row: Row) -> str:
+    return row.trace.trace_id
 
 
 def _of(trace: Trace, rows: list[Row]) -> Failure | None:

@@ -3,7 +3,7 @@
 Pure. Of everything that was looked at only durations and names are read, unless asked for more.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ _FOLDED = 5  # siblings of one name are one row from here on
 _ENOUGH = 5  # stages of one name: of fewer nothing is usual
 _AT_ONCE_NS = 1_000_000_000
 _START: Final = attrgetter("span.start_ns")
+_COMPARED = 1_000  # rows near those listed: of more the number says less than it costs
 _COUNTED = 5_000  # stages: of more, "how many of this user's" costs more than it says
 
 #: Attributes that tell rows apart, the first ones first; then those of the application's own.
@@ -204,17 +205,35 @@ def sentence(group: Group, lost: str) -> str:
     return f"{group.key}: {whom}{late}"
 
 
-def incidents(rows: Iterable[Row]) -> Iterator[Group]:
-    """Yield the rows that are one incident: of several users, within a second, for one reason, and
-    that is more than their own time.
+def incidents(answer: Answer[Row]) -> Iterator[tuple[Group, str]]:
+    """Yield what is one incident, and how many that are in words: rows within a second and for one
+    reason, which is more than their own time; all of one that has a row in the list, of several
+    users or of nobody.
     """
-    for group in grouped(filter(_is_shared, rows), reason_key):
+    listed = {row for row in answer.rows if _is_shared(row)}
+    near = _near(listed, sorted(answer.every, key=_START)) if listed else []
+    for group in grouped(filter(_is_shared, near[:_COMPARED]), reason_key):
         rows, end = sorted(group.rows, key=_START), 0
         while (begin := end) < len(rows):
             end = bisect_right(rows, _START(rows[begin]) + _AT_ONCE_NS, key=_START)
             one = Group(group.key, rows[begin:end])
-            if len(one.users) > 1:
-                yield one
+            if listed.isdisjoint(one.rows):
+                continue
+            users, of_nobody = len(one.users), sum(not user_of(row) for row in one.rows)
+            more = " or more" * (len(near) > _COMPARED)
+            if users + of_nobody > 1:
+                yield one, f"{users} users{more}" if users > 1 else f"{len(one.rows)} stages{more}"
+
+
+def _near(listed: Iterable[Row], every: list[Row]) -> list[Row]:
+    """Return *listed*, and then the others that are within a second of one of them."""
+    found = dict.fromkeys(listed)
+    reached = 0
+    for start in sorted(map(_START, found)):
+        begin = bisect_left(every, start - _AT_ONCE_NS, lo=reached, key=_START)
+        reached = bisect_right(every, start + _AT_ONCE_NS, lo=begin, key=_START)
+        found.update(dict.fromkeys(every[begin:reached]))
+    return list(found)
 
 
 # ---------------------------------------------------------------- several stages as one

@@ -19,6 +19,7 @@ from otel_logging.lateness.verdict import late_by
 from otel_logging.traces.path import Step, steps, words
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
+from otel_logging.traces.whose import typed, whose
 
 #: What can be measured to have made a stage late, beside what the application names.
 CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
@@ -39,7 +40,7 @@ class Question:
     *over_s* replaces every stage's own budget; *since_ns*: ended since then, ns
     since the epoch; *who*: the value of any attribute that names the user;
     *where*: attributes that stand together on one span of the row; *cause*: what was measured;
-    *without*: ids of traces that are no rows.
+    *without*: what is no row, as ``Answer.names`` has it.
     """
 
     over_s: float | None = None
@@ -94,7 +95,7 @@ class Row:
             by = self.text(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
             said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
             return [visible(f"{said}, by {by}" if by else said)]
-        stood = [] if where is None else [f"it stood: {visible(where.split(_THEN)[0])}"]
+        stood = "" if where is None else f"it stood: {visible(where.split(_THEN)[0])}"
         return words(self.path, stood)
 
     @property
@@ -182,20 +183,26 @@ SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[_Each]):
-    """*rows*: in order, cut at the limit; *trace_ids*: of each without it. *considered*:
-    every stage that was looked at. *judged*: whether a budget or ``over_s`` defined what late is;
-    if not, the slowest are listed.
+    """*rows*: in order, cut at the limit; *every*: without it. *considered*: every stage that was
+    looked at. *judged*: whether a budget or ``over_s`` defined what late is; if not, the slowest
+    are listed. *name*: by what a row is known again.
     """
 
     rows: list[_Each]
-    trace_ids: list[str]
+    every: list[Row]
     considered: list[Row]
     judged: bool
+    name: Callable[[Row], str]
 
     @property
     def found(self) -> int:
         """How many rows there are without the limit."""
-        return len(self.trace_ids)
+        return len(self.every)
+
+    @property
+    def names(self) -> Iterator[str]:
+        """By what each row is known again, also beyond the limit."""
+        return map(self.name, self.every)
 
     @property
     def looked_at(self) -> int:
@@ -225,9 +232,13 @@ def late(
     if question.cause is not None:
         rows = [row for row in rows if row.cause == question.cause]
     if question.without:
-        rows = [row for row in rows if row.span.trace_id not in question.without]
+        rows = [row for row in rows if _name(row) not in question.without]
     first = nlargest(len(rows) if limit is None else limit, rows, SORTS[sort])
-    return Answer(first, [row.span.trace_id for row in rows], considered, judged)
+    return Answer(first, rows, considered, judged, _name)
+
+
+def _name(row: Row) -> str:
+    return row.span.trace_id + row.span.span_id
 
 
 def matching(trace: Trace, question: Question) -> list[Row]:
@@ -270,7 +281,7 @@ def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...])
     have = [
         span
         for span in trace.spans.values()
-        if all(_typed(span.get(key)) == value for key, value in where)
+        if all(typed(span.get(key)) == value for key, value in where)
     ]
     related = trace.at_or_above(have)
     related.update(s.span_id for s in trace.descendants(*filter(trace.is_root, have)))
@@ -301,40 +312,24 @@ def who(trace: Trace, span: Span) -> dict[str, Any]:
     """
     keys = trace.who_keys
     own = {key: value for key in keys if (value := span.get(key)) is not None}
-    return own if len(own) == len(keys) or len(trace.spans) == 1 else _who(trace, span)
-
-
-@_kept
-def _who(trace: Trace, span: Span) -> dict[str, Any]:
-    found = {key: _values(trace, span, key) for key in trace.who_keys}
-    return {key: values[0] for key, values in found.items() if len(values) == 1}
-
-
-def _values(trace: Trace, span: Span, key: str) -> list[Any]:
-    if (value := span.get(key)) is not None:
-        return [value]
-    for above in trace.ancestors(span):
-        if (value := above.get(key)) is not None:
-            return [value]
-    values: list[Any] = []
-    # first a look, which is quicker than a walk
-    is_there = any(span.get(key) is not None for span in trace.spans.values())
-    for below in trace.descendants(span) if is_there else ():
-        if (value := below.get(key)) is not None and value not in values:
-            values.append(value)
-    return values
+    if len(own) == len(keys) or len(trace.spans) == 1:
+        return own
+    found = {key: whose(trace, key).of(span) for key in keys}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _is_for(row: Row, wanted: str) -> bool:
-    trace = row.trace
-    keys = trace.who_keys
-    return any(_typed(v) == wanted for key in keys for v in _values(trace, row.span, key))
-
-
-def _typed(value: Any) -> str | None:
-    """Return an attribute as somebody types it: booleans as Jaeger has them."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return None if value is None else text
+    trace, span = row.trace, row.span
+    for key in trace.who_keys:
+        value = span.get(key)
+        if value is None and len(trace.spans) > 1:
+            one = whose(trace, key)
+            value = one.at_or_above(span)
+            if value is None and span.span_id in one.above(wanted):
+                return True
+        if typed(value) == wanted:
+            return True
+    return False
 
 
 def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
@@ -345,7 +340,7 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
     here = [span for trace in traces for span in trace.spans.values()]
 
     def valued(*keys: str) -> Counter[str]:
-        values = (_typed(span.get(key)) for span in here for key in keys)
+        values = (typed(span.get(key)) for span in here for key in keys)
         return Counter(value for value in values if value is not None)
 
     services = Counter(span.resource.service for span in here)

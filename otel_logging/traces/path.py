@@ -26,6 +26,8 @@ _SAID = 80  # characters of a line that the time is next to
 _FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _END: Final = attrgetter("end")
+_START: Final = attrgetter("start_ns")
+_MOST_ORPHANS = 100  # that begin in the time of a stage
 _MOST_DRAWN = 10_000  # stages with others in them, whose part of the critical path is marked
 _GOES_ON = 20  # a twentieth of its parent's time after its end
 
@@ -50,6 +52,7 @@ class Step:
     between: tuple[str | None, str | None] | None = None
     spread: str = ""  # in words: over how many names, where none has a quarter of it
     others: str = ""  # in words: what else its parent waited for, where that is a quarter of it
+    rest: str = ""  # in words: what is no longer than its own time, where that is a quarter of it
     inside: "Sequence[Part]" = field(default=(), repr=False, compare=False)  # right below it
 
     def as_json(self) -> dict[str, Any]:
@@ -82,8 +85,16 @@ class Step:
             return ""
         piece_s = (self.piece[1] - self.piece[0]) / 1e9
         if piece_s >= _NEARLY_ALL * self.own_s:
-            return f"itself {duration(piece_s)}, {where}"
-        return f"itself {duration(self.own_s)}, {duration(piece_s)} of it {where}"
+            return self.beside(f"itself {duration(piece_s)}, {where}")
+        return self.beside(f"itself {duration(self.own_s)}, {duration(piece_s)} of it {where}")
+
+    def beside(self, said: str) -> str:
+        """Return *said* of its own time, and what else took a quarter of it; empty if neither."""
+        if not self.rest:
+            return said
+        if not said and self.count > 1:
+            said = f"themselves {duration(self.own_s)}"
+        return f"{said} (and {self.rest})" if said else self.rest
 
 
 def _times(name: str, count: int, took_s: float, how: str = "") -> str:
@@ -96,13 +107,13 @@ def _short(text: str) -> str:
     return text if len(text) <= _SAID else f"{text[:_SAID].rstrip()}…" + '"' * (text[0] == '"')
 
 
-def words(steps: list[Step], stood: Sequence[str] = ()) -> list[str]:
+def words(steps: list[Step], stood: str = "") -> list[str]:
     """Return the way in words, one for each stage below the first; never none. Of a deep one its
     middle is counted. *stood*: what is known better of the last one than what it did itself.
     """
-    itself, spread = steps[-1].itself, steps[-1].spread
-    last = [spread] * bool(spread and stood) + list(stood or [itself] * bool(itself))
-    found = [*map(str, steps[1:]), *last]
+    last = steps[-1]
+    own = [last.spread, last.beside(stood)] if stood else [last.itself or last.beside("")]
+    found = [*map(str, steps[1:]), *filter(None, own)]
     return without_middle(found) or [NOTHING]
 
 
@@ -160,12 +171,13 @@ def steps(trace: Trace, span: Span) -> list[Step]:
             found.append(Step(*step, spread=spread, others=others, inside=on_path))
             break
         if most_took <= 0 or most_took < own:
+            rest = _stages(on_path, took_of, took) or _unplaced(trace, parts[0], seen)
             inside = _between(trace, parts, gaps, below)
-            found.append(Step(*step, *inside, others=others, inside=on_path))
+            found.append(Step(*step, *inside, others=others, rest=rest, inside=on_path))
             break
         found.append(Step(*step, others=others, inside=on_path))
         del took_of[most]
-        others = _others(on_path, took_of) if sum(took_of.values()) * _SPREAD >= took else ""
+        others = _stages(on_path, took_of, took, "other ")
         below = [part for part in below if part.span.stored_name == most]
         count, whole = len(below), sum(part.whole for part in below)
         at_once = count > 1 and whole > _AT_ONCE * most_took
@@ -233,11 +245,31 @@ def _spread(parts: list[Part], took_of: dict[str, int], most: str) -> str:
     return f"{len(parts)} {of} · {duration(took_s)}, most in {longest}"
 
 
-def _others(parts: list[Part], took_of: dict[str, int]) -> str:
-    count, took_s = _count(parts, took_of), sum(took_of.values()) / 1e9
+def _stages(parts: list[Part], took_of: dict[str, int], of_ns: int, which: str = "") -> str:
+    """Return the stages of these names in words, where they have a quarter of the time."""
+    count, took = _count(parts, took_of), sum(took_of.values())
+    if not took or took * _SPREAD < of_ns:
+        return ""
     if len(took_of) > 1:
-        return f"{count} other stages {duration(took_s)}"
-    return _times(next(iter(took_of)), count, took_s)
+        return f"{count} {which}stages {duration(took / 1e9)}"
+    return _times(next(iter(took_of)), count, took / 1e9)
+
+
+def _unplaced(trace: Trace, leaf: Part, seen: set[str]) -> str:
+    """Return the longest stage in the time of *leaf* whose parent is missing, where it has a
+    quarter of it: that may have been in between.
+    """
+    orphans = () if trace.has_inside(leaf.span) else trace.orphans
+    at = bisect_left(orphans, leaf.start, key=_START)
+    inside = [
+        span
+        for span in orphans[at : at + _MOST_ORPHANS]
+        if span.end_ns <= leaf.end and span.span_id not in seen
+    ]
+    longest = max(inside, key=attrgetter("duration_s"), default=None)
+    if longest is None or longest.duration_s * 1e9 * _SPREAD < leaf.end - leaf.start:
+        return ""
+    return f"{_times(longest.stored_name, 1, longest.duration_s)}, whose parent is not stored"
 
 
 def _count(parts: list[Part], names: Container[str]) -> int:

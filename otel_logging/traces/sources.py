@@ -136,10 +136,12 @@ class Sources:
         answer = ask(found.spans, question)
         if found.is_part:
             ids = [row.ids[0] for row in answer.rows[: _MOST_TRACES + 1]]
+            told = {name[: search.WHOLE_ID] for name in question.without}
             if question.who is not None or question.where or question.service:
                 # what is asked for may be known here alone, and what makes it a row there
-                ids += [row.span.trace_id for row in answer.considered]
-            if found.complete(each for each in ids if each not in question.without):
+                considered = (row.span.trace_id for row in answer.considered)
+                ids += (each for each in considered if each not in told)
+            if found.complete(ids):
                 answer = ask(found.spans, question)
         return found, answer
 

@@ -38,18 +38,16 @@ _TIMES: Final = struct.Struct("<QxQ").unpack
 #: What is before the attributes.
 _BEFORE: Final = tuple(each.name for each in OtlpSpan.DESCRIPTOR.fields if each.number < 9)
 _BUDGET: Final = key_of(_names.BUDGET)
-#: Names of what holds lines alone, and is no stage.
-OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)
+OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)  # names of what holds lines, no stages
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _KNOWN: Final = 1_000  # names that are kept once: many spans have the same
 _known: dict[bytes, str] = {}
-_REF_TYPE: Final = "opentracing.ref_type"
+_REF_TYPE: Final = "opentracing.ref_type"  # Jaeger says this of each link
 _EXCEPTION: Final = _names.EXCEPTION.encode()
-
-#: How loggers of servers' lines about a request as a whole end: each has one, and it tells nothing.
-_ACCESS: Final = (".access", "werkzeug")
+#: How loggers of lines about a stage as a whole end, which are nowhere in it: servers', and ours.
+_ACCESS: Final = (".access", "werkzeug", _names.SCOPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,6 @@ class Details:
     kind: str
     status: str
     status_message: str
-    remote_parent: bool  # whether the parent is known to be a span of another process
     attributes: Mapping[str, Any]
     events: list[Event]  # in the order in which they were recorded
     links: list[dict[str, Any]]  # trace_id, span_id, attributes
@@ -120,6 +117,11 @@ class Span:
         if encoded not in one:
             return None
         return _runtime.current.redaction.field(key, value_at(one, self._begin, encoded))
+
+    @property
+    def has_remote_parent(self) -> bool:
+        """Whether its parent is known to be a span of another process."""
+        return bool(_message(self._encoded).flags & _REMOTE == _REMOTE)
 
     @property
     def is_error(self) -> bool:
@@ -304,7 +306,6 @@ def _decoded(message: Any, moved_ns: int) -> Details:
         _word(_KINDS, message.kind),
         _word(_STATUSES, message.status.code),
         text_of(message.status.message),
-        message.flags & _REMOTE == _REMOTE,
         _fields(message.attributes),
         [
             Event(e.time_unix_nano + moved_ns, text_of(e.name), _fields(e.attributes))
@@ -314,7 +315,6 @@ def _decoded(message: Any, moved_ns: int) -> Details:
             {
                 "trace_id": link.trace_id.hex(),
                 "span_id": link.span_id.hex(),
-                # Jaeger says this of each
                 "attributes": _fields(a for a in link.attributes if a.key != _REF_TYPE),
             }
             for link in message.links

@@ -94,6 +94,13 @@ class Trace:
         outermost = list(filter(self.is_root, spans))
         return [s for s in outermost if s.is_stage] or [s for s in spans if s.is_stage]
 
+    @cached_property
+    def orphans(self) -> list[Span]:
+        """Its stages whose parent is not here, by start; none of a trace that has no real root."""
+        if all(span.parent_span_id for span in self.spans.values()):
+            return []
+        return [s for s in self.in_order if s.parent_span_id and self.is_root(s) and s.is_stage]
+
     def is_root(self, span: Span) -> bool:
         """Whether *span* has no parent, or one that is not here."""
         return span.parent_span_id not in self.spans
@@ -184,7 +191,7 @@ class Trace:
         """Return the ids of roots, and of parents that are missing, by start."""
 
         def stands(span: Span) -> bool:
-            is_known = not span.parent_span_id or span.details.remote_parent
+            is_known = not span.parent_span_id or span.has_remote_parent
             return is_known and not span.is_log_page
 
         roots = [span for span in self.in_order if span.parent_span_id not in self.spans]
@@ -281,16 +288,24 @@ def _wrong(parent: Span, child: Span) -> int:
     """Return the ns that have to be added to the times of *child* for the clock of *parent*.
 
     A child in another service that began before its parent, or ended after the call that waits
-    for it, has another clock: it is put into the middle of its parent, as Jaeger does.
+    for it, has another clock: it is put into the middle of its parent, as Jaeger does. So has an
+    answer to a request that began after whatever made that had ended.
     """
     if child.resource is parent.resource or child.resource == parent.resource:
         return 0
     start, end = child.start_ns, max(child.end_ns, child.start_ns)
     until = max(parent.end_ns, parent.start_ns)
     room = (until - parent.start_ns) - (end - start)
-    is_waited_for = room >= 0 and end > until and parent.details.kind == "client"
+    is_waited_for = room >= 0 and end > until and _is_answer(parent, child)
     is_wrong = start < parent.start_ns or is_waited_for
     return parent.start_ns + max(room, 0) // 2 - start if is_wrong else 0
+
+
+def _is_answer(parent: Span, child: Span) -> bool:
+    """Whether *parent* waited for *child*, which ended after it."""
+    kind = parent.details.kind
+    is_apart = child.start_ns >= parent.end_ns and child.details.kind == "server"
+    return kind == "client" or (is_apart and kind != "producer")
 
 
 def last(

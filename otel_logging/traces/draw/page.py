@@ -48,7 +48,7 @@ def draw(title: str, answer: Answer[Any], rows: Sequence[Mapping[str, Any]], ori
         heading=_text(title),
         incidents="".join(
             f"<p><strong>one incident</strong>{_text(users)}</p>\n"
-            for users in (table.incidents(stages) if is_late else ())
+            for users in (table.incidents(answer) if is_late else ())
         ),
         rows="".join(_table(rows, told, traces, answer.found)) if rows else "",
         pictures="".join(part for one in once.values() for part in _picture(*one)),

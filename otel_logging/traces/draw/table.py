@@ -35,6 +35,7 @@ _WHO_MOST: Final = 24  # columns
 _ROOMY: Final = 120  # columns: enough for what tells rows apart, or a reason, beside the stage
 _WIDE: Final = 160  # columns: enough for most reasons
 _SERVICE: Final = 16  # characters
+_TO_COME: Final = 8  # columns at least, where more rows may follow
 _ID_DIGITS: Final = 8  # enough for `show`
 
 
@@ -44,18 +45,18 @@ def draw(
     width: int,
     links: Links = NO_LINKS,
     narrowed: bool = False,
-    headed: bool = True,
+    heads: list[int] | None = None,
 ) -> Iterator[Text]:
     """Yield the table of late stages line by line, to be cut to *width* columns
     (``terminal.show``).
 
-    *narrowed*: not all stages that are not late were looked at, so they are not counted. *headed*:
-    with the columns' names.
+    *narrowed*: not all stages that are not late were looked at, so they are not counted. *heads*:
+    how wide the columns are whose names stand above already; what they are now is put there.
     """
     yield _title(answer, narrowed=narrowed)
     if not answer.rows:
         return
-    for one in incidents(answer.rows):
+    for one in incidents(answer):
         yield from wrapped(Text.assemble((_INCIDENT, "bold"), one), width, 4)
     told = facts(answer)
     columns = _Columns(answer.rows, width, links)
@@ -64,14 +65,14 @@ def draw(
         by = [Text(late_by, "yellow")] if answer.judged else []
         below = _Below(Text(" → ".join(row.reason)), told(row), row.ids)
         columns.add(row, row.who, below, *by)
-    yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found, headed=headed)
+    yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found, heads)
 
 
-def incidents(rows: Sequence[Row]) -> Iterator[str]:
+def incidents(answer: Answer[Row]) -> Iterator[str]:
     """Yield what is one incident, in words that go after that."""
-    for one in groups.incidents(rows):
+    for one, many in groups.incidents(answer):
         at = f"{local_time(one.rows[0].span.start_ns):%H:%M:%S}"
-        yield f" · {len(one.users)} users at {at}: {visible(one.key)}"
+        yield f" · {many} at {at}: {visible(one.key)}"
 
 
 def facts(answer: Answer[Row]) -> Callable[[Row], list[str]]:
@@ -92,7 +93,11 @@ def facts(answer: Answer[Row]) -> Callable[[Row], list[str]]:
 
 
 def draw_failed(
-    answer: Answer[Failure], *, width: int, links: Links = NO_LINKS, headed: bool = True
+    answer: Answer[Failure],
+    *,
+    width: int,
+    links: Links = NO_LINKS,
+    heads: list[int] | None = None,
 ) -> Iterator[Text]:
     """Yield the table of failed traces, as ``draw`` does."""
     of_all = f" of {answer.looked_at} trace" + "s" * (answer.looked_at != 1)
@@ -108,7 +113,7 @@ def draw_failed(
         where = f"{_GAP}{visible(failure.where)}" if failure.where else ""
         why = Text(visible(failure.what), "red").append(where)
         columns.add(failure.row, failure.who, _Below(why, [], failure.ids), inner=inner)
-    yield from columns.lines(("took",), answer.found, headed=headed)
+    yield from columns.lines(("took",), answer.found, heads)
 
 
 def draw_groups(
@@ -197,21 +202,23 @@ class _Columns:
         ]
         self._rows.append((cells, below))
 
-    def lines(self, numbers: Sequence[str], found: int, *, headed: bool) -> Iterator[Text]:
+    def lines(self, numbers: Sequence[str], found: int, heads: list[int] | None) -> Iterator[Text]:
         """Yield the table; *numbers*: names of columns; *found*: how many rows there are in all."""
         roomy, wide = self._width >= _ROOMY, self._width >= _WIDE
-        table = _empty_table()
-        table.add_column("when", no_wrap=True)
-        for name in numbers:
-            table.add_column(name, no_wrap=True, justify="right")
-        table.add_column("who", max_width=_WHO_MOST)
-        table.add_column("stage", max_width=self._width // 4 if wide else None)
-        table.add_column("trace", no_wrap=True)
+        table, names = _empty_table(), ("when", *numbers, "who", "stage", "trace")
+        least = [0 if heads is None else _TO_COME] * len(names)
+        widths = self._widths(names, heads or least)
+        for name, width in zip(names, widths, strict=True):
+            right = name in numbers
+            table.add_column(name, width=width, no_wrap=True, justify="right" if right else "left")
         for cells, below in self._rows:
             text = Text(below.ids[0][:_ID_DIGITS], "dim")
             table.add_row(*cells, self._links.mark(text, *below.ids))
-        heading, *rows = _rendered(table, self._width)
-        yield from (Text(), heading) if headed else ()
+        # where that is too wide, the end is cut
+        heading, *rows = _rendered(table, max(self._width, sum(widths) + len(_GAP) * len(names)))
+        yield from () if widths == heads else (Text(), heading)
+        if heads is not None:
+            heads[:] = widths
         for line, (_, below) in zip(rows, self._rows, strict=True):
             facts = Text(_GAP + _SEPARATED.join(below.facts) if below.facts else "", "dim")
             beside = Text.assemble(line, _GAP, below.why)
@@ -226,8 +233,26 @@ class _Columns:
                     lines, last = [*lines, last], Text(_GAP)
                 yield from [*lines, last.append(facts)]
             yield from self._links.below(*below.ids, indent=_GAP)
-        if left_out := found - len(rows):
+        if left_out := found - len(self._rows):
             yield Text(f"and {left_out} more: --limit {found}", "dim")
+
+    def _widths(self, names: Sequence[str], above: Sequence[int]) -> list[int]:
+        """Return how wide the columns are: as *above*, if that is enough, else what the longest
+        text takes; where there is no room for it, the longer one of who and stage gives way.
+        """
+        cells = [[cell.cell_len for cell in row] for row, _ in self._rows]
+        longest = [max(each) for each in zip(*cells, strict=True)]
+        widths = [max(n, len(name)) for n, name in zip([*longest, _ID_DIGITS], names, strict=True)]
+        widths = [max(each) for each in zip(widths, above, strict=True)]
+        who, stage = len(names) - 3, len(names) - 2
+        widths[who] = min(widths[who], _WHO_MOST)
+        if self._width >= _WIDE:
+            widths[stage] = min(widths[stage], self._width // 4)
+        too_many = sum(widths) + len(_GAP) * len(names) - self._width
+        for _ in range(too_many):
+            longer = max(stage, who, key=widths.__getitem__)
+            widths[longer] = max(widths[longer] - 1, len("stage"))
+        return widths
 
 
 def _title(answer: Answer[Row], *, narrowed: bool = False) -> Text:
