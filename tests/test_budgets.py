@@ -48,7 +48,7 @@ BUDGETS = {
     "_wrap": 149,
     "assembly": 132,
     "binding": 221,
-    "cli": 672,
+    "cli": 680,
     "context": 219,
     "demo": 234,
     "doctor": 319,
@@ -68,7 +68,7 @@ BUDGETS = {
     "spool": 1061,
     "testing": 155,
     "tracers": 58,
-    "traces": 2689,
+    "traces": 2809,
     "tracing": 271,
 }
 
