@@ -164,6 +164,11 @@ _MIXED: Final = words_in("authorization session token credential csrf key")
 _PROSE: Final = later(r"(?:[A-Z]?[a-z]{1,32},? )?[A-Z]?[a-z]{1,32}(?: (?=\w)|:(?=\s))")
 _ENCLOSED: Final = {"(": ")", "[": "]", "{": "}"}
 _LONGEST: Final = 8192  # of a value in brackets, or in quotes that it has in it
+_FURTHEST: Final = 65_536  # where a quote's end is looked for
+#: How much of a text is looked at and not taken, in its lengths: another value behind that is a
+#: secret unless it is short. Names in one another's values would take quadratic time.
+_PATIENCE: Final = 8
+_SHORT: Final = 256
 
 
 def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, int]:
@@ -171,13 +176,13 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     opening = _OPENING.match(text, at)
     if opening:
         mark, begin = opening.group(1).replace("“", "”"), opening.end()
-        end = text.find(mark, begin)
+        end = text.find(mark, begin, begin + _FURTHEST)
         while 0 <= end < begin + _LONGEST and (
-            _is_escaped(text[begin:end][-16:], mark)
+            _is_escaped(text[max(end - 16, begin) : end], mark)
             or (mark == "'" and (_DOUBLED.match(text, end) or _DOUBLED.match(text, end - 1)))
             or (text[end - 1] == "\\" and not _ENDS.match(text, end + len(mark)))  # of a `repr`
         ):
-            end = text.find(mark, end + len(mark))
+            end = text.find(mark, end + len(mark), begin + _FURTHEST)
         if end >= 0 and not (kind == "cookie" and text.startswith(";", end + len(mark))):
             return begin, end
         at = begin
@@ -300,15 +305,15 @@ def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
 
 def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | None]) -> str:
     parts: list[str] = []
-    done = 0
+    done, patience = 0, _PATIENCE * len(text)
     for found in named.finditer(text):
-        name, kind = found["name"], _kind(text, found, kind_of)
+        kind = _kind(text, found, kind_of)
         if kind is None or found.start() < done or _is_none(text, named, found, kind_of):
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
         if named is _TAG:
             close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
-            end = max(text.find(close, begin), begin)
+            end = max(text.find(close, begin), len(text) if close == "]]>" else begin)
         elif named is _BEFORE:
             begin, end = found.span("given")
         elif named is _FORM:
@@ -316,18 +321,17 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         else:
             sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)
-            if _is_other(text, named, found, (begin, end), kind_of):
-                continue
-        value = text[begin:end]
-        is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
-        is_else = is_count(name, value) or is_about(value)
-        if not (is_placeholder or is_else or _harmless.is_of_else(name, kind, value)):
+        if end - begin <= max(patience, _SHORT) and _stays(
+            text, named, found, (begin, end), kind_of
+        ):
+            patience -= end - begin
+            continue
+        parts += text[done:begin], marker(kind)
+        done, is_plural = end, found["name"][-1:] in "sS"
+        while then := _THEN.match(text, end) or (is_plural and _AND.match(text, end)):
+            begin, end = _value(text, then.end(), kind, "", before)
             parts += text[done:begin], marker(kind)
             done = end
-            while then := _THEN.match(text, end) or (name[-1:] in "sS" and _AND.match(text, end)):
-                begin, end = _value(text, then.end(), kind, "", before)
-                parts += text[done:begin], marker(kind)
-                done = end
     return "".join((*parts, text[done:])) if parts else text
 
 
@@ -344,18 +348,26 @@ def _is_none(
     return named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)) is not None
 
 
-def _is_other(
+def _stays(
     text: str,
     named: re.Pattern[str],
     found: re.Match[str],
     at: tuple[int, int],
     kind_of: Callable[[str], str | None],
 ) -> bool:
-    """Say whether *at* is no value of what was *found*: another name, a sentence, source."""
+    """Say whether *at* is no secret, or no value of what was *found*: another name, a sentence,
+    source.
+    """
     name, kind = found["name"], str(_kind(text, found, kind_of))
     value, before = text[slice(*at)], text[max(found.start() - 1, 0) : found.start()]
+    is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
+    is_else = is_count(name, value) or _harmless.is_of_else(name, kind, value)
+    if is_placeholder or is_else or is_about(value):
+        return True
+    if named in (_TAG, _BEFORE, _FORM):  # which are not in a sentence
+        return False
     sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
-    if named is _PAIR and _WORD.fullmatch(value) and kind_of(value):
+    if named is _PAIR and len(value) < 65 and _WORD.fullmatch(value) and kind_of(value):
         return True  # `["secrets", "tokens"]`
     is_quoted = text[at[0] - 1] in "\"'`"
     is_next = named is _PAIR and found["next"] is not None
