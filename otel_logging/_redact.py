@@ -328,9 +328,8 @@ class Redaction:
             memory[text] = found
         return found
 
-    def _once(
-        self, text: str, depth: int = 0
-    ) -> str:  # in one piece: every call in it costs a twentieth of a line
+    # in one piece: every call in it costs a twentieth of a line
+    def _once(self, text: str, depth: int = 0) -> str:
         found, lower, is_words = text, text.lower(), text.replace(" ", "").isalnum()
         if not is_words and ("\\" in text or "\x1b" in text):
             bare = _DRESS.sub(lambda found: chr(int(found["sign"] or "0", 16)).strip("\0"), text)

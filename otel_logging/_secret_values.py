@@ -16,6 +16,7 @@ from otel_logging._secret_tables import NEWLINE
 from otel_logging._secret_texts import marker
 from otel_logging._text import ESCAPED, has_one, later
 
+_KindOf = Callable[[str], str | None]
 _NAME: Final = (
     rf"(?:(?<![\w.\\])\.?|{ESCAPED})"
     r"(?P<name>[0-9]{0,2}[^\W\d][\w.\u0900-\u0eff-]{0,127}+"
@@ -165,8 +166,7 @@ _PROSE: Final = later(r"(?:[A-Z]?[a-z]{1,32},? )?[A-Z]?[a-z]{1,32}(?: (?=\w)|:(?
 _ENCLOSED: Final = {"(": ")", "[": "]", "{": "}"}
 _LONGEST: Final = 8192  # of a value in brackets, or in quotes that it has in it
 _FURTHEST: Final = 65_536  # where a quote's end is looked for
-#: How much of a text is looked at and not taken, in its lengths: another value behind that is a
-#: secret unless it is short. Names in one another's values would take quadratic time.
+#: How often a text is looked at and not taken: a longer value is a secret then, for linear time.
 _PATIENCE: Final = 8
 _SHORT: Final = 256
 
@@ -295,7 +295,7 @@ _SHAPES: Final = (
 )
 
 
-def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
+def without_named(text: str, kind_of: _KindOf) -> str:
     """Return *text* without the values of the names that have a kind."""
     for shape, signs in _SHAPES:
         if has_one(signs, text):
@@ -303,7 +303,7 @@ def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
     return _secret_tables.without_columns(_secret_tables.without_rows(text, kind_of), kind_of)
 
 
-def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | None]) -> str:
+def _replaced(text: str, named: re.Pattern[str], kind_of: _KindOf) -> str:
     parts: list[str] = []
     done, patience = 0, _PATIENCE * len(text)
     for found in named.finditer(text):
@@ -321,9 +321,8 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         else:
             sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)
-        if end - begin <= max(patience, _SHORT) and _stays(
-            text, named, found, (begin, end), kind_of
-        ):
+        is_judged = end - begin <= max(patience, _SHORT)
+        if is_judged and _stays(text, named, found, (begin, end), kind_of):
             patience -= end - begin
             continue
         parts += text[done:begin], marker(kind)
@@ -335,12 +334,7 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
     return "".join((*parts, text[done:])) if parts else text
 
 
-def _is_none(
-    text: str,
-    named: re.Pattern[str],
-    found: re.Match[str],
-    kind_of: Callable[[str], str | None],
-) -> bool:
+def _is_none(text: str, named: re.Pattern[str], found: re.Match[str], kind_of: _KindOf) -> bool:
     """Say whether what is *found* is no name with its value."""
     if named is _SAID:  # `password reset: x1`
         is_else = found["more"] and kind_of(f"{found['name']} {found['more']}") is None
@@ -349,23 +343,17 @@ def _is_none(
 
 
 def _stays(
-    text: str,
-    named: re.Pattern[str],
-    found: re.Match[str],
-    at: tuple[int, int],
-    kind_of: Callable[[str], str | None],
+    text: str, named: re.Pattern[str], found: re.Match[str], at: tuple[int, int], kind_of: _KindOf
 ) -> bool:
-    """Say whether *at* is no secret, or no value of what was *found*: another name, a sentence,
-    source.
-    """
+    """Say whether *at* is no secret, or no value of what was *found*: a name, prose, source."""
     name, kind = found["name"], str(_kind(text, found, kind_of))
     value, before = text[slice(*at)], text[max(found.start() - 1, 0) : found.start()]
     is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
-    is_else = is_count(name, value) or _harmless.is_of_else(name, kind, value)
-    if is_placeholder or is_else or is_about(value):
+    if is_placeholder or is_count(name, value) or is_about(value):
         return True
-    if named in (_TAG, _BEFORE, _FORM):  # which are not in a sentence
-        return False
+    is_else = _harmless.is_of_else(name, kind, value)
+    if is_else or named in (_TAG, _BEFORE, _FORM):  # those are in no sentence
+        return is_else
     sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
     if named is _PAIR and len(value) < 65 and _WORD.fullmatch(value) and kind_of(value):
         return True  # `["secrets", "tokens"]`
@@ -400,7 +388,7 @@ def _is_said(found: re.Match[str], kind: str) -> bool:
     return _harmless.is_credential(kind, quoted, bare, is_told=is_told)
 
 
-def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None]) -> str | None:
+def _kind(text: str, found: re.Match[str], kind_of: _KindOf) -> str | None:
     """Return the kind of the name that was *found*; its word before may be a part of it."""
     name, at = found["name"], found.start("name")
     kind, second = kind_of(name), name.lower()
