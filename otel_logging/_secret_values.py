@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from otel_logging import _harmless, _secret_names, _secret_tables
-from otel_logging._harmless import ANY_WORD, QUOTE, is_about, is_blank, is_count
+from otel_logging._harmless import ANY_WORD, QUOTE, is_blank
 from otel_logging._secret_names import words_in, words_of
 from otel_logging._secret_tables import NEWLINE
 from otel_logging._secret_texts import marker
@@ -321,8 +321,10 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: _KindOf) -> str:
         else:
             sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)
-        is_judged = end - begin <= max(patience, _SHORT)
-        if is_judged and _stays(text, named, found, (begin, end), kind_of):
+        if end - begin <= max(patience, _SHORT) and (
+            _is_other(text, named, found, (begin, end), kind_of)
+            or _harmless.is_none(found["name"], kind, text[begin:end], before)
+        ):
             patience -= end - begin
             continue
         parts += text[done:begin], marker(kind)
@@ -342,25 +344,22 @@ def _is_none(text: str, named: re.Pattern[str], found: re.Match[str], kind_of: _
     return named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)) is not None
 
 
-def _stays(
+def _is_other(
     text: str, named: re.Pattern[str], found: re.Match[str], at: tuple[int, int], kind_of: _KindOf
 ) -> bool:
-    """Say whether *at* is no secret, or no value of what was *found*: a name, prose, source."""
+    """Say whether *at* is no value of what was *found*: another name, a sentence, source."""
+    if named in (_TAG, _BEFORE, _FORM):
+        return False
     name, kind = found["name"], str(_kind(text, found, kind_of))
     value, before = text[slice(*at)], text[max(found.start() - 1, 0) : found.start()]
-    is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
-    if is_placeholder or is_count(name, value) or is_about(value):
-        return True
-    is_else = _harmless.is_of_else(name, kind, value)
-    if is_else or named in (_TAG, _BEFORE, _FORM):  # those are in no sentence
-        return is_else
     sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
     if named is _PAIR and len(value) < 65 and _WORD.fullmatch(value) and kind_of(value):
         return True  # `["secrets", "tokens"]`
     is_quoted = text[at[0] - 1] in "\"'`"
-    is_next = named is _PAIR and found["next"] is not None
-    is_doubted = is_next or (sign[:1] == "!" and not is_quoted)  # another item; what is compared
-    if is_doubted and not _harmless.is_credential(kind, None, value):
+    is_next = named is _PAIR and found["next"] is not None  # another item; or what is compared
+    if (is_next or (sign[:1] == "!" and not is_quoted)) and not _harmless.is_credential(
+        kind, None, value
+    ):
         return True
     is_apart = sign == ":" and at[0] > found.start("sign") + 1
     is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)
