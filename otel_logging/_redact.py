@@ -275,7 +275,7 @@ class Redaction:
                 text += "_"
             name = "private_key" if is_key and name in _PRIVATE else name
             value = self._masked(kind, value) if kind else self.field(name, value, is_inner=True)
-            found[each if text is known else text] = value  # a number stays one
+            found[each if text == known else text] = value  # a number stays one
         if len(values) > 1 and not kind and is_text:
             _secret_tables.without_members(found, self.kind, partial(self.field, is_inner=True))
             code = found.get("code") if "state" in found else None

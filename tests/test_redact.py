@@ -861,6 +861,12 @@ def test_a_value_of_any_depth_is_looked_at_or_left_out() -> None:
     assert DEFAULT.value(deep) == DEFAULT.field("a", deep) == "<unprintable list>"
 
 
+def test_a_mapping_keeps_its_numbers_as_keys_each_time() -> None:
+    """Also when the text of one was seen before."""
+    for _ in range(2):
+        assert DEFAULT.value({int("70512"): "a"}) == {70512: "a"}
+
+
 def test_a_mapping_keeps_keys_that_are_no_text() -> None:
     """And loses the secrets under them, and in them."""
     value = {1: "a", None: 2, ("a",): {2.5: "token=a1"}, b"password": "a1", b"token=a1": 3}

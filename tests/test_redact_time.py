@@ -72,7 +72,11 @@ _PIECES = (
 _UNITS = st.tuples(
     *[st.sampled_from(each) for each in (_SIGNS, _NAMES, _SIGNS, ("", *_PIECES))]
 ).map("".join)
-_HOSTILE = st.lists(_UNITS, min_size=1, max_size=3).map("".join)
+#: A name right behind another, which is its value: what is none of the other's is looked at again.
+_NEXT = st.tuples(
+    *[st.sampled_from(each) for each in (("=", "==", "===", "("), _NAMES[-14:], ("", "=", ": a"))]
+).map("".join)
+_HOSTILE = _NEXT | st.lists(_UNITS | _NEXT, min_size=1, max_size=3).map("".join)
 
 
 def seconds(unit: str, length: int) -> float:
