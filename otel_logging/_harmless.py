@@ -179,6 +179,13 @@ def is_source(
     )
 
 
+def is_none(name: str, kind: str, value: str, before: str) -> bool:
+    """Say whether the *value* of a *name* is no secret of *kind*; *before*: the sign before."""
+    is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
+    is_else = is_placeholder or is_count(name, value) or is_about(value)
+    return is_else or is_of_else(name, kind, value)
+
+
 #: A word, though there are digits in it: `OAuth2Session`; and what is none.
 _TERM: Final = later(
     r"\w{0,9}(?i:auth|http|sha|base|utf|ipv|md|pbkdf|argon|crypt|aes|user|id)[0-9]"

@@ -46,10 +46,11 @@ _RANDOM_SALT: Final = os.urandom(16)
 changed: Final = Counter({"redacted": 0, "shortened": 0})
 
 
-#: Colours of a terminal; signs and slashes as some write JSON.
+#: Colours of a terminal; signs, slashes, and letters of keys as some write JSON.
 _DRESS: Final = later(
     r"(?:\x1b|\\{1,4}(?:x1b|u001b|033|e))\[[0-9;]{0,16}[A-Za-z]"
-    r"|(?<!\\)\\++(?:(?=/)|u00(?P<sign>[23][0-9A-Fa-f]))"
+    r"|(?<!\\)\\++(?:(?=/)|u(?P<sign>00[23][0-9A-Fa-f]"
+    r"|(?!00[0189]|20|[Dd][89A-Fa-f])[0-9A-Fa-f]{4}(?=[\w\\.-]{0,128}[\"']\s{0,8}:)))"
 )
 _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
@@ -327,12 +328,13 @@ class Redaction:
             memory[text] = found
         return found
 
-    def _once(self, text: str) -> str:  # in one piece: every call in it costs a twentieth of a line
+    # in one piece: every call in it costs a twentieth of a line
+    def _once(self, text: str, depth: int = 0) -> str:
         found, lower, is_words = text, text.lower(), text.replace(" ", "").isalnum()
         if not is_words and ("\\" in text or "\x1b" in text):
             bare = _DRESS.sub(lambda found: chr(int(found["sign"] or "0", 16)).strip("\0"), text)
-            if bare != text:
-                found = self._once(bare)
+            if bare != text and depth < _PASSES:  # one is perhaps in another
+                found = self._once(bare, depth + 1)
                 return text if found == bare else found
         is_plain = lower.isascii()
         has_signs = (

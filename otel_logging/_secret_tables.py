@@ -134,13 +134,16 @@ def without_members(
     field: Callable[[str, Any], Any],
 ) -> None:
     """Take out of *found* what its members have in the place of a secret's name, by *field*."""
+    seen = set()
     for name, said in list(found.items()):  # a name, its value: headers of archives
         last = name.lower()
         if type(said) is str and len(said) < 65 and (said := said.rpartition("/")[2]):
             is_name = last.endswith(_NAMES) or last in ("id", "k")
             ends = _VALUES if is_name else ("value", "val", "arg")
             kind = None if last.endswith(_VALUES) or last == "v" else kind_of(said)
-            for each in [n for n in found if kind and (n.lower().endswith(ends) or n == "v")]:
+            is_first = kind is not None and (kind, is_name) not in seen
+            seen.add((kind, is_name))
+            for each in [n for n in found if is_first and (n.lower().endswith(ends) or n == "v")]:
                 # a label's may be a word of another kind
                 if is_name or kind == "password" or any(map(str.isdigit, str(found[each]))):
                     found[each] = field(said, found[each])

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Final
 
 from otel_logging import _harmless, _secret_names, _secret_tables
-from otel_logging._harmless import ANY_WORD, QUOTE, is_about, is_blank, is_count
+from otel_logging._harmless import ANY_WORD, QUOTE, is_blank
 from otel_logging._secret_names import words_in, words_of
 from otel_logging._secret_tables import NEWLINE
 from otel_logging._secret_texts import marker
 from otel_logging._text import ESCAPED, has_one, later
 
+_KindOf = Callable[[str], str | None]
 _NAME: Final = (
     rf"(?:(?<![\w.\\])\.?|{ESCAPED})"
     r"(?P<name>[0-9]{0,2}[^\W\d][\w.\u0900-\u0eff-]{0,127}+"
@@ -164,6 +165,10 @@ _MIXED: Final = words_in("authorization session token credential csrf key")
 _PROSE: Final = later(r"(?:[A-Z]?[a-z]{1,32},? )?[A-Z]?[a-z]{1,32}(?: (?=\w)|:(?=\s))")
 _ENCLOSED: Final = {"(": ")", "[": "]", "{": "}"}
 _LONGEST: Final = 8192  # of a value in brackets, or in quotes that it has in it
+_FURTHEST: Final = 65_536  # where a quote's end is looked for
+#: How often a text is looked at and not taken: a longer value is a secret then, for linear time.
+_PATIENCE: Final = 8
+_SHORT: Final = 256
 
 
 def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, int]:
@@ -171,13 +176,13 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
     opening = _OPENING.match(text, at)
     if opening:
         mark, begin = opening.group(1).replace("“", "”"), opening.end()
-        end = text.find(mark, begin)
+        end = text.find(mark, begin, begin + _FURTHEST)
         while 0 <= end < begin + _LONGEST and (
-            _is_escaped(text[begin:end][-16:], mark)
+            _is_escaped(text[max(end - 16, begin) : end], mark)
             or (mark == "'" and (_DOUBLED.match(text, end) or _DOUBLED.match(text, end - 1)))
             or (text[end - 1] == "\\" and not _ENDS.match(text, end + len(mark)))  # of a `repr`
         ):
-            end = text.find(mark, end + len(mark))
+            end = text.find(mark, end + len(mark), begin + _FURTHEST)
         if end >= 0 and not (kind == "cookie" and text.startswith(";", end + len(mark))):
             return begin, end
         at = begin
@@ -290,7 +295,7 @@ _SHAPES: Final = (
 )
 
 
-def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
+def without_named(text: str, kind_of: _KindOf) -> str:
     """Return *text* without the values of the names that have a kind."""
     for shape, signs in _SHAPES:
         if has_one(signs, text):
@@ -298,17 +303,17 @@ def without_named(text: str, kind_of: Callable[[str], str | None]) -> str:
     return _secret_tables.without_columns(_secret_tables.without_rows(text, kind_of), kind_of)
 
 
-def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | None]) -> str:
+def _replaced(text: str, named: re.Pattern[str], kind_of: _KindOf) -> str:
     parts: list[str] = []
-    done = 0
+    done, patience = 0, _PATIENCE * len(text)
     for found in named.finditer(text):
-        name, kind = found["name"], _kind(text, found, kind_of)
+        kind = _kind(text, found, kind_of)
         if kind is None or found.start() < done or _is_none(text, named, found, kind_of):
             continue
         begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
         if named is _TAG:
             close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
-            end = max(text.find(close, begin), begin)
+            end = max(text.find(close, begin), len(text) if close == "]]>" else begin)
         elif named is _BEFORE:
             begin, end = found.span("given")
         elif named is _FORM:
@@ -316,27 +321,22 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: Callable[[str], str | 
         else:
             sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
             begin, end = _value(text, begin, kind, sign, before)
-            if _is_other(text, named, found, (begin, end), kind_of):
-                continue
-        value = text[begin:end]
-        is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
-        is_else = is_count(name, value) or is_about(value)
-        if not (is_placeholder or is_else or _harmless.is_of_else(name, kind, value)):
+        if end - begin <= max(patience, _SHORT) and (
+            _is_other(text, named, found, (begin, end), kind_of)
+            or _harmless.is_none(found["name"], kind, text[begin:end], before)
+        ):
+            patience -= end - begin
+            continue
+        parts += text[done:begin], marker(kind)
+        done, is_plural = end, found["name"][-1:] in "sS"
+        while then := _THEN.match(text, end) or (is_plural and _AND.match(text, end)):
+            begin, end = _value(text, then.end(), kind, "", before)
             parts += text[done:begin], marker(kind)
             done = end
-            while then := _THEN.match(text, end) or (name[-1:] in "sS" and _AND.match(text, end)):
-                begin, end = _value(text, then.end(), kind, "", before)
-                parts += text[done:begin], marker(kind)
-                done = end
     return "".join((*parts, text[done:])) if parts else text
 
 
-def _is_none(
-    text: str,
-    named: re.Pattern[str],
-    found: re.Match[str],
-    kind_of: Callable[[str], str | None],
-) -> bool:
+def _is_none(text: str, named: re.Pattern[str], found: re.Match[str], kind_of: _KindOf) -> bool:
     """Say whether what is *found* is no name with its value."""
     if named is _SAID:  # `password reset: x1`
         is_else = found["more"] and kind_of(f"{found['name']} {found['more']}") is None
@@ -345,22 +345,21 @@ def _is_none(
 
 
 def _is_other(
-    text: str,
-    named: re.Pattern[str],
-    found: re.Match[str],
-    at: tuple[int, int],
-    kind_of: Callable[[str], str | None],
+    text: str, named: re.Pattern[str], found: re.Match[str], at: tuple[int, int], kind_of: _KindOf
 ) -> bool:
     """Say whether *at* is no value of what was *found*: another name, a sentence, source."""
+    if named in (_TAG, _BEFORE, _FORM):
+        return False
     name, kind = found["name"], str(_kind(text, found, kind_of))
     value, before = text[slice(*at)], text[max(found.start() - 1, 0) : found.start()]
     sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
-    if named is _PAIR and _WORD.fullmatch(value) and kind_of(value):
+    if named is _PAIR and len(value) < 65 and _WORD.fullmatch(value) and kind_of(value):
         return True  # `["secrets", "tokens"]`
     is_quoted = text[at[0] - 1] in "\"'`"
-    is_next = named is _PAIR and found["next"] is not None
-    is_doubted = is_next or (sign[:1] == "!" and not is_quoted)  # another item; what is compared
-    if is_doubted and not _harmless.is_credential(kind, None, value):
+    is_next = named is _PAIR and found["next"] is not None  # another item; or what is compared
+    if (is_next or (sign[:1] == "!" and not is_quoted)) and not _harmless.is_credential(
+        kind, None, value
+    ):
         return True
     is_apart = sign == ":" and at[0] > found.start("sign") + 1
     is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)
@@ -388,7 +387,7 @@ def _is_said(found: re.Match[str], kind: str) -> bool:
     return _harmless.is_credential(kind, quoted, bare, is_told=is_told)
 
 
-def _kind(text: str, found: re.Match[str], kind_of: Callable[[str], str | None]) -> str | None:
+def _kind(text: str, found: re.Match[str], kind_of: _KindOf) -> str | None:
     """Return the kind of the name that was *found*; its word before may be a part of it."""
     name, at = found["name"], found.start("name")
     kind, second = kind_of(name), name.lower()

@@ -101,6 +101,23 @@ def test_each_destination_is_listed(tmp_path: Path) -> None:
     living.close()
 
 
+def test_what_a_process_adopted_is_no_other_process(tmp_path: Path) -> None:
+    """It holds the directory of a dead one, whose spans it still has to send."""
+    die(tmp_path, SHOP, 1)
+    assert [one["processes"] for one in listed(tmp_path)] == [0]
+    living = make(tmp_path, SHOP)
+    append(living, 2)
+    living.adopt()
+    (one,) = listed(tmp_path)
+    assert (one["processes"], one["waiting"]["segments"]) == (1, 2)
+    assert "· 1 running" in spool(tmp_path)
+    another = make(tmp_path, SHOP)
+    append(another, 3)
+    assert [one["processes"] for one in listed(tmp_path)] == [2]
+    another.close()
+    living.close()
+
+
 def test_nothing_is_a_sentence(tmp_path: Path) -> None:
     """With where it was looked for; other programs' directories are none of ours."""
     (tmp_path / SHOP).mkdir()

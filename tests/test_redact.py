@@ -712,6 +712,47 @@ def test_a_card_beside_another_number_is_one(number: str) -> None:
     assert Redaction().text("order 42 4111111111111112 of 3") == "order 42 4111111111111112 of 3"
 
 
+def with_checksum(digits: str) -> str:
+    """Return *digits* and the one that ends a card's number."""
+    doubled = "".join(str(int(d) * (2 - n % 2)) for n, d in enumerate(reversed(digits)))
+    return digits + str(-sum(map(int, doubled)) % 10)
+
+
+@pytest.mark.parametrize("begin", ["4", "41", "6304", "6759", "5018", "6011", "62", "8100", "8171"])
+def test_a_card_has_up_to_19_digits(begin: str) -> None:
+    """As ISO 7812 and the issuers have it; an id of so many digits begins with others."""
+    number = with_checksum((begin + "830274196502837465")[:18])
+    groups = " ".join(number[at : at + 4] for at in range(0, 19, 4))
+    for each in (number, groups):
+        assert Redaction().text(f"paid by {each}") == "paid by [redacted:card]"
+    wrong = number[:-1] + str((int(number[-1]) + 1) % 10)
+    assert Redaction().value([int(number), int(wrong)]) == ["[redacted:card]", int(wrong)]
+
+
+@pytest.mark.parametrize("begin", ["1", "2", "7", "80", "8172", "9", "175", "5", "6305"])
+def test_an_id_of_19_digits_stays(begin: str) -> None:
+    """A time in ns, a Snowflake, a number of a trace: one in ten has a card's checksum."""
+    number = with_checksum((begin + "9302741965028374")[:18].ljust(18, "0"))
+    assert Redaction().text(f"message {number} came") == f"message {number} came"
+
+
+def test_a_key_of_json_may_be_escaped() -> None:
+    """Another writer may escape any letter, and Python's each one that is not ASCII."""
+    for text in (
+        r'{"p\u0061ssword": "b1 c2", "name": "Jos\u00e9"}',
+        r'{"\u0070assword": "b1 c2", "name": "Jos\u00e9"}',
+        json.dumps({"пароль": "b1 c2", "name": "José"}),
+        json.dumps({"contraseña": "b1 c2", "name": "José"}),
+    ):
+        for each in (text, json.dumps(text)):
+            found = Redaction().text(each)
+            assert "b1 c2" not in found
+            assert "[redacted:password]" in found
+            assert r"Jos\u00e9" in found.replace(r"\\", "\\")
+    for text in (r'{"caf\u00e9": "b1 c2"}', r'{"n\u0061me": "b1 c2"}', r"C:\u0061ssets: a"):
+        assert Redaction().text(text) == text
+
+
 @pytest.mark.parametrize(
     ("token", "mark"),
     [
@@ -818,6 +859,12 @@ def test_a_value_of_any_depth_is_looked_at_or_left_out() -> None:
     for _ in range(5000):
         deep = [deep]
     assert DEFAULT.value(deep) == DEFAULT.field("a", deep) == "<unprintable list>"
+
+
+def test_a_mapping_keeps_its_numbers_as_keys_each_time() -> None:
+    """Also when the text of one was seen before."""
+    for _ in range(2):
+        assert DEFAULT.value({int("70512"): "a"}) == {70512: "a"}
 
 
 def test_a_mapping_keeps_keys_that_are_no_text() -> None:

@@ -18,7 +18,6 @@ from typing import Any, Final, NamedTuple
 from otel_logging import _diagnostics
 from otel_logging.spool import directories, process_dirs
 from otel_logging.spool.directories import LOGS, OPEN, SENT, listed
-from otel_logging.spool.open_file import is_held
 from otel_logging.spool.process_dirs import write_file
 from otel_logging.spool.reading import content, contents
 
@@ -136,7 +135,7 @@ def _look(path: Path, service: str) -> Destination:
         hours if isinstance(hours, (int, float)) and 0 < hours < _MOST_HOURS else None,
         _pile(path, waits=True),
         _pile(path, waits=False),
-        sum(is_held(each / "lock") for each in listed(path)),
+        process_dirs.running(path),
         since,
         not hasattr(os, "geteuid") or path.lstat().st_uid == os.geteuid(),
     )

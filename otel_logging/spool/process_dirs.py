@@ -17,7 +17,7 @@ from typing import Final
 
 from otel_logging.spool import directories
 from otel_logging.spool.directories import OPEN, SEALED
-from otel_logging.spool.open_file import OpenFile, check, is_held, try_lock
+from otel_logging.spool.open_file import OpenFile, check, is_held, pwrite, try_lock
 
 _TRIES: Final = 5  # to take a directory that a neighbour takes for a dead process's
 _all: Final[weakref.WeakSet["Held"]] = weakref.WeakSet()
@@ -78,6 +78,8 @@ class Held:
         if self.destination_dir is not None:
             for each, lock in abandoned(self.destination_dir, self.all()):
                 self.locks[each] = lock
+                with contextlib.suppress(OSError):
+                    pwrite(lock.fd, b"adopted", 0)  # for ``running``
                 on_adopt(each)
 
     def give_back(self) -> None:
@@ -172,6 +174,16 @@ def _take_over(process_dir: Path) -> OpenFile | None:
             else:  # its process was killed before the header: no append had returned
                 left.unlink()
     return lock
+
+
+def running(destination_dir: Path) -> int:
+    """Return how many processes use a destination; what they adopted of dead ones is none."""
+    count = 0
+    for each in directories.listed(destination_dir):
+        if is_held(lock := each / "lock"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                count += not lock.lstat().st_size
+    return count
 
 
 def is_empty(process_dir: Path) -> bool:
