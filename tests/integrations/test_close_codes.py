@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from otel_logging import get_logger, setup_observability
 from otel_logging.testing import Captured, capture
-from tests.integrations.serving import running
+from tests.integrations.serving import WEBSOCKETS, running
 
 log: Any = get_logger("chat")
 #: 1012: the service restarts; 1013: try again later; from 3000 on: of applications.
@@ -97,9 +97,7 @@ class of_the_library:  # noqa: N801 - used as a function
 
 
 SERVED: dict[str, Any] = {
-    "starlette": lambda: running(
-        Starlette(routes=[WebSocketRoute("/", starlette)]), "websockets-sansio"
-    ),
+    "starlette": lambda: running(Starlette(routes=[WebSocketRoute("/", starlette)]), WEBSOCKETS[0]),
     "aiohttp": lambda: in_a_thread(of_aiohttp),
     "websockets": lambda: in_a_thread(of_the_library),
 }
@@ -142,7 +140,7 @@ def test_a_connection_that_is_closed_before_any_message_has_failed_alone() -> No
 
     app = Starlette(routes=[WebSocketRoute("/", talk)])
     with capture(log_level="info") as captured, setup_observability("shop"):  # noqa: SIM117
-        with running(app, "websockets-sansio") as port, connect(f"ws://127.0.0.1:{port}/") as it:
+        with running(app, WEBSOCKETS[0]) as port, connect(f"ws://127.0.0.1:{port}/") as it:
             with pytest.raises(ConnectionClosed):
                 it.recv(8)
     assert captured.span("disconnect")["status"] == "error"

@@ -208,9 +208,10 @@ class _Columns:
         table, names = _empty_table(), ("when", *numbers, "who", "stage", "trace")
         least = [0 if heads is None else _TO_COME] * len(names)
         widths = self._widths(names, heads or least)
-        for name, width in zip(names, widths, strict=True):
+        for name, width in zip(names[:-1], widths, strict=False):
             right = name in numbers
             table.add_column(name, width=width, no_wrap=True, justify="right" if right else "left")
+        table.add_column(names[-1], no_wrap=True)  # rich 13.7 puts blanks behind a given width
         for cells, below in self._rows:
             text = Text(below.ids[0][:_ID_DIGITS], "dim")
             table.add_row(*cells, self._links.mark(text, *below.ids))
