@@ -350,12 +350,10 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
 
 
 def _is_given(task: Any, standing: Standing) -> bool:
-    """Say whether *task* serves the connection of *standing*: as the application's own, or as an
-    argument of it, or what it encloses, has that.
+    """Say whether *task* serves the connection of *standing*: an argument of it, or what it
+    encloses, has that.
     """
-    frame = getattr(task.get_coro(), "cr_frame", None)
-    if frame is None or standing.task is task:
-        return frame is not None
+    frame = task.get_coro().cr_frame
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
     found = [frame.f_locals.get(name) for name in named]

@@ -161,14 +161,15 @@ class Captured:
         Lines are among their ``events``, all of them, on however many pages they
         would have left.
         """
-        events = self._events()
+        ended = self._ended()
+        events = self._events()  # of those that have ended since then as well
         return [
             {
                 "trace_id": span.trace_id,
                 **span.as_json(),
                 "events": [event.as_json() for event in events[span.span_id]],
             }
-            for span in self._ended()
+            for span in ended
         ]
 
     @property

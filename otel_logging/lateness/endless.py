@@ -137,9 +137,9 @@ def _never_returns(frame: FrameType, *, is_source: bool = False, is_stuck: bool)
 
     *is_source*: what it iterates over never ends. *is_stuck*: nor does what it waits for.
     """
-    with suppress(Exception):  # Cython's has no bytecode
+    with suppress(Exception):
         return _has_no_way(frame.f_code, frame.f_lasti, is_source, is_stuck)
-    return False
+    return False  # pragma: no cover - Cython's has no bytecode
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ import pytest
 from fakeredis import FakeAsyncRedis
 
 from otel_logging import each
-from otel_logging.lateness.endless import is_endless
+from otel_logging.lateness.endless import is_endless, is_everybodys
 
 Queue = asyncio.Queue[Any]
 
@@ -279,3 +279,47 @@ def test_what_can_return_is_not_endless(program: Any) -> None:
         return found
 
     assert asyncio.run(main()) is (program in SERVES)
+
+
+class Hub:
+    queue: Queue
+
+
+hub = Hub()
+
+
+async def takes_from_everybodys(_: Queue) -> None:
+    names = {"a": 1}
+    while True:
+        print(names.get("a"))
+        await hub.queue.get()
+
+
+async def works_for_everybody(_: Queue) -> None:
+    while True:
+        print(await hub.queue.get())
+        await asyncio.sleep(60)
+
+
+async def takes_from_its_own(queue: Queue) -> None:
+    while True:
+        await queue.get()
+
+
+@pytest.mark.parametrize(
+    "program", [takes_from_everybodys, works_for_everybody, takes_from_its_own]
+)
+def test_a_queue_that_a_module_has_is_everybodys(program: Any) -> None:
+    """Wherever its worker stands."""
+
+    async def main() -> bool:
+        hub.queue = asyncio.Queue()
+        hub.queue.put_nowait(1)
+        task = asyncio.ensure_future(program(asyncio.Queue()))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        found = is_everybodys(task)
+        task.cancel()
+        return found
+
+    assert asyncio.run(main()) is (program is not takes_from_its_own)
