@@ -191,9 +191,9 @@ def _names_in(found: dict[str, Any], kind_of: Callable[[str], str | None]) -> li
         names = value
         if type(value) is str:
             names = _columns(value) if has_one(("?", "%s", "$"), value) else []
-        if type(names) in (list, tuple) and all(type(n) is str and len(n) < 65 for n in names):
-            if any(map(kind_of, names)):
-                return list(names)
+        are_names = type(names) in (list, tuple) and all(type(n) is str for n in names)
+        if are_names and any(len(name) < 65 and kind_of(name) for name in names):
+            return list(names)
     return []
 
 
