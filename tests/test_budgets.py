@@ -48,7 +48,7 @@ BUDGETS = {
     "_wrap": 149,
     "assembly": 132,
     "binding": 221,
-    "cli": 680,
+    "cli": 681,
     "context": 219,
     "demo": 234,
     "doctor": 319,
@@ -68,7 +68,7 @@ BUDGETS = {
     "spool": 1069,
     "testing": 156,
     "tracers": 58,
-    "traces": 2810,
+    "traces": 2804,
     "tracing": 271,
 }
 

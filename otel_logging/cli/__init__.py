@@ -5,6 +5,7 @@ Nothing in a store is changed, but by ``spool --purge`` and ``spool --resend``.
 
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -247,7 +248,7 @@ def demo(*, environment: str, spool_dir: Path | None) -> None:
     show_default=True,
     help="How long the probe may take to Jaeger.",
 )
-@of_places
+@partial(of_places, may_be_files=True)
 def doctor(*, wait: float, store: Store) -> None:
     """Find out why nothing is in Jaeger, and what to do.
 

@@ -68,14 +68,17 @@ class Store:
     given: Path | None  # as ``--spool-dir``
 
 
-def of_places(command: _Command) -> _Command:
-    """Add the options that say where the local store is; *command* is called with a ``Store``."""
+def of_places(command: _Command, *, may_be_files: bool = False) -> _Command:
+    """Add the options that say where the local store is; *command* is called with a ``Store``.
+
+    *may_be_files*: it says itself what to do about a file where a directory is meant.
+    """
 
     @functools.wraps(command)
     def with_store(*, spool_dir: Path | None, all_users: bool, **given: Any) -> Any:
         store = _store(spool_dir, all_users=all_users)
         files = [each for each in store.places if each.is_file()]
-        if files and command.__name__ != "doctor":  # which says what to do
+        if files and not may_be_files:
             raise click.ClickException(f"{visible(str(files[0]))} is a file, not a directory")
         return command(store=store, **given)
 

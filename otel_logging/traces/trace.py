@@ -113,14 +113,6 @@ class Trace:
         """Whether a span is right below *span*."""
         return span.span_id in self._children
 
-    def ancestors(self, span: Span) -> Iterator[Span]:
-        """Yield the parent of *span*, its parent, and so on up to the root."""
-        seen = {span.span_id}
-        while (parent := self.spans.get(span.parent_span_id)) and parent.span_id not in seen:
-            seen.add(parent.span_id)
-            yield parent
-            span = parent
-
     def at_or_above(self, spans: Iterable[Span]) -> set[str]:
         """Return the ids of *spans* and of all above them. Cost: each of these once."""
         found: set[str] = set()
