@@ -68,7 +68,7 @@ BUDGETS = {
     "spool": 1069,
     "testing": 156,
     "tracers": 58,
-    "traces": 2804,
+    "traces": 2807,
     "tracing": 271,
 }
 

@@ -339,7 +339,10 @@ def _steps(row: Row, columns: _Columns) -> Iterator[Text]:
     for event in row.events:
         stood = "" if is_line(event) else str(event.attributes.get(_names.LATE_WHERE, ""))
         for step in stood.splitlines():
-            yield from _below(Text(f"  {visible(step)}"), row.inner, columns)
+            words = step.lstrip()
+            lead = " " * (2 + len(step) - len(words))
+            parts = _below(Text(visible(words)), row.inner, columns, len(lead))
+            yield from (Text(lead).append(part) for part in parts)
 
 
 def _below(text: Text, lead: str, columns: _Columns, indent: int = 0) -> Iterator[Text]:
