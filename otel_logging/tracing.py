@@ -27,6 +27,7 @@ from otel_logging._values import plain
 from otel_logging._wrap import F, wrap
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
 from otel_logging.context import CURRENT, ENTRY, SPAN
+from otel_logging.lateness.stage import WATCHED
 from otel_logging.lateness.verdict import late_by
 from otel_logging.tracers import API
 
@@ -236,7 +237,7 @@ def start(stage: Stage) -> Any:
         if budget is not None or expected:  # else they are the class's
             span.otel_logging_budget, span.otel_logging_expected = budget, expected
         if (watch := runtime.watch) is not None:
-            if budget is not None or watch.has_budgets:
+            if budget is not None or (watch.has_budgets and getattr(inside, WATCHED, None)):
                 watch.measure(span, name, budget, inside, kind, attributes, start_ns)
             if before is not None and span.otel_logging_watched is None:
                 watch.open[span] = _get_running_loop() or get_ident()

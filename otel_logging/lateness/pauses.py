@@ -82,32 +82,23 @@ class Pauses:
     def __init__(self, watch: Any) -> None:
         self._watch = watch
         self.recent: deque[Pause] = deque(maxlen=KEPT)
-        self.hearts: dict[int, Heart] = {}
+        #: What beats on each running loop.
+        self.hearts: dict[Any, Heart] = {}
         #: Who computed most when the watchdog looked last, if that held anybody up.
         self.hog: Pause | None = None
         self._gc_began = 0
         gc.callbacks.append(self.on_gc)
 
-    def heart_of(self, loop: Any, now: int) -> "Heart":
-        """Return the heart of the running *loop*, beating."""
-        heart = self.hearts.get(id(loop))
-        if heart is None or heart.loop is not loop:
-            heart = self.hearts[id(loop)] = Heart(loop, self)
-        heart.open += 1
-        if now > heart.early:
-            heart.beat_early()
-        return heart
-
     def look(self, now: int) -> int:
         """Look at the loops that are blocked, from another thread; return how late the last is."""
         late = -BEAT_NS
-        for key, heart in list(self.hearts.items()):
-            if heart.loop.is_closed():
-                self.hearts.pop(key, None)
+        for loop, heart in list(self.hearts.items()):
+            if loop.is_closed():
+                self.hearts.pop(loop, None)
             elif heart.beats:
                 late = max(late, now - heart.due)
                 if now - heart.due > BLOCKED_NS:
-                    heart.seen.append(self.seen_in(heart.thread, heart.loop))
+                    heart.seen.append(self.seen_in(heart.thread, loop))
         return late
 
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
@@ -174,6 +165,7 @@ class Heart:
         #: What the watchdog has seen since the last beat.
         self.seen: list[Seen] = []
         self._pauses, self._context, self._timer = pauses, Context(), None
+        pauses.hearts[loop] = self
 
     def beat_early(self) -> None:
         """Beat when the loop turns next. It is awake: to wake it costs ten times a beat."""

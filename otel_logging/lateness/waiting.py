@@ -5,7 +5,8 @@ it waited for. Deliberately absent: touching a lock or a pool.
 """
 
 import time
-from collections import defaultdict, deque
+from asyncio import _get_running_loop, current_task
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -16,7 +17,6 @@ from weakref import ref
 from otel_logging import _wrap
 from otel_logging._errors import ConfigurationError
 from otel_logging._values import field
-from otel_logging.binding import worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.stage import Holder, watched_of
 from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why, most
@@ -27,8 +27,18 @@ _KEPT: Final = 64  # who got one thing last
 _KEYS: Final = 1024
 _MOMENT_NS: Final = 100_000  # what a free lock takes, on a busy machine too: no wait
 
-#: Who got what, last.
-_holders: Final = defaultdict[Any, deque[Holder]](partial(deque, maxlen=_KEPT))
+
+class _Holders(dict[Any, deque[Holder]]):
+    """Who got what, last."""
+
+    def __missing__(self, key: Any) -> deque[Holder]:
+        if len(self) >= _KEYS:  # pragma: no cover - a bound
+            self.pop(next(iter(self)))
+        self[key] = found = deque[Holder](maxlen=_KEPT)
+        return found
+
+
+_holders: Final = _Holders()
 
 
 class waiting:  # noqa: N801 - reads as a participle, like structlog's
@@ -62,28 +72,31 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
         return again
 
     def __enter__(self) -> None:
-        holders = _holders.get(self._key)
-        last = holders[-1] if holders else None
-        self._began.append((time.perf_counter_ns(), last, _waits_for(last)))
+        holders, last, future = _holders.get(self._key), None, None
+        if holders and not holders[-1].stage.end:  # who has ended has nothing
+            last = holders[-1]
+            future = _waits_for(last)
+        self._began.append((time.perf_counter_ns(), last, future))
 
     def __exit__(self, error: object, *_: object) -> None:
         (began, last, future), now = self._began.pop(), time.perf_counter_ns()
-        has_it = error is None
+        key, has_it = self._key, error is None
         watched = watched_of(CURRENT.get().get(SPAN))
         if watched is None:
-            if has_it and self._key in _holders:
-                _holders[self._key].append(Holder(_SOMEBODY, now))
+            if has_it and key in _holders:
+                _holders[key].append(Holder(_SOMEBODY, now))
             return
-        cause, name = self._key
-        ask = None
-        if name:
-            watched.is_known, here = True, worker()
-            holder = Holder(watched, now, None if isinstance(here, int) else ref(here))
+        if not key[1] and now - began <= _MOMENT_NS:
+            return
+        watched.is_known, task = True, (loop := _get_running_loop()) and current_task(loop)
+        holder = tuple.__new__(Holder, (watched, now, task and ref(task)))  # a third of the time
+        if now - began > _MOMENT_NS:
             is_standing = has_it and future is not None and _waits_for(last) is future
             has_not = last if is_standing else None
-            ask = blame(self._key, Why(name), holder, began, has_it=has_it, has_not=has_not)
-        if now - began > _MOMENT_NS:
-            watched.add_wait(Interval(cause, began, now, Why(name), ask))
+            ask = blame(key, Why(key[1]), holder, began, has_it=has_it, has_not=has_not)
+            watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask if key[1] else None))
+        elif has_it:
+            _holders[key].append(holder)
 
 
 #: Whoever is in no stage that is measured: not known, and blamed for nothing.
@@ -111,8 +124,6 @@ def blame(
     the wait began: its task has given nothing back meanwhile.
     """
     holders = _holders[key]
-    if len(_holders) > _KEYS:  # pragma: no cover - a bound
-        _holders.pop(next(iter(_holders)))
     # most have it at once
     others = [*holders] if holder.since - began > _MOMENT_NS else []
     if has_it:

@@ -27,7 +27,7 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.cpu import computed
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
-from otel_logging.lateness.stage import NOBODY, Watched, began_ns, open_of
+from otel_logging.lateness.stage import NOBODY, WATCHED, Watched, began_ns
 from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -178,8 +178,8 @@ class Watchdog:
         self.watch.left -= ended  # in place: others add to it meanwhile
         slots, loops = {}, set()
         for span in left - ended:
-            watched = open_of(span)
-            if watched is not None and watched.loop is not None:  # pragma: no branch - too new
+            watched = getattr(span, WATCHED, None)
+            if watched and watched.loop is not None:  # pragma: no branch - too new
                 slots[span] = watched.slot
                 loops.add(watched.loop)
         tasks = (task for loop in loops for task in asyncio.all_tasks(loop))

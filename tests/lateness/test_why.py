@@ -1271,7 +1271,7 @@ def test_a_short_block_names_nobody(service: Service) -> None:
 
         def block() -> None:
             watched = _runtime.current.watch
-            heart = watched.pauses.hearts[id(loop)]
+            heart = watched.pauses.hearts[loop]
             burn(0.04)
             heart.seen.clear()
 
