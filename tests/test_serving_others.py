@@ -10,7 +10,7 @@ from fakeredis import FakeAsyncRedis
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
-from otel_logging import bind_context, get_logger, outliving, traced
+from otel_logging import background_tasks, bind_context, get_logger, traced
 from otel_logging.testing import Captured, capture
 
 log: Any = get_logger("shop")
@@ -259,7 +259,7 @@ LEFT = [
 
 @pytest.fixture(autouse=True)
 def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outliving, "_reported", set())
+    monkeypatch.setattr(background_tasks, "_reported", set())
 
 
 def ran(program: Program) -> Captured:

@@ -42,7 +42,7 @@ _SUBSCRIPTIONS: Final = frozenset(
     {"PubSub.listen", "Subscriber.__aiter__", "AIOKafkaConsumer.__anext__"}
     | {"QueueIterator.__anext__", "AsyncConnection.notifies", "MessagesIterator.__anext__"}
 )
-_DEEP: Final = 3  # ``app.state.queue``
+_DEEP: Final = 2  # ``app.state.queue``
 _AWAITING: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _FUNCTIONS: Final = (ast.AsyncFunctionDef, ast.FunctionDef, ast.Lambda)
 
@@ -101,12 +101,15 @@ def is_everybodys(task: Any) -> bool:
     frames = [frame for _, frame in awaits(task.get_coro())]
     own = [frame for frame in frames if is_application(frame.f_code.co_filename)]
     queues = [queue for frame in own for queue in _taken_from(frame)]
-    found = list(own[0].f_globals.values()) if queues else []
-    for _ in range(_DEEP):
-        if any(each is queue for each in found for queue in queues):
-            return True
-        found = [value for each in found for value in _attributes(each).values()]
-    return False
+    found = reachable(own[0].f_globals.values(), _DEEP) if queues else ()
+    return any(each is queue for each in found for queue in queues)
+
+
+def reachable(found: Iterable[Any], deep: int) -> Iterator[Any]:
+    """Yield what is *found*, and what that has as attributes, so many times."""
+    yield from (found := list(found))
+    if deep:
+        yield from reachable((v for each in found for v in _attributes(each).values()), deep - 1)
 
 
 def _attributes(of: Any) -> dict[str, Any]:

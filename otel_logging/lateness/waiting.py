@@ -8,7 +8,7 @@ import time
 from asyncio import _get_running_loop, current_task
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
@@ -28,17 +28,8 @@ _KEYS: Final = 1024
 _MOMENT_NS: Final = 100_000  # what a free lock takes, on a busy machine too: no wait
 
 
-class _Holders(dict[Any, deque[Holder]]):
-    """Who got what, last."""
-
-    def __missing__(self, key: Any) -> deque[Holder]:
-        if len(self) >= _KEYS:  # pragma: no cover - a bound
-            self.pop(next(iter(self)))
-        self[key] = found = deque[Holder](maxlen=_KEPT)
-        return found
-
-
-_holders: Final = _Holders()
+#: Who got what, last.
+_holders: Final = lru_cache(_KEYS)(lambda _: deque[Holder](maxlen=_KEPT))
 
 
 class waiting:  # noqa: N801 - reads as a participle, like structlog's
@@ -72,7 +63,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
         return again
 
     def __enter__(self) -> None:
-        holders, last, future = _holders.get(self._key), None, None
+        holders, last, future = _holders(self._key), None, None
         if holders and not holders[-1].stage.end:  # who has ended has nothing
             last = holders[-1]
             future = _waits_for(last)
@@ -83,8 +74,8 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
         key, has_it = self._key, error is None
         watched = watched_of(CURRENT.get().get(SPAN))
         if watched is None:
-            if has_it and key in _holders:
-                _holders[key].append(Holder(_SOMEBODY, now))
+            if has_it and (holders := _holders(key)):
+                holders.append(Holder(_SOMEBODY, now))
             return
         if not key[1] and now - began <= _MOMENT_NS:
             return
@@ -96,7 +87,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             ask = blame(key, Why(key[1]), holder, began, has_it=has_it, has_not=has_not)
             watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask if key[1] else None))
         elif has_it:
-            _holders[key].append(holder)
+            _holders(key).append(holder)
 
 
 #: Whoever is in no stage that is measured: not known, and blamed for nothing.
@@ -123,7 +114,7 @@ def blame(
     A lock's holder has it until another gets it. *has_not* is one that stands where it stood when
     the wait began: its task has given nothing back meanwhile.
     """
-    holders = _holders[key]
+    holders = _holders(key)
     # most have it at once
     others = [*holders] if holder.since - began > _MOMENT_NS else []
     if has_it:

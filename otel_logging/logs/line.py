@@ -24,7 +24,7 @@ from otel_logging import (
     _names,
     _otlp,
     _runtime,
-    outliving,
+    background_tasks,
     processors,
 )
 from otel_logging import context as bindings
@@ -58,7 +58,7 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     """
     given, span = event_dict.pop("exc_info", None), trace.get_current_span()
     if getattr(span, CLOSED, False):
-        span = outliving.here()
+        span = background_tasks.here()
     if _BINDABLE:
         event_dict = merge_contextvars(None, level, event_dict)
     error, put = processors.exception_of(given), identify
