@@ -41,8 +41,9 @@ _AGAIN: Final = 3
 #: Seconds after its request's end in which a task does what that has left to do.
 KEPT_S: Final = 60.0
 
-#: After a look at all tasks, so many times as long without one.
+#: Looking at all tasks may take one part in so many of the time, and so much at once.
 _SHARE: Final = 50
+_MOST_NS: Final = 200_000_000
 _DEEP: Final = 2  # an attribute's attribute
 
 _reported: set[object] = set()
@@ -139,9 +140,11 @@ def _report(task: Any, request: str, after: str) -> None:
 
 
 class _Looked(threading.local):
-    """The requests that tasks of a thread's loop were last seen to work on; when to look again."""
+    """The requests that tasks of a thread's loop were last seen to work on, when, and how long it
+    may take to look again.
+    """
 
-    next_ns = 0
+    at_ns, left_ns = 0, _MOST_NS
     requests: frozenset[Any] = frozenset()
 
 
@@ -174,14 +177,15 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
     *but*: the current task. Cost: one part in fifty of the time, unless *is_now*. Never raises.
     """
     began_ns = time.perf_counter_ns()
-    if began_ns < _looked.next_ns and not is_now:
+    _looked.left_ns += (began_ns - _looked.at_ns) // _SHARE
+    _looked.at_ns = began_ns
+    if _looked.left_ns <= 0 and not is_now:
         return _looked.requests
     try:
         _looked.requests = _sort_out(but)
     except Exception as error:  # a coroutine of somebody's own making
         _diagnostics.report("tasks were not looked at", detail=error)
-    now_ns = time.perf_counter_ns()
-    _looked.next_ns = now_ns + (now_ns - began_ns) * _SHARE
+    _looked.left_ns = min(_looked.left_ns, _MOST_NS) - (time.perf_counter_ns() - began_ns)
     return _looked.requests
 
 

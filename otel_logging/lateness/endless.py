@@ -77,6 +77,7 @@ def _cannot_return(chain: list[FrameType], *, is_stuck: bool) -> bool:
         code = frame.f_code
         if not code.co_flags & _AWAITING:
             continue
+        linecache.lazycache(code.co_filename, frame.f_globals)  # it may be in an archive
         never = _never_returns(code, frame.f_lineno, is_source, is_stuck)
         is_source = is_source and code.co_name == "__anext__"  # of ``each``
         is_source = is_source or code.co_qualname in _SUBSCRIPTIONS

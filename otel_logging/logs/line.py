@@ -200,7 +200,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
                 own = merge_contextvars(None, "", {**own})
             span, around = _current().get(bindings.SPAN), _around(logger, level)
             add_encoded = getattr(span, "add_encoded", None)
-            if add_encoded is None or around is None:
+            if add_encoded is None or around is None or span.otel_logging_closed:
                 return False
             state, tag, tagged = _state(), _job().tag, _NOTHING
             if runtime.redaction.who and runtime.redaction.says_who(event, own, state.values):
