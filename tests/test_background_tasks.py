@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 
 from otel_logging import (
+    _runtime,
     background_tasks,
     bind_context,
     carry,
@@ -22,6 +24,7 @@ from otel_logging import (
 )
 from otel_logging.integrations import executors, queues
 from otel_logging.testing import Captured, capture
+from tests.conftest import Service
 
 log: Any = get_logger("shop")
 Queue = asyncio.Queue[Any]
@@ -251,6 +254,29 @@ def test_a_thread_that_listens_is_nobodys_long_after_its_request(
     assert not said or "listening" in said
     assert not said or ", a thread that was started in 'GET /ws', goes on after it and logs" in said
     assert not said or "at work_of_threads (test_background_tasks.py:" in said
+
+
+def test_what_a_thread_that_was_left_does_is_nobodys(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request is blamed for nothing any more."""
+    monkeypatch.setattr(background_tasks, "KEPT_S", 0.0)
+    watch: Any = _runtime.current.watch
+    spans: list[Any] = []
+
+    def listen() -> None:
+        for number in range(4):
+            log.info("got", item=number)
+            spans.append(watch.span_in(threading.get_ident()))
+
+    with ThreadPoolExecutor(1) as pool:
+        go_on = threading.Event()
+        with traced("GET /", kind="server") as span:
+            pool.submit(go_on.wait)
+            pool.submit(listen)
+        go_on.set()
+    assert spans[0] is span
+    assert spans[-1] is trace.INVALID_SPAN
 
 
 def test_each_piece_of_work_of_a_pool_is_its_requests(
