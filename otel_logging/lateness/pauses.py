@@ -95,7 +95,7 @@ class Pauses:
         for loop, heart in list(self.hearts.items()):
             if loop.is_closed():
                 self.hearts.pop(loop, None)
-            elif heart.beats:
+            elif heart.timer is not None:
                 late = max(late, now - heart.due)
                 if now - heart.due > BLOCKED_NS:
                     heart.seen.append(self.seen_in(heart.thread, loop))
@@ -154,7 +154,6 @@ class Heart:
         self.loop = loop
         self.thread = threading.get_ident()
         self.open = 0
-        self.beats = False
         self.due = 0
         #: From when on a stage that begins has it beat.
         self.early: float = -1
@@ -164,22 +163,24 @@ class Heart:
         self.is_starved = False
         #: What the watchdog has seen since the last beat.
         self.seen: list[Seen] = []
-        self._pauses, self._context, self._timer = pauses, Context(), None
+        #: Of its next beat, while it beats.
+        self.timer: Any = None
+        self._pauses, self._context = pauses, Context()
         pauses.hearts[loop] = self
 
     def beat_early(self) -> None:
         """Beat when the loop turns next. It is awake: to wake it costs ten times a beat."""
-        if self._timer is None:
+        if self.timer is None:
             self._beat_after(time.perf_counter_ns())
         else:
-            self._timer.cancel()
+            self.timer.cancel()
             self.early = inf
-            self._timer = self.loop.call_soon(self._beat, context=self._context)
+            self.timer = self.loop.call_soon(self._beat, context=self._context)
 
     def _beat_after(self, now: int) -> None:
-        self.beats, self.due, self.early = True, now + BEAT_NS, now + BEAT_NS - _EARLY_NS
+        self.due, self.early = now + BEAT_NS, now + BEAT_NS - _EARLY_NS
         self._computed = time.thread_time_ns(), time.process_time_ns()
-        self._timer = self.loop.call_later(BEAT_NS / 1e9, self._beat, context=self._context)
+        self.timer = self.loop.call_later(BEAT_NS / 1e9, self._beat, context=self._context)
 
     def _beat(self) -> None:
         now = time.perf_counter_ns()
@@ -187,7 +188,7 @@ class Heart:
         if self.open > 0 and not self.loop.is_closed():
             self._beat_after(now)
         else:
-            self.beats, self.early, self._timer = False, -1, None
+            self.early, self.timer = -1, None
 
     def check(self, now: int) -> None:
         """Note that the loop was blocked, if it was, by each part of what was seen. In the loop's
@@ -195,7 +196,7 @@ class Heart:
         """
         began, self.due = self.due, max(now, self.due)
         seen, self.seen = self.seen, []
-        if not self.beats or now - began < _NOTED_NS:
+        if self.timer is None or now - began < _NOTED_NS:
             return
         if all(each.is_idle for each in seen) and self._was_kept(now - began):
             hog = self._pauses.hog

@@ -64,7 +64,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
 
     def __enter__(self) -> None:
         holders, last, future = _holders(self._key), None, None
-        if holders and not holders[-1].stage.end:  # who has ended has nothing
+        if self._key[0] == LOCK and holders and not holders[-1].stage.end:  # else it has none
             last = holders[-1]
             future = _waits_for(last)
         self._began.append((time.perf_counter_ns(), last, future))
@@ -77,17 +77,19 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             if has_it and (holders := _holders(key)):
                 holders.append(Holder(_SOMEBODY, now))
             return
-        if not key[1] and now - began <= _MOMENT_NS:
-            return
-        watched.is_known, task = True, (loop := _get_running_loop()) and current_task(loop)
-        holder = tuple.__new__(Holder, (watched, now, task and ref(task)))  # a third of the time
-        if now - began > _MOMENT_NS:
-            is_standing = has_it and future is not None and _waits_for(last) is future
-            has_not = last if is_standing else None
-            ask = blame(key, Why(key[1]), holder, began, has_it=has_it, has_not=has_not)
-            watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask if key[1] else None))
-        elif has_it:
-            _holders(key).append(holder)
+        is_wait, ask = now - began > _MOMENT_NS, None
+        if key[1]:
+            watched.is_known, task = True, (loop := _get_running_loop()) and current_task(loop)
+            # in a third of the time that the class takes
+            holder = tuple.__new__(Holder, (watched, now, task and ref(task)))
+            if is_wait:
+                is_standing = has_it and future is not None and _waits_for(last) is future
+                has_not = last if is_standing else None
+                ask = blame(key, Why(key[1]), holder, began, has_it=has_it, has_not=has_not)
+            elif has_it:
+                _holders(key).append(holder)
+        if is_wait:
+            watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask))
 
 
 #: Whoever is in no stage that is measured: not known, and blamed for nothing.
@@ -135,8 +137,7 @@ def _had_it(
     now, held = last.since, []
     for other, after in pairwise(holders):
         until = min(other.stage.end or now, after.since if is_lock else now)
-        is_other = other.stage is not last.stage and not (is_lock and other is has_not)
-        if until > began and is_other:
+        if until > began and other.stage is not last.stage and other is not has_not:
             why = Why(unknown.detail, other.stage.name, other.stage.who())
             held.append((other.since, until, why))
     return most(held, began, now) or unknown
