@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from contextvars import Context
+from contextvars import Context, copy_context
 from itertools import groupby, pairwise
 from math import inf
 from typing import Any, Final, NamedTuple
@@ -115,10 +115,14 @@ class Pauses:
         if asyncio.current_task(loop) is not task:  # pragma: no cover - it has just gone on
             return Seen(now, steps, is_idle=True)
         context = where.context_of(task) if inside is None else inside
-        span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
-        values = context.get(bindings.BOUND, NOTHING).values
-        who, is_idle = self._watch.who_of(span, values), task is None and where.is_idle(steps)
+        span, who = self._whose(context)
+        is_idle = task is None and where.is_idle(steps)
         return Seen(now, steps, span, who, 0 if task is None else id(task), is_idle)
+
+    def _whose(self, context: Context) -> tuple[Any, Who]:
+        """Return the span that is current in *context*, and on whose behalf that is."""
+        span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
+        return span, self._watch.who_of(span, context.get(bindings.BOUND, NOTHING).values)
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Note a collection; called by the collector, in whichever thread it runs."""
@@ -127,8 +131,9 @@ class Pauses:
             self._gc_began = now
         elif now - self._gc_began > _LONG_GC_NS and self._gc_began:
             frame = sys._getframe().f_back  # noqa: SLF001 - what made the collector run
-            span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
-            who = self._watch.who_of(span, bindings.bound())
+            # not from the variables: where the reset of one has made the collector run, it would
+            # remember a value that is freed after that, and Python 3.11 would crash
+            span, who = self._whose(copy_context())
             why = Seen(now, where.of_frame(frame), span, who).why
             detail = f"generation {info['generation']}, {info['collected']} objects collected"
             self.recent.append(Pause(GC, self._gc_began, now, why._replace(detail=detail)))
