@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, get_current_span
 
-from otel_logging import _diagnostics, _names, _runtime, outliving
+from otel_logging import _diagnostics, _names, _runtime, background_tasks, open_stage
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging.binding import has_ended
@@ -33,7 +33,7 @@ class Handoff(Generic[_T]):
         self.since_ns = _runtime.current.now_ns()
         self._here = bindings.Here.now()
         self._span = get_current_span()
-        self._waits = outliving.Waits()
+        self._waits = open_stage.Waits()
 
     def waited_s(self) -> float:
         """Return for how long the item has waited, in seconds."""
@@ -91,7 +91,7 @@ class taking:  # noqa: N801 - reads as a verb
         options: dict[str, Any] = {"budget": self._budget, "attributes": waited}
         self._open.callback(bindings.Here.now().put_back)
         if has_ended(around := get_current_span()):
-            outliving.note(self._name, around)
+            background_tasks.note(self._name, around)
         if len(self._handoffs) == 1:
             first.put_back()
         else:

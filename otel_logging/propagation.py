@@ -13,7 +13,7 @@ from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 
-from otel_logging import _diagnostics, _exceptions, _names, _runtime, outliving
+from otel_logging import _diagnostics, _exceptions, _names, _runtime, open_stage
 from otel_logging._errors import ConfigurationError
 from otel_logging._text import later
 from otel_logging._values import plain
@@ -31,7 +31,7 @@ def carry(function: F, /) -> F:
     functions and generators of both kinds. Failure: never raises of itself.
     Concurrency: the result may be called from many threads and tasks at once.
     """
-    captured, waits = copy_context(), outliving.Waits()
+    captured, waits = copy_context(), open_stage.Waits()
 
     def leave(began: int, error: BaseException | None) -> None:
         _exceptions.remember_context(error, began)

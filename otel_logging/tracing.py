@@ -19,15 +19,18 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
-from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, outliving, tracers
+from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, tracers
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._failures import is_cancelled, is_failure, is_one_of, status_of
 from otel_logging._values import plain
 from otel_logging._wrap import F, wrap
+from otel_logging.background_tasks import stays
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
 from otel_logging.context import CURRENT, ENTRY, SPAN
+from otel_logging.lateness.stage import WATCHED
 from otel_logging.lateness.verdict import late_by
+from otel_logging.open_stage import OpenStage, come_back, going_on, renewed
 from otel_logging.tracers import API
 
 _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
@@ -151,12 +154,12 @@ class Stage:
         spans.remove(span)
         end(span, error, is_block=True)
 
-    def begin(self) -> outliving.OpenStage:
+    def begin(self) -> OpenStage:
         """Open the stage as no block: current here, and in what starts here, until its ``end()``.
 
         Never raises.
         """
-        return outliving.OpenStage(start(self), end)
+        return OpenStage(start(self), end)
 
 
 _INVALID: Final = trace.INVALID_SPAN
@@ -216,7 +219,7 @@ def start(stage: Stage) -> Any:
             if before.has_requests:
                 before = bindings.begin(around, arrives=False)
                 outer = context = CURRENT.get()
-        elif around.otel_logging_closed and not (start_ns or outliving.stays(stage, around)):
+        elif around.otel_logging_closed and not (start_ns or stays(stage, around)):
             return start(stage)
         name = stage.name or "stage"
         if budget is None and runtime.budgets:
@@ -236,7 +239,7 @@ def start(stage: Stage) -> Any:
         if budget is not None or expected:  # else they are the class's
             span.otel_logging_budget, span.otel_logging_expected = budget, expected
         if (watch := runtime.watch) is not None:
-            if budget is not None or watch.has_budgets:
+            if budget is not None or (watch.has_budgets and getattr(inside, WATCHED, None)):
                 watch.measure(span, name, budget, inside, kind, attributes, start_ns)
             if before is not None and span.otel_logging_watched is None:
                 watch.open[span] = _get_running_loop() or get_ident()
@@ -259,8 +262,8 @@ def _entry(
     """
     # what arrives where a stage has ended has nothing to do with it
     kind, links, _, root, *_, start_ns = stage.asked
-    is_over = outliving.tasks if around is _INVALID else has_ended(around)
-    if is_over and not (start_ns or outliving.stays(stage, around)):  # it was handed over
+    is_over = going_on if around is _INVALID else has_ended(around)
+    if is_over and not (start_ns or stays(stage, around)):  # it was handed over
         outer = CURRENT.get()
         around = outer.get(SPAN, _INVALID)
     arrives = kind in bindings.ARRIVING
@@ -315,7 +318,7 @@ def end(
         # like that meanwhile; then it is what was around that.
         span.otel_logging_closed = True
         token, span.otel_logging_token = span.otel_logging_token, None  # which has its context
-        if CURRENT.get().get(SPAN) is span or outliving.come_back() is span:
+        if CURRENT.get().get(SPAN) is span or come_back() is span:
             outer = span.otel_logging_outer
             while outer and getattr(around := outer.get(SPAN), "otel_logging_passed", False):
                 outer = around.otel_logging_outer
@@ -329,7 +332,7 @@ def end(
                 bindings.restore(bound)
         else:
             span.otel_logging_passed = True
-            span.otel_logging_token = outliving.renewed(token)
+            span.otel_logging_token = renewed(token)
         if bound is not None and watched is not False and (watch := _runtime.current.watch):
             watch.open.pop(span, None)
 

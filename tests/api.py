@@ -24,7 +24,7 @@ says so, and what an application raises.
 HEADINGS: Final = {
     "Set-up": ("observability", "_errors"),
     "Lines": ("logs.configure",),
-    "Stages": ("tracing", "outliving"),
+    "Stages": ("tracing", "open_stage"),
     "On whose behalf": ("context", "propagation"),
     "Work that changes hands": ("handover",),
     "Why late": ("lateness.waiting",),
@@ -33,7 +33,7 @@ HEADINGS: Final = {
 }
 #: Beside those of ``otel_logging``: module -> names, each under a heading of its own.
 MORE: Final = {
-    "outliving": ("OpenStage",),
+    "open_stage": ("OpenStage",),
     "integrations.asgi": ("ObservabilityMiddleware", "instrument", "uninstrument"),
     "integrations.wsgi": ("WSGIObservabilityMiddleware",),
     "integrations.queues": ("instrument",),

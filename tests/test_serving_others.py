@@ -1,6 +1,8 @@
 """Who serves everybody is nobody's; what a request has left to do is its own to the end."""
 
 import asyncio
+import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,8 +12,9 @@ from fakeredis import FakeAsyncRedis
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
-from otel_logging import bind_context, get_logger, outliving, traced
+from otel_logging import background_tasks, bind_context, get_logger, traced
 from otel_logging.testing import Captured, capture
+from tests.lines import parsed
 
 log: Any = get_logger("shop")
 Queue = asyncio.Queue[Any]
@@ -259,7 +262,7 @@ LEFT = [
 
 @pytest.fixture(autouse=True)
 def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outliving, "_reported", set())
+    monkeypatch.setattr(background_tasks, "_reported", set())
 
 
 def ran(program: Program) -> Captured:
@@ -305,6 +308,35 @@ def test_who_serves_everybody_is_nobodys_and_is_reported_once(
     assert len(said) == 1
     assert "a task that was started in 'GET /', goes on after it without an end, at " in said[0]
     assert "(test_serving_others.py:" in said[0]
+
+
+def test_the_usual_line_of_who_serves_everybody_is_nobodys(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """From the first one on."""
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)  # the usual line's way, from set-up on
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's
+    request.getfixturevalue("service")
+
+    async def main() -> None:
+        queue: Queue = asyncio.Queue()
+        with traced("GET /", kind="server"):
+            bind_context(user_id="alice")
+            task = asyncio.create_task(worker(queue))
+            await asyncio.sleep(0)
+        for number in range(2):
+            queue.put_nowait(number)
+        while not queue.empty():
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    found = [line for line in parsed(capfd.readouterr().out) if line["event"] == "step"]
+    assert [line["item"] for line in found] == [0, 1]
+    assert not [line for line in found if line.keys() & {"user_id", "trace_id"}]
 
 
 @pytest.mark.parametrize("program", LEFT)

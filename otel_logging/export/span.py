@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
-from otel_logging import _diagnostics, _forks, _names, _otlp, outliving
+from otel_logging import _diagnostics, _forks, _names, _otlp, background_tasks
 from otel_logging import context as bindings
 from otel_logging._exceptions import is_recorded, mark_recorded
 from otel_logging._values import field, plain
@@ -70,7 +70,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         if self._end_time is not None or self._pid != _forks.pid or size >= PAGE_BYTES:
             self.pipeline.overflow(self, time_ns, [encoded])
             if self._end_time is not None:
-                outliving.note_line(self)
+                background_tasks.note_line(self)
             return
         events = self._encoded_events
         events.append(encoded)

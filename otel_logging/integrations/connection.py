@@ -24,15 +24,15 @@ from weakref import WeakSet, ref
 
 from opentelemetry import context as otel_context
 
-from otel_logging import _exceptions, _names, _runtime, outliving, tracing
+from otel_logging import _exceptions, _names, _runtime, background_tasks, tracing
 from otel_logging import context as bindings
+from otel_logging.background_tasks import run_in
 from otel_logging.binding import NOTHING, Bound, Shared, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.integrations.asgi_http import Event
 from otel_logging.integrations.asgi_message import Held, Message, Nobody, fail
 from otel_logging.integrations.http import Request, Scope, inbound
 from otel_logging.integrations.taken import Item, first_at_end, waiter_of
-from otel_logging.outliving import run_in
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
 #: pool, or a timer, that was made in its context holds it for as long as that lives. And after the
@@ -206,7 +206,7 @@ class Connection:
             if (watch := _runtime.current.watch) is not None:
                 watch.leave(latest.span)
         if type(self.task) is not int and (self.held or not self.messages):
-            asyncio.get_running_loop().call_soon(outliving.look, context=Context())
+            asyncio.get_running_loop().call_soon(background_tasks.look, context=Context())
             if self.held and self.sweeper is None:
                 _connections.add(self)
                 _finish_at_exit()
@@ -290,7 +290,7 @@ class Connection:
     def _sweep(self) -> None:
         self.sweeper = None
         self.look()
-        now_ns, at_work = _runtime.current.now_ns(), outliving.look()
+        now_ns, at_work = _runtime.current.now_ns(), background_tasks.look()
         for message in list(self.held):
             span: Any = message.span
             active_ns = max(

@@ -17,7 +17,7 @@ from contextvars import Context
 from functools import partial, wraps
 from typing import Any
 
-from otel_logging import _exceptions, _runtime, outliving
+from otel_logging import _exceptions, _runtime, open_stage
 from otel_logging import context as bindings
 from otel_logging._values import plain
 from otel_logging.context import CURRENT, SPAN
@@ -51,7 +51,7 @@ class _InThread:
     def __init__(self, work: _Work) -> None:
         here = bindings.Here.now()
         self._work, self._here = work, here if here.is_any() else None
-        self._waits = outliving.Waits()
+        self._waits = open_stage.Waits()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         before, began = bindings.Here.now(), _exceptions.last

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from contextvars import Context
+from contextvars import Context, copy_context
 from itertools import groupby, pairwise
 from math import inf
 from typing import Any, Final, NamedTuple
@@ -82,32 +82,23 @@ class Pauses:
     def __init__(self, watch: Any) -> None:
         self._watch = watch
         self.recent: deque[Pause] = deque(maxlen=KEPT)
-        self.hearts: dict[int, Heart] = {}
+        #: What beats on each running loop.
+        self.hearts: dict[Any, Heart] = {}
         #: Who computed most when the watchdog looked last, if that held anybody up.
         self.hog: Pause | None = None
         self._gc_began = 0
         gc.callbacks.append(self.on_gc)
 
-    def heart_of(self, loop: Any, now: int) -> "Heart":
-        """Return the heart of the running *loop*, beating."""
-        heart = self.hearts.get(id(loop))
-        if heart is None or heart.loop is not loop:
-            heart = self.hearts[id(loop)] = Heart(loop, self)
-        heart.open += 1
-        if now > heart.early:
-            heart.beat_early()
-        return heart
-
     def look(self, now: int) -> int:
         """Look at the loops that are blocked, from another thread; return how late the last is."""
         late = -BEAT_NS
-        for key, heart in list(self.hearts.items()):
-            if heart.loop.is_closed():
-                self.hearts.pop(key, None)
-            elif heart.beats:
+        for loop, heart in list(self.hearts.items()):
+            if loop.is_closed():
+                self.hearts.pop(loop, None)
+            elif heart.timer is not None:
                 late = max(late, now - heart.due)
                 if now - heart.due > BLOCKED_NS:
-                    heart.seen.append(self.seen_in(heart.thread, heart.loop))
+                    heart.seen.append(self.seen_in(heart.thread, loop))
         return late
 
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
@@ -124,10 +115,14 @@ class Pauses:
         if asyncio.current_task(loop) is not task:  # pragma: no cover - it has just gone on
             return Seen(now, steps, is_idle=True)
         context = where.context_of(task) if inside is None else inside
-        span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
-        values = context.get(bindings.BOUND, NOTHING).values
-        who, is_idle = self._watch.who_of(span, values), task is None and where.is_idle(steps)
+        span, who = self._whose(context)
+        is_idle = task is None and where.is_idle(steps)
         return Seen(now, steps, span, who, 0 if task is None else id(task), is_idle)
+
+    def _whose(self, context: Context) -> tuple[Any, Who]:
+        """Return the span that is current in *context*, and on whose behalf that is."""
+        span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
+        return span, self._watch.who_of(span, context.get(bindings.BOUND, NOTHING).values)
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Note a collection; called by the collector, in whichever thread it runs."""
@@ -136,8 +131,9 @@ class Pauses:
             self._gc_began = now
         elif now - self._gc_began > _LONG_GC_NS and self._gc_began:
             frame = sys._getframe().f_back  # noqa: SLF001 - what made the collector run
-            span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
-            who = self._watch.who_of(span, bindings.bound())
+            # not from the variables: where the reset of one has made the collector run, it would
+            # remember a value that is freed after that, and Python 3.11 would crash
+            span, who = self._whose(copy_context())
             why = Seen(now, where.of_frame(frame), span, who).why
             detail = f"generation {info['generation']}, {info['collected']} objects collected"
             self.recent.append(Pause(GC, self._gc_began, now, why._replace(detail=detail)))
@@ -163,7 +159,6 @@ class Heart:
         self.loop = loop
         self.thread = threading.get_ident()
         self.open = 0
-        self.beats = False
         self.due = 0
         #: From when on a stage that begins has it beat.
         self.early: float = -1
@@ -173,21 +168,24 @@ class Heart:
         self.is_starved = False
         #: What the watchdog has seen since the last beat.
         self.seen: list[Seen] = []
-        self._pauses, self._context, self._timer = pauses, Context(), None
+        #: Of its next beat, while it beats.
+        self.timer: Any = None
+        self._pauses, self._context = pauses, Context()
+        pauses.hearts[loop] = self
 
     def beat_early(self) -> None:
         """Beat when the loop turns next. It is awake: to wake it costs ten times a beat."""
-        if self._timer is None:
+        if self.timer is None:
             self._beat_after(time.perf_counter_ns())
         else:
-            self._timer.cancel()
+            self.timer.cancel()
             self.early = inf
-            self._timer = self.loop.call_soon(self._beat, context=self._context)
+            self.timer = self.loop.call_soon(self._beat, context=self._context)
 
     def _beat_after(self, now: int) -> None:
-        self.beats, self.due, self.early = True, now + BEAT_NS, now + BEAT_NS - _EARLY_NS
+        self.due, self.early = now + BEAT_NS, now + BEAT_NS - _EARLY_NS
         self._computed = time.thread_time_ns(), time.process_time_ns()
-        self._timer = self.loop.call_later(BEAT_NS / 1e9, self._beat, context=self._context)
+        self.timer = self.loop.call_later(BEAT_NS / 1e9, self._beat, context=self._context)
 
     def _beat(self) -> None:
         now = time.perf_counter_ns()
@@ -195,7 +193,7 @@ class Heart:
         if self.open > 0 and not self.loop.is_closed():
             self._beat_after(now)
         else:
-            self.beats, self.early, self._timer = False, -1, None
+            self.early, self.timer = -1, None
 
     def check(self, now: int) -> None:
         """Note that the loop was blocked, if it was, by each part of what was seen. In the loop's
@@ -203,7 +201,7 @@ class Heart:
         """
         began, self.due = self.due, max(now, self.due)
         seen, self.seen = self.seen, []
-        if not self.beats or now - began < _NOTED_NS:
+        if self.timer is None or now - began < _NOTED_NS:
             return
         if all(each.is_idle for each in seen) and self._was_kept(now - began):
             hog = self._pauses.hog

@@ -7,7 +7,6 @@ process, and threads (``watch``).
 
 import json
 import time
-from asyncio import _get_running_loop, current_task
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,9 +23,8 @@ from typing import Any, Final, NamedTuple
 from opentelemetry import context as otel_context
 from opentelemetry.trace import INVALID_SPAN, SpanKind
 
-from otel_logging import _diagnostics, _forks, _green, _names
+from otel_logging import _diagnostics, _forks, _names
 from otel_logging import context as bindings
-from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import verdict, where
 from otel_logging.lateness.verdict import Facts, Interval, Who, Why
@@ -60,15 +58,10 @@ class Holder(NamedTuple):
     task: Any = None
 
 
-def open_of(span: Any) -> "Watched | None":
-    """Return what is known of *span* while it is open; None where nothing is."""
-    return getattr(span, WATCHED, None) or None
-
-
 def watched_of(span: Any) -> "Watched | None":
-    """Return what is measured of *span*; None where nothing is."""
-    found = open_of(span)
-    return found if found is not None and found.is_measured else None
+    """Return what is measured of *span* while it is open; None where nothing is."""
+    found = getattr(span, WATCHED, None)
+    return found if found and found.is_measured else None
 
 
 def value_of(span: Any, key: str) -> Any:
@@ -153,7 +146,7 @@ class Watched:
         #: How many there are, shared with all below.
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
         #: From its span's clock to that of all that is measured here; None: another SDK's span.
-        start = getattr(span, "start_time", None)
+        start = getattr(span, "_start_time", None)
         self.clock_ns = clock = None if start is None else getattr(span, "clock_ns", None)
         self.origin = self.began = time.perf_counter_ns() if clock is None else start - clock
         #: Whether others may ask for it once it has ended.
@@ -161,16 +154,6 @@ class Watched:
         self.waits: list[Interval] = []
         self.guesses: list[Interval] = []
         self.children: list[Facts] = []
-
-    def begin_here(self) -> None:
-        """Note that this thread begins it, in this task."""
-        self.thread = get_ident()
-        self.loop = loop = _get_running_loop()
-        if loop is not None:
-            self.task = self.worker = current_task(loop)
-            self.heart = self.watch.pauses.heart_of(loop, self.began)
-        elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
-            self.cpu_began = time.thread_time_ns()
 
     def add_wait(self, wait: Interval) -> None:
         """Take a wait that was measured."""
@@ -231,13 +214,15 @@ class Watched:
         try:
             span = self.span
             # by somebody, and not by the end of the stage; or it is the parent process's
-            if has_ended(span) or self._pid != _forks.pid:
+            is_over = getattr(span, "_end_time", None) is not None or span.otel_logging_closed
+            if is_over or self._pid != _forks.pid:
                 return end_ns
-            if self.clock_ns is None:
+            clock = self.clock_ns
+            if clock is None or end_ns is None:
                 self.end = time.perf_counter_ns()
+                end_ns = end_ns if clock is None else self.end + clock
             else:
-                end_ns = span.now_ns() if end_ns is None else end_ns
-                self.end = end_ns - self.clock_ns
+                self.end = end_ns - clock
             if self.is_known:
                 self._who = self.watch.who_of(span)
             latency_s = (self.end - self.origin) / 1e9

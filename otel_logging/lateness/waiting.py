@@ -5,9 +5,10 @@ it waited for. Deliberately absent: touching a lock or a pool.
 """
 
 import time
-from collections import defaultdict, deque
+from asyncio import _get_running_loop, current_task
+from collections import deque
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
@@ -16,7 +17,6 @@ from weakref import ref
 from otel_logging import _wrap
 from otel_logging._errors import ConfigurationError
 from otel_logging._values import field
-from otel_logging.binding import worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.stage import Holder, watched_of
 from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why, most
@@ -27,8 +27,9 @@ _KEPT: Final = 64  # who got one thing last
 _KEYS: Final = 1024
 _MOMENT_NS: Final = 100_000  # what a free lock takes, on a busy machine too: no wait
 
+
 #: Who got what, last.
-_holders: Final = defaultdict[Any, deque[Holder]](partial(deque, maxlen=_KEPT))
+_holders: Final = lru_cache(_KEYS)(lambda _: deque[Holder](maxlen=_KEPT))
 
 
 class waiting:  # noqa: N801 - reads as a participle, like structlog's
@@ -62,28 +63,33 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
         return again
 
     def __enter__(self) -> None:
-        holders = _holders.get(self._key)
-        last = holders[-1] if holders else None
-        self._began.append((time.perf_counter_ns(), last, _waits_for(last)))
+        holders, last, future = _holders(self._key), None, None
+        if self._key[0] == LOCK and holders and not holders[-1].stage.end:  # else it has none
+            last = holders[-1]
+            future = _waits_for(last)
+        self._began.append((time.perf_counter_ns(), last, future))
 
     def __exit__(self, error: object, *_: object) -> None:
         (began, last, future), now = self._began.pop(), time.perf_counter_ns()
-        has_it = error is None
+        key, has_it = self._key, error is None
         watched = watched_of(CURRENT.get().get(SPAN))
         if watched is None:
-            if has_it and self._key in _holders:
-                _holders[self._key].append(Holder(_SOMEBODY, now))
+            if has_it and (holders := _holders(key)):
+                holders.append(Holder(_SOMEBODY, now))
             return
-        cause, name = self._key
-        ask = None
-        if name:
-            watched.is_known, here = True, worker()
-            holder = Holder(watched, now, None if isinstance(here, int) else ref(here))
-            is_standing = has_it and future is not None and _waits_for(last) is future
-            has_not = last if is_standing else None
-            ask = blame(self._key, Why(name), holder, began, has_it=has_it, has_not=has_not)
-        if now - began > _MOMENT_NS:
-            watched.add_wait(Interval(cause, began, now, Why(name), ask))
+        is_wait, ask = now - began > _MOMENT_NS, None
+        if key[1]:
+            watched.is_known, task = True, (loop := _get_running_loop()) and current_task(loop)
+            # in a third of the time that the class takes
+            holder = tuple.__new__(Holder, (watched, now, task and ref(task)))
+            if is_wait:
+                is_standing = has_it and future is not None and _waits_for(last) is future
+                has_not = last if is_standing else None
+                ask = blame(key, Why(key[1]), holder, began, has_it=has_it, has_not=has_not)
+            elif has_it:
+                _holders(key).append(holder)
+        if is_wait:
+            watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask))
 
 
 #: Whoever is in no stage that is measured: not known, and blamed for nothing.
@@ -110,9 +116,7 @@ def blame(
     A lock's holder has it until another gets it. *has_not* is one that stands where it stood when
     the wait began: its task has given nothing back meanwhile.
     """
-    holders = _holders[key]
-    if len(_holders) > _KEYS:  # pragma: no cover - a bound
-        _holders.pop(next(iter(_holders)))
+    holders = _holders(key)
     # most have it at once
     others = [*holders] if holder.since - began > _MOMENT_NS else []
     if has_it:
@@ -133,8 +137,7 @@ def _had_it(
     now, held = last.since, []
     for other, after in pairwise(holders):
         until = min(other.stage.end or now, after.since if is_lock else now)
-        is_other = other.stage is not last.stage and not (is_lock and other is has_not)
-        if until > began and is_other:
+        if until > began and other.stage is not last.stage and other is not has_not:
             why = Why(unknown.detail, other.stage.name, other.stage.who())
             held.append((other.since, until, why))
     return most(held, began, now) or unknown

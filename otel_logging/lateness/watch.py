@@ -7,12 +7,14 @@ none in a process that uWSGI forks. Deliberately absent: looking at what is open
 
 import threading
 import time
+from asyncio import _get_running_loop, current_task
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from math import inf
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Final
 from weakref import ref
 
@@ -25,8 +27,8 @@ from otel_logging.binding import worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
-from otel_logging.lateness.pauses import Pause, Pauses
-from otel_logging.lateness.stage import WATCHED, WHO, Watched, open_of, value_of
+from otel_logging.lateness.pauses import Heart, Pause, Pauses
+from otel_logging.lateness.stage import WATCHED, WHO, Watched, value_of
 from otel_logging.lateness.verdict import Who, Why, most
 from otel_logging.lateness.watchdog import Watchdog
 
@@ -137,7 +139,16 @@ class Watch:
             if span.otel_logging_watched is False:  # it is not recorded
                 setattr(span, WHO, bindings.state().values)
             watched = Watched(self, span, name, budget_s, outer, kind)
-            watched.begin_here()
+            watched.thread, loop = get_ident(), _get_running_loop()
+            if loop is not None:
+                watched.loop, watched.task = loop, (task := current_task(loop))
+                watched.worker = task
+                watched.heart = heart = self.pauses.hearts.get(loop) or Heart(loop, self.pauses)
+                heart.open += 1
+                if watched.began > heart.early:
+                    heart.beat_early()
+            elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
+                watched.cpu_began = time.thread_time_ns()
             if _names.QUEUE_WAIT in attributes:
                 waited_s = attributes[_names.QUEUE_WAIT]
                 watched.wait_before(waited_s, is_handed=handed_ns is not None)
@@ -162,7 +173,7 @@ class Watch:
         """Take over the name of a request that is known by now, and the budget of that."""
         known = _runtime.current.budgets.get(name)
         budget = span.otel_logging_budget if known is None else known
-        if (watched := open_of(span)) is not None:
+        if watched := getattr(span, WATCHED, None):
             watched.name = name
             watched.budget_s = inf if budget is None else budget
             if watched.slot > 0:  # pragma: no branch - thousands are open
@@ -207,27 +218,28 @@ class Watch:
         span = span.now if type(span) is bindings.Standing else span
         if hasattr(span, bindings.ENTRY) and not span.is_recording():
             setattr(span, WHO, {**getattr(span, WHO, {}), **fields})
-        if (watched := open_of(span)) is not None and watched.slot > 0:
+        inner = CURRENT.get().get(SPAN)
+        while inner is not None and getattr(inner, bindings.ENTRY, None) is span:
+            self._put_who(inner)
+            inner = getattr(inner, bindings.OUTER, _NOTHING).get(SPAN)
+        self._put_who(span, fields)
+
+    def _put_who(self, span: Any, fields: Mapping[str, Any] = _NOTHING) -> None:
+        if (watched := getattr(span, WATCHED, None)) and watched.slot > 0:
             self.box.put_who(watched.slot, self.who_of(span, fields))
-        inner = CURRENT.get().get(SPAN, span)
-        while inner is not span and bindings.entry_of(inner) is span:
-            if (watched := open_of(inner)) is not None and watched.slot > 0:
-                self.box.put_who(watched.slot, self.who_of(inner))
-            inner = getattr(inner, bindings.OUTER, {}).get(SPAN, span)
 
     def loosen(self, span: Any) -> None:
         """Note that a stage is no block: where no loop runs, one does not see which thread works
         on it, nor what else its own does.
         """
-        watched = open_of(span)
-        if watched is not None and watched.task is None:
+        if (watched := getattr(span, WATCHED, None)) and watched.task is None:
             watched.thread = 0
         elif type(self.open.get(span)) is int:
             self.open[span] = 0
 
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
-        if (watched := open_of(span)) is not None:
+        if watched := getattr(span, WATCHED, None):
             watched.worker = None
         self.left.add(span)
 
@@ -250,18 +262,17 @@ class Watch:
             return
         here = worker()  # what is ended elsewhere was worked on elsewhere
         if not watched.is_measured or here == (watched.task or watched.thread):
-            what = watched.name, watched.who()
-            self._ended.append((watched.began, watched.end, _weakly(here), *what))
+            by = here if type(here) is int else ref(here)
+            self._ended.append((watched.began, watched.end, by, watched.name, watched.who()))
 
     # ---- whose
 
     def who_of(self, span: Any, values: Mapping[str, Any] = _NOTHING) -> Who:
         """Return on whose behalf *span* is, with what is bound beside it; no secrets."""
-        found, entry = [], bindings.entry_of(span)
+        found = []
         for key in self._who:
-            value = values.get(key)
-            if value is None and (value := value_of(span, key)) is None and entry is not span:
-                value = value_of(entry, key)
+            if (value := values.get(key)) is None and (value := value_of(span, key)) is None:
+                value = value_of(getattr(span, bindings.ENTRY, None), key)
             if value is not None:
                 found.append((key, (self._known if type(value) is str else _shown)(key, value)))
         return tuple(found)

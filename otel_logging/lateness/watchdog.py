@@ -27,7 +27,7 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.cpu import computed
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
-from otel_logging.lateness.stage import NOBODY, Watched, began_ns, open_of
+from otel_logging.lateness.stage import NOBODY, WATCHED, Watched, began_ns
 from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -151,7 +151,8 @@ class Watchdog:
             if has_ended(each.span) or number < too_many:
                 self.watch.forget(each)
                 continue
-            self._ask(each.span)
+            if asked := getattr(each.span, "otel_logging_ask", None):
+                self._ask(each.span, *asked)
             if each.worker is NOBODY and each.span in self._idle:
                 self._slow.pop(each, None)
             elif each.budget_s is not None and now - each.origin > 5e8 * (
@@ -161,15 +162,13 @@ class Watchdog:
         for each in self._slow.keys() - self.watch.measured.copy().keys():
             del self._slow[each]
 
-    def _ask(self, span: Any) -> None:
+    def _ask(self, span: Any, start: str, ask: Callable[[], str | None]) -> None:
         """Give a request the name of its route, once a framework has found that."""
-        if (found := getattr(span, "otel_logging_ask", None)) is not None:
-            with suppress(Exception):  # it is in its framework's hands, in another thread
-                start, ask = found
-                name = start if (route := ask()) is None else f"{start} {route}"
-                if name != getattr(span, "name", ""):
-                    span.update_name(name)
-                    self.watch.name(span, name)
+        with suppress(Exception):  # it is in its framework's hands, in another thread
+            name = start if (route := ask()) is None else f"{start} {route}"
+            if name != getattr(span, "name", ""):
+                span.update_name(name)
+                self.watch.name(span, name)
 
     def _look_at_left(self) -> None:
         """Show no stage as open that nobody works on."""
@@ -178,8 +177,8 @@ class Watchdog:
         self.watch.left -= ended  # in place: others add to it meanwhile
         slots, loops = {}, set()
         for span in left - ended:
-            watched = open_of(span)
-            if watched is not None and watched.loop is not None:  # pragma: no branch - too new
+            watched = getattr(span, WATCHED, None)
+            if watched and watched.loop is not None:  # pragma: no branch - too new
                 slots[span] = watched.slot
                 loops.add(watched.loop)
         tasks = (task for loop in loops for task in asyncio.all_tasks(loop))

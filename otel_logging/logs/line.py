@@ -24,7 +24,7 @@ from otel_logging import (
     _names,
     _otlp,
     _runtime,
-    outliving,
+    background_tasks,
     processors,
 )
 from otel_logging import context as bindings
@@ -58,7 +58,7 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     """
     given, span = event_dict.pop("exc_info", None), trace.get_current_span()
     if getattr(span, CLOSED, False):
-        span = outliving.here()
+        span = background_tasks.here()
     if _BINDABLE:
         event_dict = merge_contextvars(None, level, event_dict)
     error, put = processors.exception_of(given), identify
@@ -200,7 +200,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
                 own = merge_contextvars(None, "", {**own})
             span, around = _current().get(bindings.SPAN), _around(logger, level)
             add_encoded = getattr(span, "add_encoded", None)
-            if add_encoded is None or around is None:
+            if add_encoded is None or around is None or span.otel_logging_closed:
                 return False
             state, tag, tagged = _state(), _job().tag, _NOTHING
             if runtime.redaction.who and runtime.redaction.says_who(event, own, state.values):

@@ -12,7 +12,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from werkzeug.local import LocalProxy
 
-from otel_logging import bind_context, get_logger, outliving, traced
+from otel_logging import background_tasks, bind_context, get_logger, traced
 from tests.integrations.serving import serving
 
 log: Any = get_logger("chat")
@@ -113,7 +113,7 @@ def test_a_worker_is_under_no_other_message_and_no_other_user(
     start: str, whose: str, binds: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is known to work for one connection has its user, where that is bound on it."""
-    monkeypatch.setattr(outliving, "_reported", set())
+    monkeypatch.setattr(background_tasks, "_reported", set())
     with serving(app_of(start, whose, binds)) as seen:
         clients = [seen.connect(f"/?user=u{number}") for number in range(3)]
         for number in range(ROUNDS):

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from otel_logging import (
+    background_tasks,
     bind_context,
     bound_context,
     carry,
@@ -29,7 +30,6 @@ from otel_logging import (
     each,
     get_logger,
     handoff,
-    outliving,
     setup_observability,
     taking,
     traced,
@@ -1059,7 +1059,7 @@ def test_a_listener_that_serves_everybody_is_reported_and_nobodys(
     """Wherever it was started: once the connection has ended that may have needed it, or the next
     message of that is asked for.
     """
-    monkeypatch.setattr(outliving, "_reported", set())
+    monkeypatch.setattr(background_tasks, "_reported", set())
     listening: list[asyncio.Task[None]] = []
     queue: asyncio.Queue[str] = asyncio.Queue()
     users = iter(("ann", "bob"))

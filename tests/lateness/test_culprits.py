@@ -44,6 +44,23 @@ def blamed(service: Service, user: str = "bob", name: str = "turn") -> Any:
 # ---------------------------------------------------------------- locks
 
 
+def test_who_gives_up_at_once_has_got_nothing(service: Service) -> None:
+    async def gives_up() -> None:
+        with suppress(TimeoutError), waiting("lock", name="stock"):
+            raise TimeoutError
+        await asyncio.sleep(0.4)
+
+    async def waits() -> None:
+        with waiting("lock", name="stock"):
+            await asyncio.sleep(0.3)
+
+    async def main() -> None:
+        await asyncio.gather(turn("alice", gives_up), turn("bob", waits, BUDGET_S, after=0.02))
+
+    asyncio.run(main())
+    assert blamed(service) == ("lock", None, None)
+
+
 class Unprintable:
     """What has no text."""
 

@@ -251,12 +251,79 @@ async def waits_for_workers(queue: Queue) -> None:
     await asyncio.wait({asyncio.ensure_future(worker(queue))}, timeout=60)
 
 
+class Reader:
+    async def serves_after_a_start(self, queue: Queue) -> None:
+        await queue.get()
+        while 1:
+            item = await queue.get()
+            for part in item:
+                if part is None:
+                    break
+
+
+class Closes:
+    async def ends_after_a_start(self, queue: Queue) -> None:
+        try:
+            await queue.get()
+        except ConnectionClosedError:
+            return
+        while True:
+            await queue.get()
+
+
+async def tells_of_its_end(queue: Queue) -> None:
+    try:
+        while True:
+            await queue.get()
+    except Exception:
+        print("failed")
+        raise
+
+
+async def has_a_function_that_returns(queue: Queue) -> None:
+    while True:
+
+        async def answer() -> int:
+            return 42
+
+        print(await queue.get(), answer)
+
+
+async def for_ever_with_lines(queue: Queue) -> AsyncIterator[Any]:
+    while True:
+        await worker(queue)
+        yield 1
+
+
+async def leaves_a_worker_that_yields(queue: Queue) -> None:
+    async for _ in for_ever_with_lines(queue):
+        break
+
+
+async def stops_searching(queue: Queue) -> None:
+    while True:
+        for item in await queue.get():
+            print(item)
+        else:
+            break
+
+
+def _made(queue: str = "queue") -> Any:
+    there: dict[str, Any] = {}
+    source = f"async def made({queue}):\n    while True:\n        await {queue}.get()\n"
+    exec(compile(source, "<made>", "exec"), there)
+    return there["made"]
+
+
 SERVES = [
+    *(Reader().serves_after_a_start, tells_of_its_end, has_a_function_that_returns),
+    leaves_a_worker_that_yields,  # which never yields
     *(worker, worker_that_says_goodbye, worker_within, heartbeat, bare),
     *(gathers_workers, in_a_task_group),
     *(iterates_over_a_source, iterates_by_each, connects_anew, subscribes),
 ]
 ENDS = [
+    *(Closes().ends_after_a_start, stops_searching, _made()),
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
     *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),

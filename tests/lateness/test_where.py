@@ -456,3 +456,17 @@ def test_the_stacks_that_were_seen_most_are_an_event_of_a_late_stage(service: Se
     (row,) = json.loads(asked("late", "--json"))
     assert "late.where" not in row["reason"]
     assert json.loads(asked("failed", "--json")) == []
+
+
+def test_a_stage_below_a_request_without_a_budget_is_not_measured(service: Service) -> None:
+    """Though that is shown as open, and other stages have budgets."""
+    with traced("turn", budget=30.0):
+        pass
+    with traced("GET /", kind="server") as request:
+        until = time.monotonic() + 10
+        while not getattr(request, "otel_logging_watched", None):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        with traced("inner") as inner:
+            assert watched_of(inner) is None
+    assert "late" not in service.one("inner").attributes

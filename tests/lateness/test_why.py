@@ -367,6 +367,27 @@ def test_a_garbage_collection_is_named_with_what_made_it_run(service: Service) -
     assert shares(span)["gc"] > 0.15
 
 
+COLLECTED_EVERYWHERE = """
+import gc, time
+from otel_logging import bind_context, setup_observability, traced
+
+setup_observability("shop")
+gc.callbacks.append(lambda phase, _: time.sleep(0.0003 * (phase == "start")))  # a long collection
+gc.set_threshold(1)
+for _ in range(60):
+    with traced("request"):
+        bind_context(user_id="user-42")
+gc.set_threshold(700)
+print("done")
+"""
+
+
+def test_a_collection_anywhere_in_a_stage_does_no_harm(tmp_path: Path) -> None:
+    """Also in the midst of its end, where Python 3.11 takes its context off."""
+    done = script(COLLECTED_EVERYWHERE, OTEL_LOGGING_SPOOL_DIR=str(tmp_path), ENVIRONMENT="test")
+    assert done.stdout.endswith(b"done\n")
+
+
 @pytest.mark.parametrize("cause", ["lock", "pool", "rate limit"])
 def test_a_wait_names_who_had_it(service: Service, cause: str) -> None:
     """What the application waits for, and the stage that had got it before."""
@@ -1271,7 +1292,7 @@ def test_a_short_block_names_nobody(service: Service) -> None:
 
         def block() -> None:
             watched = _runtime.current.watch
-            heart = watched.pauses.hearts[id(loop)]
+            heart = watched.pauses.hearts[loop]
             burn(0.04)
             heart.seen.clear()
 

@@ -1,37 +1,29 @@
-"""What outlives its block: a stage that is none, work that waits, a task after its request.
+"""Tasks and threads that go on after the request that started them.
 
-In: a span that has begun; each stage that begins where a request has ended. Out: a handle that ends
-it anywhere; a remark once for each kind of task that serves others then, which leaves its request.
-Deliberately absent: what such a task keeps (``context``), how it is known (``lateness.endless``).
+In: each stage and line that begins where a request has ended. Out: a remark once for each kind of
+work that serves others then, which leaves its request. Deliberately absent: what it keeps
+(``context``), how it is known (``lateness.endless``).
 """
 
 import asyncio
 import sys
 import threading
 import time
+from asyncio import _get_running_loop
 from collections import Counter
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from types import MethodType
 from typing import Any, Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
-from otel_logging.binding import Shared, has_ended, worker
-from otel_logging.context import (
-    CURRENT,
-    OUTER,
-    SPAN,
-    Standing,
-    entry_of,
-    leave_behind,
-    restore,
-    state,
-)
-from otel_logging.lateness.endless import is_endless, is_endless_here, is_everybodys
+from otel_logging.binding import has_ended, worker
+from otel_logging.context import CURRENT, OUTER, SPAN, Standing, entry_of, leave_behind
+from otel_logging.lateness.endless import is_endless, is_endless_here, is_everybodys, reachable
 from otel_logging.lateness.where import (
     attributes,
     awaited,
@@ -42,6 +34,7 @@ from otel_logging.lateness.where import (
     of_task,
     own_step,
 )
+from otel_logging.open_stage import come_back, going_on
 
 #: A stage of one name, or a line of one place, so many times is no step of the request's.
 _AGAIN: Final = 3
@@ -53,111 +46,7 @@ _SHARE: Final = 50
 _MOST_NS: Final = 200_000_000
 _DEEP: Final = 2  # an attribute's attribute
 
-#: Tasks that do something where a request had ended: which one, and how often they do what.
-tasks: "WeakKeyDictionary[Any, tuple[str, Counter[str]]]" = WeakKeyDictionary()
 _reported: set[object] = set()
-
-
-class Waits:
-    """Work that was handed over: the message that it is for is not over before it is done."""
-
-    __slots__ = ("_handed",)
-
-    def __init__(self) -> None:
-        held = CURRENT.get().get(_names.HELD)
-        self._handed: list[None] = [] if held is None else held.message.handed
-        self._handed.append(None)
-
-    def end(self) -> None:
-        """Note that it is done."""
-        handed, self._handed = self._handed, []
-        if handed:
-            handed.pop()
-
-    __del__ = end  # it was cancelled, or never called
-
-
-class OpenStage:
-    """A stage that ``begin()`` has opened. Concurrency: any task or thread."""
-
-    def __init__(self, span: trace.Span, end: Callable[..., None]) -> None:
-        self.span = span
-        self._end, self._open, self._marks = end, [span], set[str]()
-        self._context, self._worker = CURRENT.get(), worker()
-        self._bound: Shared | None = None
-        if getattr(span, "otel_logging_bound", None) is not None:  # what is bound is everybody's
-            self._bound = Shared({}, span, state(), None)
-            restore(self._bound)
-        if (watch := _runtime.current.watch) is not None:
-            watch.loosen(span)
-
-    def mark(self, name: str, /, **fields: Any) -> None:
-        """Say that *name* has happened: an event, with *fields*.
-
-        The first time, its seconds from the start are the attribute ``mark.NAME_s``. After the end
-        nothing happens. Never raises.
-        """
-        span: Any = self.span
-        start_ns = getattr(span, "start_time", None)
-        if not self._open or start_ns is None:
-            return
-        try:
-            now_ns = getattr(span, "now_ns", time.time_ns)()
-            if name not in self._marks:
-                self._marks.add(name)
-                key = f"{_names.MARK}{name.replace(' ', '_')}_s"
-                span.set_attribute(key, round((now_ns - start_ns) / 1e9, 6))
-            span.add_event(name, fields, now_ns)
-        except Exception as error:
-            _diagnostics.report("marks lost", detail=error)
-
-    def end(self, error: BaseException | None = None) -> None:
-        """End it, with *error* as a block that it leaves; a second call does nothing. Never raises.
-
-        Ended by another task or thread than began it, it is current in none any more.
-        """
-        try:
-            span: Any = self._open.pop()
-        except IndexError:
-            return
-        self._end(span, error)
-        if span is not trace.INVALID_SPAN and self._worker != worker():
-            around = span.otel_logging_outer.get(SPAN, trace.INVALID_SPAN)
-            dict.__setitem__(self._context, SPAN, around)  # there is no way into another's context
-            if self._bound is not None:
-                self._bound.replace({})
-
-    def __del__(self) -> None:
-        self.end()  # nobody else can: what was logged in it would be lost
-
-
-def renewed(token: Any) -> Any:
-    """Return another of *token*, as it is in this context; None in any other: it holds its own."""
-    now = CURRENT.get()
-    try:
-        CURRENT.reset(token)
-    except ValueError:
-        return None
-    return CURRENT.set(now)
-
-
-def come_back() -> Any:
-    """Leave blocks of this task that were closed from elsewhere: return what is current then.
-
-    asyncio closes a generator that its consumer has left in a task of its own.
-    """
-    while True:
-        span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
-        token = getattr(span, "otel_logging_token", None)
-        if token is None or not span.otel_logging_closed:
-            return span
-        try:
-            CURRENT.reset(token)
-        except ValueError:  # this task was begun in it
-            return span
-        span.otel_logging_token = None
-        if span.otel_logging_bound is not None:
-            restore(span.otel_logging_bound)
 
 
 def stays(stage: Any, around: Any) -> bool:
@@ -180,32 +69,42 @@ def here() -> Any:
 
 
 def note(stage: str | None, around: Any) -> bool:
-    """Note that this task begins *stage*, or logs, where *around* has ended: one that has no end,
-    or the third time that it does the same, is reported. Return whether it is left. Never raises.
+    """Note that this task, or thread, begins *stage*, or logs, where *around* has ended: one that
+    has no end, or the third time that it does the same, is reported. Return whether it is left.
+    Never raises.
+
+    A thread is reported once it is left: it may have a long report to write. A callback runs once.
     """
-    task: Any = worker()
-    request = _request_of(around)
-    is_over = task in tasks if around is trace.INVALID_SPAN else has_ended(request)
-    if isinstance(task, int) or not is_over:
+    at, request = worker(), _request_of(around)
+    task: Any = None if isinstance(at, int) else at
+    here = task or threading.current_thread()
+    is_over = here in going_on if around is trace.INVALID_SPAN else has_ended(request)
+    if not is_over or (task is None and _get_running_loop() is not None):
         return False
-    if _serves(task, around, request):
-        return True
-    if task not in tasks:  # what it iterates over is seen when it waits for that
-        task.get_loop().call_soon(_look_at, task, context=Context())
+    if task is not None:
+        if _serves(task, around, request):
+            return True
+        if task not in going_on:  # what it iterates over is seen when it waits for that
+            task.get_loop().call_soon(_look_at, task, context=Context())
     entry: Any = entry_of(getattr(request, "now", request))
-    name, count = tasks.setdefault(task, (getattr(entry, "name", "a request"), Counter()))
+    if here not in going_on or (task is None and going_on[here][0] is not request):
+        going_on[here] = request, getattr(entry, "name", "a request"), Counter()
+    _, name, count = going_on[here]
     does = stage or _place()  # a line is known by its own
     count[does] += 1
     if count[does] < _AGAIN:
         return False
-    does, place = (f"begins {stage!r}", _place()) if stage else ("logs", does)
-    after = f"and {does} again and again at {place}: {KEPT_S:g} s after it this is nobody's"
-    _report(task, name, after)
     now_ns = _runtime.current.now_ns()
     ended_ns = max(getattr(each, "end_time", None) or 0 for each in (entry, around)) or now_ns
     is_left = around is not trace.INVALID_SPAN and now_ns - ended_ns > KEPT_S * 1e9
+    if is_left or task is not None:
+        does, place = (f"begins {stage!r}", _place()) if stage else ("logs", does)
+        after = f"and {does} again and again at {place}: {KEPT_S:g} s after it this is nobody's"
+        _report(here, name, after)
     if is_left:
         leave_behind(around)
+        if (watch := _runtime.current.watch) is not None:
+            watch.hands.pop(at, None)
     return is_left
 
 
@@ -224,14 +123,16 @@ def _request_of(around: Any) -> Any:
 
 
 def _report(task: Any, request: str, after: str) -> None:
-    """Report, once for each kind of task, what *task* does *after* its *request*."""
-    coroutine = task.get_coro()
-    name = getattr(coroutine, "__qualname__", task.get_name())
-    if (kind := getattr(coroutine, "cr_code", name)) not in _reported:
+    """Report, once for each kind, what *task*, or a thread, does *after* its *request*."""
+    is_thread = isinstance(task, threading.Thread)
+    coroutine = None if is_thread else task.get_coro()
+    name = getattr(coroutine, "__qualname__", task.name if is_thread else task.get_name())
+    if (kind := after if is_thread else getattr(coroutine, "cr_code", name)) not in _reported:
         _reported.add(kind)
         _diagnostics.remark(
-            f"{name}, a task that was started in {request!r}, goes on after it {after}. If it "
-            "serves others, start it in detached(); if not, open a stage around it"
+            f"{name}, a {'thread' if is_thread else 'task'} that was started in {request!r}, goes "
+            f"on after it {after}. If it serves others, start it in detached(); if not, open a "
+            "stage around it"
         )
 
 
@@ -258,7 +159,7 @@ def _serves(task: Any, around: Any, request: Any) -> bool:
     """
     if isinstance(task, int) or not has_ended(request) or not is_endless_here(task):
         return False
-    if request in look(is_now=task not in tasks, but=task):
+    if request in look(is_now=task not in going_on, but=task):
         return False
     _leave(task, around, request, _place())
     return True
@@ -344,7 +245,7 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
     if is_open:
         leave_behind(now)
     # who has said nothing since, and waits for tasks, does so for such
-    if task in tasks or awaited(task, awaits(task.get_coro())[-1:]) is None:
+    if task in going_on or awaited(task, awaits(task.get_coro())[-1:]) is None:
         name = getattr(getattr(request, "now", request), "name", "a request")
         _report(task, name, f"without an end, at {place}: it is nobody's from here on")
 
@@ -356,8 +257,6 @@ def _is_given(task: Any, standing: Standing) -> bool:
     frame = task.get_coro().cr_frame
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
-    found = [frame.f_locals.get(name) for name in named]
-    for _ in range(_DEEP):
-        found += [value for each in found for value in attributes(each).values()]
-    owners = [each.__self__ for each in found if type(each) is MethodType]
+    given = reachable([frame.f_locals.get(name) for name in named], _DEEP)
+    owners = (each.__self__ for each in given if type(each) is MethodType)
     return any(attributes(each).get("standing") is standing for each in owners)

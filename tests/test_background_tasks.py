@@ -1,23 +1,30 @@
 """A task that was started in a request and serves others after it is reported, once."""
 
 import asyncio
+import queue as threads
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 
 from otel_logging import (
+    _runtime,
+    background_tasks,
     bind_context,
+    carry,
     detached,
     each,
     get_logger,
     handoff,
-    outliving,
     taking,
     traced,
 )
-from otel_logging.integrations import queues
+from otel_logging.integrations import executors, queues
 from otel_logging.testing import Captured, capture
+from tests.conftest import Service
 
 log: Any = get_logger("shop")
 Queue = asyncio.Queue[Any]
@@ -99,7 +106,7 @@ def test_a_reader_that_serves_everybody_is_reported_and_is_nobodys(
             assert not line.keys() & {"trace_id", "user_id"}
     (report,) = capsys.readouterr().err.splitlines()
     assert f"{listener.__name__}, a task that was started in 'GET /ws', goes on" in report
-    assert f"again and again at {listener.__name__} (test_outliving.py:" in report
+    assert f"again and again at {listener.__name__} (test_background_tasks.py:" in report
     listened(listener, list(range(5)))
     assert not capsys.readouterr().err  # once for each kind of task
 
@@ -126,8 +133,8 @@ def test_a_listener_is_nobodys_long_after_its_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From the third time on that it does the same. What has a stage around it is a request's."""
-    monkeypatch.setattr(outliving, "KEPT_S", kept_s)
-    monkeypatch.setattr(outliving, "_reported", set())
+    monkeypatch.setattr(background_tasks, "KEPT_S", kept_s)
+    monkeypatch.setattr(background_tasks, "_reported", set())
     captured = listened(listener, list(range(6)))
     users = [line.get("user_id") for line in captured.lines]
     kept = len(users) if kept_s else kept
@@ -197,6 +204,99 @@ def test_callbacks_and_threads_are_not_reported(capsys: pytest.CaptureFixture[st
     with capture() as captured:
         asyncio.run(main())
     assert len([span for span in captured.spans if span["name"] == "message"]) == 10
+    assert not capsys.readouterr().err
+
+
+def work_of_threads(queue: "threads.Queue[Any]") -> None:
+    while (item := queue.get()) is not None:
+        log.info("got", item=item)
+        with traced("message"):
+            log.info("handled", item=item)
+
+
+def by_a_thread(work: Any, *args: Any) -> Any:
+    thread = threading.Thread(target=carry(work), args=args, name="listening")
+    thread.start()
+    return thread.join
+
+
+def by_a_pool(work: Any, *args: Any) -> Any:
+    pool = ThreadPoolExecutor(1, "listening")
+    pool.submit(work, *args)
+    return pool.shutdown
+
+
+@pytest.mark.parametrize("kept_s", [0.0, 60.0])
+@pytest.mark.parametrize("start", [by_a_thread, by_a_pool])
+def test_a_thread_that_listens_is_nobodys_long_after_its_request(
+    start: Any, kept_s: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the third time on that it does the same; only then it is reported."""
+    monkeypatch.setattr(background_tasks, "KEPT_S", kept_s)
+    monkeypatch.setattr(background_tasks, "_reported", set())
+    queue: threads.Queue[Any] = threads.Queue()
+    executors.instrument()
+    try:
+        with capture() as captured:
+            with traced("GET /ws", kind="server"):
+                bind_context(user_id="alice")
+                join = start(work_of_threads, queue)
+            for item in [*range(6), None]:
+                queue.put(item)
+            join()
+    finally:
+        executors.uninstrument()
+    users = [line.get("user_id") for line in captured.lines]
+    kept = 12 if kept_s else 5
+    assert users == ["alice"] * kept + [None] * (12 - kept)
+    said = capsys.readouterr().err
+    assert bool(said) == (kept_s == 0.0)
+    assert not said or "listening" in said
+    assert not said or ", a thread that was started in 'GET /ws', goes on after it and logs" in said
+    assert not said or "at work_of_threads (test_background_tasks.py:" in said
+
+
+def test_what_a_thread_that_was_left_does_is_nobodys(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request is blamed for nothing any more."""
+    monkeypatch.setattr(background_tasks, "KEPT_S", 0.0)
+    watch: Any = _runtime.current.watch
+    spans: list[Any] = []
+
+    def listen() -> None:
+        for number in range(4):
+            log.info("got", item=number)
+            spans.append(watch.span_in(threading.get_ident()))
+
+    with ThreadPoolExecutor(1) as pool:
+        go_on = threading.Event()
+        with traced("GET /", kind="server") as span:
+            pool.submit(go_on.wait)
+            pool.submit(listen)
+        go_on.set()
+    assert spans[0] is span
+    assert spans[-1] is trace.INVALID_SPAN
+
+
+def test_each_piece_of_work_of_a_pool_is_its_requests(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many a request has left, and how long one thread takes for all."""
+    monkeypatch.setattr(background_tasks, "KEPT_S", 0.0)
+    executors.instrument()
+    try:
+        with capture() as captured, ThreadPoolExecutor(1) as pool:
+            go_on = threading.Event()
+            with traced("GET /", kind="server"):
+                bind_context(user_id="alice")
+                pool.submit(go_on.wait)
+                for number in range(6):
+                    pool.submit(log.info, "got", item=number)
+            go_on.set()
+    finally:
+        executors.uninstrument()
+    assert [line.get("user_id") for line in captured.lines] == ["alice"] * 6
     assert not capsys.readouterr().err
 
 
