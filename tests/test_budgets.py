@@ -44,7 +44,7 @@ BUDGETS = {
     "_sockets": 156,
     "_stream": 164,
     "_text": 60,
-    "_values": 191,
+    "_values": 194,
     "_wrap": 149,
     "assembly": 132,
     "background_tasks": 176,
@@ -57,7 +57,7 @@ BUDGETS = {
     "handover": 119,
     "integrations": 2125,
     "jobs": 90,
-    "lateness": 1827,
+    "lateness": 1815,
     "logs": 1585,
     "mcp_server": 210,
     "observability": 250,
@@ -70,7 +70,7 @@ BUDGETS = {
     "testing": 156,
     "tracers": 58,
     "traces": 2807,
-    "tracing": 271,
+    "tracing": 274,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
