@@ -5,29 +5,10 @@ Which user's message, at what moment, was handled late, and why? One call,
 every trace shows its lines.
 """
 
-from otel_logging._errors import ConfigurationError
-from otel_logging._redact import Redaction
-from otel_logging.context import (
-    bind_context,
-    bound_context,
-    clear_context,
-    current_job_tag,
-    detached,
-    unbind_context,
-)
-from otel_logging.export.redacted import redacted
-from otel_logging.handover import each, handoff, taking
-from otel_logging.jobs import (
-    BackgroundJobTag,
-    TaggedLogger,
-    format_background_log,
-    tag_background_logger,
-)
-from otel_logging.lateness.waiting import waiting
-from otel_logging.logs.configure import get_logger
-from otel_logging.observability import Observability, configure_logging, setup_observability
-from otel_logging.propagation import carry, extract, inject
-from otel_logging.tracing import traced
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otel_logging._offered import *
 
 __all__ = [
     "BackgroundJobTag",
@@ -56,3 +37,15 @@ __all__ = [
     "unbind_context",
     "waiting",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a service needs when one of these names is first asked for: of an answer of the
+    command line that would be a third of the time.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from otel_logging import _offered
+
+    globals().update({each: getattr(_offered, each) for each in __all__})
+    return globals()[name]

@@ -293,7 +293,7 @@ def run(*, environment: str | None = None, spool_dir: Path | None = None) -> Non
 def show(since_ns: int, spool_dir: Path | None) -> None:
     """Print what ``otel-logging late`` and ``show`` print about the service *since_ns*."""
     places = spool_base() if spool_dir is None else [spool_dir]
-    spans = local.read(places)
+    spans, _ = local.read(places)
     answer = late(spans, Question(since_ns=since_ns, service=SERVICE))
     out = terminal.console()
     title, *lines = table.draw(answer, width=out.width)

@@ -431,6 +431,8 @@ def test_a_page_has_all_and_needs_nothing(run: Run, tmp_path: Path, command: str
     assert run(command, "--html", str(file)).output == f"written: {file}\n"
 
     text = file.read_text("utf-8")
+    piped = run(command, "--html", "-")
+    assert (piped.stdout, piped.stderr) == (text, "written: -\n")
     page = Page(text)
     assert page.open == []
     assert not re.search(r"<script|src=|@import|url\(|<b>", text)

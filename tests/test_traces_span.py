@@ -173,7 +173,7 @@ def test_a_who_that_is_not_a_list_is_ignored(tmp_path: Path) -> None:
     spool.append(SCOPE, bytes(16), Planted(1, 0, "x", 0, 1).encoded(NOON))
     spool.close()
 
-    assert local.read([tmp_path])[0].resource.who == ("user_id",)
+    assert local.read([tmp_path])[0][0].resource.who == ("user_id",)
 
 
 @pytest.mark.parametrize(

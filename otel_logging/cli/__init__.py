@@ -39,7 +39,7 @@ from otel_logging.traces.jaeger import JaegerError
 from otel_logging.traces.late import CAUSES, SORTS, Answer, Question, Row, there_is
 from otel_logging.traces.late import late as late_stages
 from otel_logging.traces.search import WHOLE_ID
-from otel_logging.traces.sources import Answered, Sources
+from otel_logging.traces.sources import Answered, Sources, named
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
 from otel_logging.traces.trace import last as last_of
@@ -88,7 +88,7 @@ def main() -> None:
 )
 @click.option("--cause", help=f"Only what this made late: {', '.join(CAUSES)}, or a name of yours.")
 @flag("--summary", help="A sentence for each cause: whom, how often, by how much.")
-@flag("--fail", help="Exit with 1 if anything was late.")
+@flag("--fail", help="Exit with 1 if anything was late, or cannot be read.")
 @of_rows
 def late(
     *,
@@ -129,8 +129,9 @@ def late(
     def ask(spans: list[Span], question: Question) -> Answer[Row]:
         return late_stages(spans, question, limit=None if key else listing.most, sort=sort)
 
-    answer = listing.run(listing.question(over, cause), ask, shown)
-    click.get_current_context().exit(fail and answer.judged and answer.found > 0)
+    found, answer = listing.run(listing.question(over, cause), ask, shown)
+    is_late = answer.judged and answer.found > 0
+    click.get_current_context().exit(fail and (is_late or found.is_damaged))
 
 
 @main.command()
@@ -292,6 +293,10 @@ def now(*, stack: bool, as_json: bool, store: Store) -> None:
     Since when, for whom, and where it stands.
     """
     rows = draw_now.rows(tables(store.places), time.perf_counter_ns())
+    if not rows:
+        is_there = not store.places or any(map(Path.is_dir, store.places))
+        where = "" if is_there else f": there is no {named(store.places)}"
+        click.echo(f"Nothing is open{where}.", err=as_json)
     if as_json:
         print_array(map(draw_now.as_json, rows))
     else:

@@ -20,7 +20,7 @@ from otel_logging.cli.options import ROWS
 from otel_logging.settings import links
 from otel_logging.traces import sources
 from otel_logging.traces.draw import page, terminal
-from otel_logging.traces.late import CAUSES, CAUSES_THERE_ARE, Answer, Question, there_is
+from otel_logging.traces.late import Answer, Question, there_is, unknown_cause
 from otel_logging.traces.sources import Answered, Sources
 from otel_logging.traces.span import Span
 
@@ -98,7 +98,7 @@ class Listing:
         question: Question,
         ask: Callable[[list[Span], Question], Answer[Any]],
         shown: Callable[[Answered, Answer[Any]], Shown],
-    ) -> Answer[Any]:
+    ) -> tuple[Answered, Answer[Any]]:
         """Ask, and print the answer; with ``--follow`` again and again, each row once."""
         without_collector()
         is_first = True
@@ -109,11 +109,12 @@ class Listing:
                 is_there = answer.rows or (answer.looked_at and question.cause is None)
                 known = () if is_there else there_is(found.spans, question)
                 there = [visible(each) for each in known]
-                if question.cause not in CAUSES and found.spans and not self.follow:
-                    _refuse_unknown(question.cause, there)
+                unknown = found.spans and not self.follow and unknown_cause(question, there)
+                if unknown:
+                    raise click.BadParameter(unknown, param_hint="--cause")
                 self._print(found, answer, shown(found, answer), there)
             if not self.follow:
-                return answer
+                return found, answer
             self.most = self.limit  # each of what comes from now on, unless that was given
             # also of those beyond the limit, which were told of as so many more
             told = question.without.union(answer.names)
@@ -156,20 +157,13 @@ class Listing:
             terminal.show(self.out, lines)
 
 
-def _refuse_unknown(cause: str | None, there: Iterable[str]) -> None:
-    """Raise where a cause that is none of those that are measured made nothing late."""
-    for each in there:
-        if each.startswith(CAUSES_THERE_ARE):
-            message = f"{cause!r} is not measured, nor a name of yours that made a stage late; "
-            raise click.BadParameter(message + each, param_hint="--cause")
-
-
 def _write(file: Path, text: str) -> None:
     try:
-        file.write_text(text, encoding="utf-8")
+        with click.open_file(str(file), "w", encoding="utf-8") as out:
+            out.write(text)
     except OSError as error:
         raise click.ClickException(f"{file} cannot be written: {error}") from None
-    click.echo(f"written: {file}")
+    click.echo(f"written: {file}", err=str(file) == "-")
 
 
 def print_array(rows: Iterable[dict[str, Any]]) -> None:

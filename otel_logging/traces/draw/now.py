@@ -52,8 +52,6 @@ def draw(found: list[Row], *, stack: bool, width: int) -> Iterator[Text]:
         line.append(f"  process {table.pid}{old}", "dim")
         yield from wrapped(line, width, 4)
         yield from (Text(f"    {visible(place)}", overflow="ignore") for place in places if stack)
-    if not found:
-        yield Text("Nothing is open.")
 
 
 def _ago_s(table: Table, stage: OpenStage, open_s: float) -> float:
