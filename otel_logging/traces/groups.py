@@ -260,8 +260,9 @@ class Folding:
         names = [span.stored_name for span in siblings]
         if len(names) < _FOLDED or max(Counter(names).values()) < _FOLDED:  # 100,000 different ones
             return one_by_one(siblings)
+        apart = self._apart
         kinds = [
-            None if span.span_id in self._apart else (span.stored_name, span.resource.service)
+            None if span.span_id in apart else (span.stored_name, span.resource.service)
             for span in siblings
         ]
         number, equal, parts = Counter(kinds), dict[Any, list[Span]](), list[list[Span]]()

@@ -39,6 +39,7 @@ _TIMES: Final = struct.Struct("<QxQ").unpack
 _BEFORE: Final = tuple(each.name for each in OtlpSpan.DESCRIPTOR.fields if each.number < 9)
 _BUDGET: Final = key_of(_names.BUDGET)
 OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)  # names of what holds lines, no stages
+_FLAGS: Final = b"\x85\x01"  # a tag: fixed32 of the field's number, 16
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
@@ -121,7 +122,11 @@ class Span:
     @property
     def has_remote_parent(self) -> bool:
         """Whether its parent is known to be a span of another process."""
-        return bool(_message(self._encoded).flags & _REMOTE == _REMOTE)
+        tail = self._encoded[-6:]  # ours end with the flags, and little more than those is needed
+        is_ours = tail.startswith(_FLAGS) and tail.endswith(b"\0\0")
+        return bool(
+            (tail[3] << 8 if is_ours else _message(self._encoded).flags) & _REMOTE == _REMOTE
+        )
 
     @property
     def is_error(self) -> bool:

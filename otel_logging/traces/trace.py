@@ -90,16 +90,18 @@ class Trace:
     @property
     def roots(self) -> list[Span]:
         """Its outermost stages; of a circle of parents, which a broken sender makes, all."""
-        spans = self.spans.values()
-        outermost = list(filter(self.is_root, spans))
-        return [s for s in outermost if s.is_stage] or [s for s in spans if s.is_stage]
+        spans = self.spans
+        outermost = [s for s in spans.values() if s.parent_span_id not in spans and s.is_stage]
+        return outermost or [s for s in spans.values() if s.is_stage]
 
     @cached_property
     def orphans(self) -> list[Span]:
         """Its stages whose parent is not here, by start; none of a trace that has no real root."""
-        if all(span.parent_span_id for span in self.spans.values()):
+        spans = self.spans
+        if all(span.parent_span_id for span in spans.values()):
             return []
-        return [s for s in self.in_order if s.parent_span_id and self.is_root(s) and s.is_stage]
+        outside = (s for s in self.in_order if s.parent_span_id and s.parent_span_id not in spans)
+        return [span for span in outside if span.is_stage]
 
     def is_root(self, span: Span) -> bool:
         """Whether *span* has no parent, or one that is not here."""
@@ -181,13 +183,15 @@ class Trace:
 
     def _outermost(self) -> list[str]:
         """Return the ids of roots, and of parents that are missing, by start."""
-
-        def stands(span: Span) -> bool:
-            is_known = not span.parent_span_id or span.has_remote_parent
-            return is_known and not span.is_log_page
-
-        roots = [span for span in self.in_order if span.parent_span_id not in self.spans]
-        return list(dict.fromkeys(s.span_id if stands(s) else s.parent_span_id for s in roots))
+        roots = (span for span in self.in_order if span.parent_span_id not in self.spans)
+        return list(
+            dict.fromkeys(
+                s.span_id
+                if (not s.parent_span_id or s.has_remote_parent) and not s.is_log_page
+                else s.parent_span_id
+                for s in roots
+            )
+        )
 
     def _stage(
         self,
