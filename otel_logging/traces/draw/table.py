@@ -202,7 +202,7 @@ class _Columns:
             heads[:] = widths
         for line, (_, below) in zip(rows, self._rows, strict=True):
             facts = Text(_GAP + _SEPARATED.join(below.facts) if below.facts else "", "dim")
-            beside = Text.assemble(line, below.why)
+            beside = Text.assemble(line, _GAP, below.why)
             if roomy and beside.cell_len + facts.cell_len <= self._width:
                 yield beside.append(facts)
             elif wide and beside.cell_len <= self._width:
@@ -277,9 +277,7 @@ def _side_by_side(
 ) -> Iterator[Text]:
     """Yield rows as lines, each cell as wide as its column; *right*: columns of numbers."""
     for cells in rows:
-        line = Text()
         for number, (text, width) in enumerate(zip(cells, widths, strict=True)):
             text.truncate(width, overflow="ellipsis")
             text.align("right" if number in right else "left", width)
-            line.append(text).append(_GAP)
-        yield line
+        yield Text(_GAP).join(cells)
