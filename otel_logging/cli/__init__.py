@@ -33,7 +33,6 @@ from otel_logging.lateness.died import tables
 from otel_logging.traces import groups
 from otel_logging.traces.draw import now as draw_now
 from otel_logging.traces.draw import table, terminal, waterfall
-from otel_logging.traces.failed import Failure
 from otel_logging.traces.failed import failed as failed_traces
 from otel_logging.traces.jaeger import JaegerError
 from otel_logging.traces.late import CAUSES, SORTS, Answer, Question, Row, there_is
@@ -109,25 +108,17 @@ def late(
         raise click.UsageError("--html has rows, no --group or --summary of them")
     listing = Listing(**given)
     key = groups.KEYS[group] if group else groups.reason_key if summary else None
-    width = listing.out.width
 
     def shown(found: Answered, answer: Answer[Any]) -> Shown:
         if key is None:
-            rows = (row.as_json(found.link(*row.ids)) for row in answer.rows)
             narrowed = over is not None and found.jaeger is not None
-            links, heads = links_of(found), listing.heads
-            drawn = table.draw(answer, width=width, links=links, narrowed=narrowed, heads=heads)
-            return drawn, rows
+            return listing.rows(table.draw, found, answer, narrowed=narrowed)
         parts = groups.grouped(answer.rows, key)[: listing.most]
-        drawn = (
-            table.draw_summary(answer, parts, width=width)
-            if summary
-            else table.draw_groups(answer, parts, by=str(group), width=width)
-        )
-        return drawn, (part.as_json() for part in parts)
+        draw = table.draw_summary if summary else partial(table.draw_groups, by=str(group))
+        return draw(answer, parts, width=listing.out.width), (part.as_json() for part in parts)
 
-    def ask(spans: list[Span], question: Question) -> Answer[Row]:
-        return late_stages(spans, question, limit=None if key else listing.most, sort=sort)
+    def ask(spans: list[Span], question: Question, *, limit: int | None) -> Answer[Row]:
+        return late_stages(spans, question, limit=None if key else limit, sort=sort)
 
     found, answer = listing.run(listing.question(over, cause), ask, shown)
     is_late = answer.judged and answer.found > 0
@@ -142,16 +133,7 @@ def failed(**given: Any) -> None:
     When, for whom, what was raised, and where.
     """
     listing = Listing(**given)
-
-    def shown(found: Answered, answer: Answer[Any]) -> Shown:
-        links, width, heads = links_of(found), listing.out.width, listing.heads
-        rows = (row.as_json(found.link(*row.ids)) for row in answer.rows)
-        return table.draw_failed(answer, width=width, links=links, heads=heads), rows
-
-    def ask(spans: list[Span], question: Question) -> Answer[Failure]:
-        return failed_traces(spans, question, limit=listing.most)
-
-    listing.run(listing.question(), ask, shown)
+    listing.run(listing.question(), failed_traces, partial(listing.rows, table.draw_failed))
 
 
 @main.command()

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,6 @@ from otel_logging.traces import sources
 from otel_logging.traces.draw import page, terminal
 from otel_logging.traces.late import Answer, Question, there_is, unknown_cause
 from otel_logging.traces.sources import Answered, Sources
-from otel_logging.traces.span import Span
 
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
@@ -93,10 +93,22 @@ class Listing:
         since_ns = 0 if self.since is None else time.time_ns() - int(self.since * 1e9)
         return Question(over_s, since_ns, self.who, self.where, self.service, cause)
 
+    def rows(
+        self,
+        draw: Callable[..., Iterable[Text]],
+        found: Answered,
+        answer: Answer[Any],
+        **options: bool,
+    ) -> Shown:
+        """Return the rows of an answer as *draw* draws them, and as JSON."""
+        links, width = links_of(found), self.out.width
+        drawn = draw(answer, width=width, links=links, heads=self.heads, **options)
+        return drawn, (row.as_json(found.link(*row.ids)) for row in answer.rows)
+
     def run(
         self,
         question: Question,
-        ask: Callable[[list[Span], Question], Answer[Any]],
+        ask: Callable[..., Answer[Any]],
         shown: Callable[[Answered, Answer[Any]], Shown],
     ) -> tuple[Answered, Answer[Any]]:
         """Ask, and print the answer; with ``--follow`` again and again, each row once."""
@@ -104,7 +116,7 @@ class Listing:
         is_first = True
         while True:
             began = time.monotonic()
-            found, answer = self.asked.answer(question, ask)
+            found, answer = self.asked.answer(question, partial(ask, limit=self.most))
             if is_first or answer.rows:
                 is_there = answer.rows or (answer.looked_at and question.cause is None)
                 known = () if is_there else there_is(found.spans, question)
