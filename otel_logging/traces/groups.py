@@ -196,6 +196,8 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[Group]:
 
 def sentence(group: Group, lost: str) -> str:
     """Return what ``--summary`` says: "upload for alice (loop) made 14 users late by 31 s"."""
+    if group.rows[0].late_by_s is None:  # nothing has a budget
+        return f"{group.key}: {lost} in all" + f", {len(group.rows)} times" * (len(group.rows) > 1)
     users = len(group.users)
     whom = f"{users} users " if users > 1 else "".join(f"{user} " for user in group.users)
     times = f"{len(group.rows)} times, " if len(group.rows) > max(users, 1) else ""

@@ -100,13 +100,13 @@ def draw_failed(
 ) -> Iterator[Text]:
     """Yield the table of failed traces, as ``draw`` does."""
     of_all = f" of {answer.looked_at} trace" + "s" * (answer.looked_at != 1)
-    rows = [failure.row for failure in answer.rows]
-    if not rows:
-        yield Text(f"none failed{of_all}" if answer.looked_at else "no stage found")
+    scope = _scope([row.span for row in answer.considered])
+    if not answer.rows:
+        said = f"none failed{of_all}" if answer.looked_at else "no stage found"
+        yield Text.assemble(said, *scope, overflow="fold")
         return
-    scope = _scope([row.span for row in rows])
     yield Text.assemble(("failed", "bold"), f" · {answer.found}{of_all}", *scope, overflow="fold")
-    columns = _Columns(rows, width, links)
+    columns = _Columns([failure.row for failure in answer.rows], width, links)
     for failure in answer.rows:
         inner = "" if failure.span is failure.row.span else f" → {visible(failure.span.name)}"
         where = f"{_GAP}{visible(failure.where)}" if failure.where else ""
@@ -121,16 +121,17 @@ def draw_groups(
     """Yield what rows have in common: how many, by how much, and the worst one's trace."""
     yield _title(answer)
     yield Text()
-    rows = [_heading(by, "rows", "late by" if answer.judged else "took", "users", "worst", "trace")]
+    rows = [_heading("rows", "late by" if answer.judged else "took", "users", "worst", "trace")]
     for group in parts:
         worst = group.rows[0].span
         numbers = len(group.rows), duration(group.lost_s), len(group.users)
         cells = [Text(str(each)) for each in (*numbers, duration(worst.duration_s))]
-        key, trace = Text(visible(group.key), "bold"), Text(worst.trace_id[:_ID_DIGITS], "dim")
-        rows.append([key, *cells, trace])
-    widths = _longest(rows)
-    widths[0] = min(widths[0], max(width - sum(widths[1:]) - len(_GAP) * 5, len(by)))
-    yield from _side_by_side(rows, widths, right=range(1, 5))
+        rows.append([*cells, Text(worst.trace_id[:_ID_DIGITS], "dim")])
+    lines = _side_by_side(rows, widths := _longest(rows), right=range(4))
+    keys = [Text(by, "dim"), *(Text(visible(group.key), "bold") for group in parts)]
+    beside = sum(widths) + len(_GAP) * len(widths)
+    for line, key in zip(lines, keys, strict=True):
+        yield from wrapped(key, width, beside, line.append(_GAP))
 
 
 def draw_summary(
