@@ -43,8 +43,6 @@ _FLAGS: Final = b"\x85\x01"  # a tag: fixed32 of the field's number, 16
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
-_KNOWN: Final = 1_000  # names that are kept once: many spans have the same
-_known: dict[bytes, str] = {}
 _REF_TYPE: Final = "opentracing.ref_type"  # Jaeger says this of each link
 _EXCEPTION: Final = _names.EXCEPTION.encode()
 #: How loggers of lines about a stage as a whole end, which are nowhere in it: servers', and ours.
@@ -187,7 +185,7 @@ class Span:
     @property
     def may_have_failed(self) -> bool:
         """Whether it is worth a look: False where its bytes have neither error nor exception."""
-        return _FAILED in self._encoded or self.may_have_raised
+        return _FAILED in self._encoded or _EXCEPTION in self._encoded
 
     @property
     def may_have_raised(self) -> bool:
@@ -262,7 +260,7 @@ def from_bytes(one: bytes, resource: Resource) -> Span:
         trace_id.hex(),
         span_id.hex(),
         parent_span_id.hex(),
-        _known.get(name) or _text(name),
+        _text(name),
         start,
         end,
         resource,
@@ -272,9 +270,9 @@ def from_bytes(one: bytes, resource: Resource) -> Span:
     )
 
 
+@lru_cache(1_000)  # many spans have the same
 def _text(name: bytes) -> str:
-    text = name.decode(errors="replace")
-    return text if len(_known) >= _KNOWN else _known.setdefault(name, text)
+    return name.decode(errors="replace")
 
 
 def _of_another(one: bytes, resource: Resource) -> Span:

@@ -29,8 +29,8 @@ class Row:
     *shown*: attributes that the rows above have; *event*: a line, None for a stage.
     *span*: the stage, or that of the line. A stage has *events*, lines or not, and *children*
     (stages right below it, equal ones together). It is None where only what is below is known: not
-    ended, or recorded elsewhere; its times are then those of what is below. *equal*: all that are
-    drawn as this one row, itself included; *common*: attributes that all children have.
+    ended, or recorded elsewhere; its times are then those of what is below. *equal*: where several
+    are drawn as this one row, all of them; *common*: attributes that all children have.
     """
 
     lead: str
@@ -175,7 +175,7 @@ class Trace:
             while waiting:
                 for row in waiting[-1]:
                     yield row
-                    if row.event is None and len(row.equal) <= 1:
+                    if row.event is None and not row.equal:
                         waiting.append(self._inside(row, seen, fold))
                         break
                 else:
@@ -224,8 +224,7 @@ class Trace:
             span,
             [event for one in (*([span] if span else ()), *pages) for event in one.events],
             children,
-            equal,
-            common([each[0] for each in children]),
+            common=common([each[0] for each in children]),
         )
 
     def _inside(self, row: Row, seen: set[str], fold: Fold) -> Iterator[Row]:

@@ -130,7 +130,7 @@ def _stage(row: Row, trace: Trace, total: int, way: set[str]) -> str:
     name, facts = "not ended yet, or not recorded here", ""
     if span is not None:
         name = _text(span.name)
-        if len(row.equal) > 1:
+        if row.equal:
             name += f" \N{MULTIPLICATION SIGN}{len(row.equal)}"
         for word in waterfall.words_of(span):
             name += _ERROR if word == "ERROR" else f' <span class="late">{word}</span>'
