@@ -129,7 +129,7 @@ class Listing:
                 return found, answer
             self.most = self.limit  # each of what comes from now on, unless that was given
             # also of those beyond the limit, which were told of as so many more
-            told = question.without.union(answer.names)
+            told = question.without.union(map(answer.name, answer.every))
             question, is_first = replace(question, without=told), False
             del found, answer
             gc.collect()

@@ -40,7 +40,7 @@ class Question:
     *over_s* replaces every stage's own budget; *since_ns*: ended since then, ns
     since the epoch; *who*: the value of any attribute that names the user;
     *where*: attributes that stand together on one span of the row; *cause*: what was measured;
-    *without*: what is no row, as ``Answer.names`` has it.
+    *without*: what is no row, as ``Answer.name`` names it.
     """
 
     over_s: float | None = None
@@ -198,11 +198,6 @@ class Answer(Generic[_Each]):
     def found(self) -> int:
         """How many rows there are without the limit."""
         return len(self.every)
-
-    @property
-    def names(self) -> Iterator[str]:
-        """By what each row is known again, also beyond the limit."""
-        return map(self.name, self.every)
 
     @property
     def looked_at(self) -> int:

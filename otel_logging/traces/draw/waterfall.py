@@ -270,14 +270,10 @@ def words_of(span: Span) -> list[str]:
     """Return what is wrong with a stage, in words."""
     facts = {
         "ERROR": span.is_error,
-        "LATE": _is_late(span),
+        "LATE": late_by(span.duration_s, span.budget_s) is not None,
         "CANCELLED": span.get(_names.CANCELLED) is True,
     }
     return [word for word, holds in facts.items() if holds]
-
-
-def _is_late(span: Span) -> bool:
-    return late_by(span.duration_s, span.budget_s) is not None
 
 
 def _style(span: Span) -> str:
