@@ -212,17 +212,16 @@ async def everybody(address: tuple[str, int]) -> None:
             to_server = left.enter_context(socket.create_connection(address))
             opening = connect(f"ws://localhost/chat/{user_id}", sock=to_server)
             connections[user_id] = await left.enter_async_context(opening)
-        meet = connections[NEIGHBOUR], connections[CAREFUL]
+        neighbour, careful = connections[NEIGHBOUR], connections[CAREFUL]
         async with asyncio.TaskGroup() as users:
             for user_id, connection in connections.items():
-                texts = MESSAGES[:-1] if connection in meet else MESSAGES
+                texts = MESSAGES[:-1] if connection in (neighbour, careful) else MESSAGES
                 if user_id != HOARDER:
                     users.create_task(talk(user_id, connection, texts))
-        for connection, text in zip(meet, (MESSAGES[-1], NEW_PASSWORD), strict=True):
-            await connection.send(text)
-            await asyncio.sleep(0)  # the next turn of the loop: before the answer
-        for connection in meet:
-            await connection.recv()
+        await neighbour.send(MESSAGES[-1])
+        await asyncio.sleep(0)  # the next turn of the loop: before the answer
+        await careful.send(NEW_PASSWORD)
+        await asyncio.gather(neighbour.recv(), careful.recv())
         await talk(HOARDER, connections[HOARDER], MESSAGES[:1])
 
 
