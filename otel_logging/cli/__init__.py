@@ -328,19 +328,17 @@ def _chosen(
     where there is none.
     """
     service, who = asked.service, asked.who
-    if prefix:
-        begin = (trace for trace_id, trace in traces.items() if trace_id.startswith(prefix))
-        found = [
-            trace
-            for trace in begin
-            if any(service in (None, span.resource.service) for span in trace.spans.values())
-        ]
-        none = f"No trace {prefix} among the {len(traces)} read."
-    else:
-        found = last_of(traces.values(), number, service=service, who=who)
+    if not prefix:
         of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
         none = f"No stage{of} has ended yet; only log lines are there."
-    if prefix and len(found) > 1:
+        return last_of(traces.values(), number, service=service, who=who), none
+    found = [
+        trace
+        for trace_id, trace in traces.items()
+        if trace_id.startswith(prefix)
+        and any(service in (None, span.resource.service) for span in trace.spans.values())
+    ]
+    if len(found) > 1:
         named = "".join(f"\n  {trace.trace_id}" for trace in found)
         raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}")
-    return found, none
+    return found, f"No trace {prefix} among the {len(traces)} read."
