@@ -7,9 +7,6 @@ every trace shows its lines.
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from otel_logging._offered import *
-
 __all__ = [
     "BackgroundJobTag",
     "ConfigurationError",
@@ -38,14 +35,17 @@ __all__ = [
     "waiting",
 ]
 
+if TYPE_CHECKING:
+    from otel_logging._offered import *
+else:
 
-def __getattr__(name: str) -> Any:
-    """Import what a service needs when one of these names is first asked for: of an answer of the
-    command line that would be a third of the time.
-    """
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from otel_logging import _offered
+    def __getattr__(name: str) -> Any:
+        """Import what a service needs when a name of it is first asked for: the commands need
+        none of it, and it would be a third of what their start takes.
+        """
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from otel_logging import _offered
 
-    globals().update({each: getattr(_offered, each) for each in __all__})
-    return globals()[name]
+        globals().update({each: getattr(_offered, each) for each in __all__})
+        return globals()[name]

@@ -5,7 +5,9 @@ import os
 import re
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from otel_logging.cli import main
 from otel_logging.spool import reading
 from tests.commands import Runner
 from tests.jaeger import FakeJaeger
+from tests.lines import ROOT
 from tests.programs import Done, child_environment, python
 from tests.stored import TRACE, Planted, line, store
 
@@ -89,6 +92,19 @@ def test_what_cannot_be_read_is_in_the_place_of_the_answer(run: Run, spool_dir: 
     assert some.stdout.splitlines()[0].startswith("none late of 1 stage · ")
     assert "from the local store (some of it is damaged)" in some.stdout
     assert some.exit_code == 1
+
+
+def test_the_script_runs_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What pyproject.toml names is there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    module, start = project["scripts"]["otel-logging"].split(":")
+    monkeypatch.setattr(sys, "argv", ["otel-logging", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        getattr(import_module(module), start)()
+    assert ended.value.code == 0
+    assert version("otel-logging") in capsys.readouterr().out
 
 
 def test_ctrl_c_while_a_command_is_imported_is_no_traceback(tmp_path: Path) -> None:
