@@ -201,6 +201,15 @@ def test_bytes_that_are_not_one_span_each_are_an_error() -> None:
     assert Span("", "", "", "a", 0, 0, resource, None, b"\xff").details.attributes == {}
 
 
+@pytest.mark.parametrize("status", [0, 2])
+@pytest.mark.parametrize("flags", [0x100, 0x103, 0x1FF, 0x300, 0x301, 0x303, 0x3FF])
+def test_whether_the_parent_is_remote_is_read_off_the_flags(flags: int, status: int) -> None:
+    """Those that spans usually have, and others; last in the span, or before its status."""
+    ids_and_flags = bytes.fromhex(TRACE), 2, 1, "", flags
+    one = _otlp.span(*ids_and_flags, "GET", 2, NOON, NOON + 5, {}, status=status)
+    assert from_bytes(one, Resource("shop", ())).has_remote_parent is (flags >= 0x300)
+
+
 @pytest.mark.parametrize(
     "changed",
     [

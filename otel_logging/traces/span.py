@@ -39,8 +39,12 @@ _TIMES: Final = struct.Struct("<QxQ").unpack
 _BEFORE: Final = tuple(each.name for each in OtlpSpan.DESCRIPTOR.fields if each.number < 9)
 _BUDGET: Final = key_of(_names.BUDGET)
 OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)  # names of what holds lines, no stages
-_FLAGS: Final = b"\x85\x01"  # a tag: fixed32 of the field's number, 16
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
+#: The flags that spans have, as they are encoded.
+_FLAGS: Final = {
+    b"\x85\x01" + flags.to_bytes(4, "little"): flags & _REMOTE == _REMOTE
+    for flags in (0x100, 0x101, 0x103, 0x300, 0x301, 0x303)
+}
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _REF_TYPE: Final = "opentracing.ref_type"  # Jaeger says this of each link
@@ -120,11 +124,8 @@ class Span:
     @property
     def has_remote_parent(self) -> bool:
         """Whether its parent is known to be a span of another process."""
-        tail = self._encoded[-6:]  # ours end with the flags, and little more than those is needed
-        is_ours = tail.startswith(_FLAGS) and tail.endswith(b"\0\0")
-        return bool(
-            (tail[3] << 8 if is_ours else _message(self._encoded).flags) & _REMOTE == _REMOTE
-        )
+        known = _FLAGS.get(self._encoded[-6:])  # ours end with them
+        return bool(_message(self._encoded).flags & _REMOTE == _REMOTE) if known is None else known
 
     @property
     def is_error(self) -> bool:
