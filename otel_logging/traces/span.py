@@ -25,9 +25,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from otel_logging import _names, _otlp, _runtime
 from otel_logging.traces.attributes import is_failed, key_of, value_at
 
-#: Span.kind and Status.code by OTLP's numbers.
-_KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
-_STATUSES: Final = ("unset", "ok", "error")
+#: Span.kind and Status.code by OTLP's numbers; those of later versions are the first.
+_KINDS: Final = dict(
+    enumerate(("unspecified", "internal", "server", "client", "producer", "consumer"))
+)
+_STATUSES: Final = dict(enumerate(("unset", "ok", "error")))
 #: A span as ``_otlp.span`` begins it: ids, parent, the length of its name, that; its kind, times.
 _HEAD: Final = re.compile(
     rb"\x12[\x80-\xff]*[\0-\x7f]\n\x10(.{16})\x12\x08(.{8})(?:\"\x08(.{8}))?"
@@ -35,8 +37,7 @@ _HEAD: Final = re.compile(
     re.DOTALL,
 )
 _TIMES: Final = struct.Struct("<QxQ").unpack
-#: What is before the attributes.
-_BEFORE: Final = tuple(each.name for each in OtlpSpan.DESCRIPTOR.fields if each.number < 9)
+_BEFORE: Final = tuple(f.name for f in OtlpSpan.DESCRIPTOR.fields if f.number < 9)  # attributes
 _BUDGET: Final = key_of(_names.BUDGET)
 OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)  # names of what holds lines, no stages
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
@@ -219,11 +220,6 @@ def rfc3339(time_ns: int) -> str:
     return f"{moment.isoformat(timespec='microseconds')}Z"
 
 
-def _word(words: tuple[str, ...], number: int) -> str:
-    """Return an enum's word; numbers of later versions are the first word."""
-    return words[number] if 0 <= number < len(words) else words[0]
-
-
 def _budget(value: Any) -> float | None:
     is_budget = type(value) in (int, float) and math.isfinite(value) and value > 0
     return float(value) if is_budget else None
@@ -307,8 +303,8 @@ def value_in(message: Any, key: str) -> Any:
 
 def _decoded(message: Any, moved_ns: int) -> Details:
     return Details(
-        _word(_KINDS, message.kind),
-        _word(_STATUSES, message.status.code),
+        _KINDS.get(message.kind, _KINDS[0]),
+        _STATUSES.get(message.status.code, _STATUSES[0]),
         text_of(message.status.message),
         _fields(message.attributes),
         [
