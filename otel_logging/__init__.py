@@ -5,29 +5,7 @@ Which user's message, at what moment, was handled late, and why? One call,
 every trace shows its lines.
 """
 
-from otel_logging._errors import ConfigurationError
-from otel_logging._redact import Redaction
-from otel_logging.context import (
-    bind_context,
-    bound_context,
-    clear_context,
-    current_job_tag,
-    detached,
-    unbind_context,
-)
-from otel_logging.export.redacted import redacted
-from otel_logging.handover import each, handoff, taking
-from otel_logging.jobs import (
-    BackgroundJobTag,
-    TaggedLogger,
-    format_background_log,
-    tag_background_logger,
-)
-from otel_logging.lateness.waiting import waiting
-from otel_logging.logs.configure import get_logger
-from otel_logging.observability import Observability, configure_logging, setup_observability
-from otel_logging.propagation import carry, extract, inject
-from otel_logging.tracing import traced
+from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "BackgroundJobTag",
@@ -56,3 +34,18 @@ __all__ = [
     "unbind_context",
     "waiting",
 ]
+
+if TYPE_CHECKING:
+    from otel_logging._offered import *
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import what a service needs when a name of it is first asked for: the commands need
+        none of it, and it would be a third of what their start takes.
+        """
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from otel_logging import _offered
+
+        globals().update({each: getattr(_offered, each) for each in __all__})
+        return globals()[name]

@@ -1,5 +1,15 @@
-"""``python -m otel_logging``: the commands, where ``otel-logging`` is not on the path."""
+"""``otel-logging``, and ``python -m otel_logging`` where that is not on the path."""
 
-from otel_logging.cli import main
 
-main()
+def start() -> None:
+    """Run the command. Ctrl-C ends it as it ends a command that runs, also while it is imported."""
+    try:
+        from otel_logging.cli import main
+
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\nAborted!") from None
+
+
+if __name__ == "__main__":
+    start()

@@ -17,7 +17,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ from rich.text import Text
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
 from otel_logging import bind_context, get_logger, handoff, setup_observability, taking, traced
 from otel_logging._text import visible
@@ -201,46 +201,37 @@ class History:
 # ---------------------------------------------------------------- the users
 
 
-class Appointments:
-    """What makes users meet, so that who holds up whom is the same each time."""
+async def everybody(address: tuple[str, int]) -> None:
+    """Be all users. They write side by side; then one is being answered when another sets a new
+    password; and the one whose search is long asks last: who holds up whom is the same each time.
+    """
+    async with contextlib.AsyncExitStack() as left:
+        connections = dict[str, ClientConnection]()
+        for user_id in USERS:
+            # with its own socket no HTTP proxy of the environment is used
+            to_server = left.enter_context(socket.create_connection(address))
+            opening = connect(f"ws://localhost/chat/{user_id}", sock=to_server)
+            connections[user_id] = await left.enter_async_context(opening)
+        neighbour, careful = connections[NEIGHBOUR], connections[CAREFUL]
+        async with asyncio.TaskGroup() as users:
+            for user_id, connection in connections.items():
+                texts = MESSAGES[:-1] if connection in (neighbour, careful) else MESSAGES
+                if user_id != HOARDER:
+                    users.create_task(talk(user_id, connection, texts))
+        await neighbour.send(MESSAGES[-1])
+        await asyncio.sleep(0)  # the next turn of the loop: before the answer
+        await careful.send(NEW_PASSWORD)
+        await asyncio.gather(neighbour.recv(), careful.recv())
+        await talk(HOARDER, connections[HOARDER], MESSAGES[:1])
 
-    def __init__(self) -> None:
-        self.together = asyncio.Barrier(2)
-        self.asked = asyncio.Event()
-        self.quiet = asyncio.Event()  # cleared while those two meet: nobody else writes then
-        self.quiet.set()
 
-
-async def talk(user_id: str, address: tuple[str, int], appointments: Appointments) -> None:
-    """Be a user: connect, type, send, wait for the reply; several times."""
+async def talk(user_id: str, connection: ClientConnection, texts: Sequence[str]) -> None:
+    """Be a user: type, send, wait for the reply; several times."""
     typing = random.Random(user_id)  # noqa: S311 - rhythm, not secrets
-    texts = list(MESSAGES)
-    if user_id == HOARDER:
-        del texts[1:]
-        await appointments.asked.wait()
-    elif user_id == CAREFUL:
-        texts[1] = NEW_PASSWORD
-    # with its own socket no HTTP proxy of the environment is used
-    with socket.create_connection(address) as to_server:
-        async with connect(f"ws://localhost/chat/{user_id}", sock=to_server) as connection:
-            for text in texts:
-                await asyncio.sleep(typing.uniform(0.3, 2.5))
-                meets = text in texts[1:2] and user_id in (CAREFUL, NEIGHBOUR)
-                if meets:
-                    await appointments.together.wait()
-                    appointments.quiet.clear()
-                    if user_id == NEIGHBOUR:
-                        await asyncio.sleep(0.5)  # until all are answered
-                    else:
-                        await appointments.asked.wait()
-                else:
-                    await appointments.quiet.wait()
-                await connection.send(text)
-                if meets:
-                    appointments.asked.set()  # the next turn of the loop: before the answer
-                await connection.recv()
-                if text == NEW_PASSWORD:
-                    appointments.quiet.set()
+    for text in texts:
+        await asyncio.sleep(typing.uniform(0.3, 2.0))
+        await connection.send(text)
+        await connection.recv()
 
 
 class _Server(uvicorn.Server):
@@ -256,10 +247,7 @@ async def serve_everybody(history: History) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
-            appointments = Appointments()
-            async with asyncio.TaskGroup() as users:
-                for user_id in USERS:
-                    users.create_task(talk(user_id, listening.getsockname(), appointments))
+            await everybody(listening.getsockname())
         finally:
             server.should_exit = True
             await serving
@@ -293,7 +281,7 @@ def run(*, environment: str | None = None, spool_dir: Path | None = None) -> Non
 def show(since_ns: int, spool_dir: Path | None) -> None:
     """Print what ``otel-logging late`` and ``show`` print about the service *since_ns*."""
     places = spool_base() if spool_dir is None else [spool_dir]
-    spans = local.read(places)
+    spans, _ = local.read(places)
     answer = late(spans, Question(since_ns=since_ns, service=SERVICE))
     out = terminal.console()
     title, *lines = table.draw(answer, width=out.width)

@@ -241,6 +241,9 @@ class _Tools:
         with _reading():
             found, answer = self._sources.answer(question, ask)
         rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
+        there = [] if rows else list(stages.there_is(found.spans, question))
+        if found.spans and (unknown := stages.unknown_cause(question, there)):
+            raise ToolError(unknown)
         # then Jaeger leaves out what was quick
         is_part = question.over_s is not None and found.jaeger is not None
         title = next(draw(answer, width=_WIDTH, **({"narrowed": True} if is_part else {}))).plain
@@ -250,7 +253,7 @@ class _Tools:
             "found": answer.found,
             "looked_at": answer.looked_at,
             "sources": self._sources.read(found),
-            "there_is": [] if rows else list(stages.there_is(found.spans, question)),
+            "there_is": there,
         }
 
 

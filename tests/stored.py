@@ -82,7 +82,7 @@ def store(
 
 def read_back(base: Path, *spans: Planted, **options: Any) -> list[Span]:
     """Write *spans* and read what the store holds now."""
-    return local.read([store(base, *spans, **options)])
+    return local.read([store(base, *spans, **options)])[0]
 
 
 def trace_of(base: Path, *spans: Planted, **options: Any) -> Trace:

@@ -5,7 +5,9 @@ import os
 import re
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ import pytest
 from click.testing import Result
 
 from otel_logging.cli import main
+from otel_logging.spool import reading
 from tests.commands import Runner
 from tests.jaeger import FakeJaeger
+from tests.lines import ROOT
 from tests.programs import Done, child_environment, python
 from tests.stored import TRACE, Planted, line, store
 
@@ -67,6 +71,48 @@ def run(spool_dir: Path) -> Run:
 def process(*arguments: str, **environment: str) -> Done:
     script = "from otel_logging.cli import main; main(prog_name='otel-logging')"
     return python("-c", script, *arguments, env={**os.environ, **environment}, text=False)
+
+
+def heads_destroyed(base: Path) -> None:
+    """Overwrite the head of each segment, of a store that was written before."""
+    for segment in reading.segments(base):
+        segment.write_bytes(bytes(40) + segment.read_bytes()[40:])
+
+
+def test_what_cannot_be_read_is_in_the_place_of_the_answer(run: Run, spool_dir: Path) -> None:
+    """And never passes ``--fail``; beside it, what can be read is shown as always."""
+    heads_destroyed(spool_dir)
+    nothing = run("late", "--fail", "--source", "local")
+    assert nothing.stdout == f"Nothing can be read in {spool_dir}: what is there is damaged.\n"
+    assert nothing.exit_code == 1
+    assert run("late", "--source", "local").exit_code == 0
+
+    store(spool_dir, Planted(1, 0, "quick", 0, 1, {"budget_s": 1.0}, trace="d" * 32))
+    some = run("late", "--fail", "--source", "local")
+    assert some.stdout.splitlines()[0].startswith("none late of 1 stage · ")
+    assert "from the local store (some of it is damaged)" in some.stdout
+    assert some.exit_code == 1
+
+
+def test_the_script_runs_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What pyproject.toml names is there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    module, start = project["scripts"]["otel-logging"].split(":")
+    monkeypatch.setattr(sys, "argv", ["otel-logging", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        getattr(import_module(module), start)()
+    assert ended.value.code == 0
+    assert version("otel-logging") in capsys.readouterr().out
+
+
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    """It ends as one that runs."""
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = python("-m", "otel_logging", "late", env=environment, cwd=tmp_path.parent, anew=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "\nAborted!\n")
 
 
 # ---------------------------------------------------------------- late

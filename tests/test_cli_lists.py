@@ -179,6 +179,28 @@ def test_the_summary_says_whose_work_made_whom_late(run: Run) -> None:
     ]
 
 
+def test_the_summary_calls_nothing_late_that_nothing_said_is(tmp_path: Path) -> None:
+    """Without budgets it says how long the stages took together."""
+    spans = [
+        *(Planted(1, 0, "a", n, n + 200, trace=other(n + 1)) for n in range(3)),
+        Planted(1, 0, "b", 0, 150, {}, [line(1, "x")], trace=other(9)),
+    ]
+    arguments = ["late", "--summary", "--spool-dir", str(store(tmp_path / "s", *spans))]
+    title, _, *lines = Runner().invoke(main, arguments).output.splitlines()[:4]
+    assert title.startswith("slowest · 4 stages, none with a budget")
+    assert lines == ["nothing recorded inside: 600 ms in all, 3 times", "b itself: 150 ms in all"]
+
+
+def test_a_long_reason_of_a_group_goes_on_below(tmp_path: Path) -> None:
+    """Nothing of it is cut: who made them late is at its end."""
+    measured = {"late.cause": "loop", "late.culprit": "resize " * 20 + "at the end"}
+    spans = [Planted(1, 0, "a", 0, 200, user("ben") | measured)]
+    arguments = ["late", "--group", "reason", "--spool-dir", str(store(tmp_path / "s", *spans))]
+    lines = Runner().invoke(main, arguments).output.splitlines()
+    assert lines[2].split() == ["rows", "late", "by", "users", "worst", "trace", "reason"]
+    assert lines[-4].endswith("the end (loop)")
+
+
 def test_the_summary_counts_who_was_late_more_than_once(tmp_path: Path) -> None:
     """And what nobody is named for."""
     spans = [
@@ -291,7 +313,7 @@ def test_failed_as_a_table(run: Run) -> None:
     assert "  └ ValueError: <no & model>  at srv/cart.py:12 f" in text
     assert "and 2 more: --limit 3" in text
     assert "elif    ERROR handled" in run("failed").output
-    assert "none failed of 2 traces" in run("failed", "--who", "ben").output
+    assert "none failed of 2 traces · 2023-11-14 22:13" in run("failed", "--who", "ben").output
     assert "no stage found" in run("failed", "--who", "nobody").output
     assert run("failed", "--who", "nobody").exit_code == 0
 
@@ -431,6 +453,8 @@ def test_a_page_has_all_and_needs_nothing(run: Run, tmp_path: Path, command: str
     assert run(command, "--html", str(file)).output == f"written: {file}\n"
 
     text = file.read_text("utf-8")
+    piped = run(command, "--html", "-")
+    assert (piped.stdout, piped.stderr) == (text, "written: -\n")
     page = Page(text)
     assert page.open == []
     assert not re.search(r"<script|src=|@import|url\(|<b>", text)
@@ -712,4 +736,5 @@ def test_groups_fit_a_narrow_terminal_and_a_long_way_is_told_in_short(
         return captured.get()
 
     assert "level 2 → level 3 → … 22 more → level 26 → " in said("--summary", width=200)
-    assert "\nada     1   800 ms      1  900 ms  4bf92f35\n" in said("--group", "who", width=80)
+    row = "\n   1   800 ms      1  900 ms  4bf92f35  ada\n"
+    assert row in said("--group", "who", width=80)

@@ -16,7 +16,7 @@ from otel_logging.spool.segment import frame, header
 from tests.commands import Runner
 from tests.conftest import NOWHERE
 from tests.spools import append, make, numbers, on_disk, run, trace_id
-from tests.stored import NOON, SCOPE, TRACE, Planted, line
+from tests.stored import NOON, SCOPE, TRACE, Planted, line, store
 
 SHOP, LOGS, OTHER = "shop-0123456789ab", "shop-0123456789ab.logs", "other-0123456789ab"
 
@@ -221,6 +221,16 @@ def test_spans_are_exported_as_otlp_in_json(tmp_path: Path) -> None:
     assert second["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] == "other"
     assert exported(base, file, "--service", "billing") == []
     living.close()
+
+
+def test_an_export_is_written_to_standard_output_on_request(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As ``-``: no file of that name is made, and what is said of it is no part of it."""
+    base = store(tmp_path / "spool", Planted(1, 0, "stage", 0, 1))
+    whole = exported(base, tmp_path / "spans.json")
+    assert spool(base, "--export", "-") == "written: -, 1 request\n"
+    assert [json.loads(line) for line in capfd.readouterr().out.splitlines()] == whole
 
 
 def test_log_records_are_exported_on_request(

@@ -227,6 +227,8 @@ def test_a_user_without_a_home(
     assert stages() == stages("--all-users") == ["homeless"]
     assert str(fallback) in run("spool").stdout
     assert run("now").stdout == "Nothing is open.\n"
+    nowhere = run("now", "--spool-dir", "nowhere")
+    assert nowhere.stdout == f"Nothing is open: there is no {Path('nowhere').absolute()}.\n"
     said = " ".join(Runner().invoke(cli.main, ["doctor", "--wait", "0.1"]).stdout.split())
     assert f"([Errno 2] this user has no home: '~'): {fallback} is used" in said
     assert list(tmp_path.glob("**/~")) == []

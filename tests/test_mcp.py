@@ -39,6 +39,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("late", {"since_minutes": 1e300}, "less than or equal to"),
     ("late", {"over_seconds": -0.1}, "greater than or equal to 0"),
     ("late", {"over_seconds": "NaN"}, "less than or equal to"),
+    ("late", {"cause": "gcc"}, "'gcc' is not measured, nor a name of yours that made a stage late"),
     ("late", {"user": "grace"}, "user\n  Extra inputs are not permitted"),
     ("failed", {"limit": 0}, "greater than or equal to 1"),
     ("failed", {"over_seconds": 1}, "over_seconds\n  Extra inputs are not permitted"),

@@ -179,7 +179,7 @@ def test_no_row_of_the_table_of_no_failures_is_listed(service: Service) -> None:
         has_event = row.endswith(("| yes | unset |", "highest answer | |"))
         assert any(e.name == "exception" for e in stages[begin].events) == has_event, row
         assert stages[begin].status == "unset"
-    found = failed(local.read([service.spool_dir]), Question()).rows
+    found = failed(local.read([service.spool_dir])[0], Question()).rows
     assert {each.row.span.name for each in found} == {
         *("HTTPException", "WebSocketException", "ValueError")
     }

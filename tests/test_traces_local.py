@@ -24,7 +24,7 @@ def test_every_segment_of_every_service_is_read(tmp_path: Path) -> None:
     spool.delivered(waiting)
     spool.append(SCOPE, bytes(16), Planted(4, 0, "open", 0, 1).encoded(NOON))
 
-    spans = local.read([one, other, tmp_path / "nowhere"])
+    spans = local.read([one, other, tmp_path / "nowhere"])[0]
     spool.close()
 
     assert {(s.name, s.resource.service) for s in spans} == {
@@ -39,7 +39,7 @@ def test_a_span_that_is_read_twice_is_there_once(tmp_path: Path) -> None:
     """A segment may be met under both names while it is renamed."""
     planted = Planted(1, 0, "message", 0, 1)
 
-    spans = local.read([store(tmp_path / "a", planted), store(tmp_path / "b", planted)])
+    spans = local.read([store(tmp_path / "a", planted), store(tmp_path / "b", planted)])[0]
 
     assert len(spans) == 2
     assert list(by_trace(spans)[TRACE].spans) == [f"{1:016x}"]
@@ -55,7 +55,7 @@ def test_an_invalid_span_hides_no_neighbour(
     spool.append(SCOPE, bytes(16), Planted(2, 0, "after", 0, 1).encoded(NOON))
     spool.close()
 
-    assert [span.name for span in local.read([tmp_path])] == ["before", "after"]
+    assert [span.name for span in local.read([tmp_path])[0]] == ["before", "after"]
     assert _diagnostics.counts == {queue.DAMAGED.format("spans"): 1}
     assert queue.DAMAGED.format("spans") in capsys.readouterr().err
 
@@ -68,7 +68,7 @@ def test_a_damaged_frame_costs_one_span_and_is_reported(
     (segment,) = reading.segments(tmp_path)
     segment.write_bytes(segment.read_bytes().replace(b"stage 2", b"stage X"))
 
-    assert [span.name for span in local.read([tmp_path])] == ["stage 1", "stage 3"]
+    assert [span.name for span in local.read([tmp_path])[0]] == ["stage 1", "stage 3"]
     assert queue.DAMAGED.format("spans") in capsys.readouterr().err
 
 
@@ -92,7 +92,7 @@ def test_a_segment_without_a_head_is_reported(
     segment.write_bytes(damage(segment.read_bytes()))
     assert segment.suffix == ".segment"
 
-    assert local.read([tmp_path]) == []
+    assert local.read([tmp_path])[0] == []
     assert queue.DAMAGED.format("spans") in capsys.readouterr().err
 
 
@@ -105,7 +105,7 @@ def test_what_is_damaged_is_counted_in_one_line(
         (segment,) = reading.segments(tmp_path / place)
         segment.write_bytes(segment.read_bytes()[:-1] + b"?" if place == "a" else b"?")
 
-    assert local.read([tmp_path / place for place in "abc"]) == []
+    assert local.read([tmp_path / place for place in "abc"])[0] == []
     assert f"3 {queue.DAMAGED.format('spans')}" in capsys.readouterr().err
 
 
@@ -117,7 +117,7 @@ def test_a_segment_whose_magic_is_damaged_is_read(
     (segment,) = reading.segments(tmp_path)
     segment.write_bytes(b"abcd" + segment.read_bytes()[4:])
 
-    assert [span.name for span in local.read([tmp_path])] == ["stage"]
+    assert [span.name for span in local.read([tmp_path])[0]] == ["stage"]
     assert capsys.readouterr().err == ""
 
 
@@ -130,6 +130,6 @@ def test_a_segment_that_is_begun_at_this_moment_is_no_damage(
     (segment,) = reading.segments(tmp_path)
     segment.with_stem("000002").write_bytes(b"")
 
-    assert len(local.read([tmp_path])) == 1
+    assert len(local.read([tmp_path])[0]) == 1
     assert capsys.readouterr().err == ""
     spool.close()

@@ -290,7 +290,9 @@ def test_what_was_told_is_not_looked_for_again(halves: Sources, fake: FakeJaeger
     _, told = halves.answer(Question(service="chat-gateway"), late)
     asked = [path for path, _ in fake.asked]
     assert asked[-1].endswith(TRACE)
-    halves.answer(Question(service="chat-gateway", without=frozenset(told.names)), late)
+    halves.answer(
+        Question(service="chat-gateway", without=frozenset(map(told.name, told.every))), late
+    )
     assert [path for path, _ in fake.asked] == [*asked, *asked[:-1]]
 
 

@@ -173,7 +173,7 @@ def test_a_who_that_is_not_a_list_is_ignored(tmp_path: Path) -> None:
     spool.append(SCOPE, bytes(16), Planted(1, 0, "x", 0, 1).encoded(NOON))
     spool.close()
 
-    assert local.read([tmp_path])[0].resource.who == ("user_id",)
+    assert local.read([tmp_path])[0][0].resource.who == ("user_id",)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +199,15 @@ def test_bytes_that_are_not_one_span_each_are_an_error() -> None:
         with pytest.raises(DecodeError):
             from_bytes(other, resource)
     assert Span("", "", "", "a", 0, 0, resource, None, b"\xff").details.attributes == {}
+
+
+@pytest.mark.parametrize("status", [0, 2])
+@pytest.mark.parametrize("flags", [0x100, 0x103, 0x1FF, 0x300, 0x301, 0x303, 0x3FF])
+def test_whether_the_parent_is_remote_is_read_off_the_flags(flags: int, status: int) -> None:
+    """Those that spans usually have, and others; last in the span, or before its status."""
+    ids_and_flags = bytes.fromhex(TRACE), 2, 1, "", flags
+    one = _otlp.span(*ids_and_flags, "GET", 2, NOON, NOON + 5, {}, status=status)
+    assert from_bytes(one, Resource("shop", ())).has_remote_parent is (flags >= 0x300)
 
 
 @pytest.mark.parametrize(

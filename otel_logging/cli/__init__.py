@@ -33,13 +33,12 @@ from otel_logging.lateness.died import tables
 from otel_logging.traces import groups
 from otel_logging.traces.draw import now as draw_now
 from otel_logging.traces.draw import table, terminal, waterfall
-from otel_logging.traces.failed import Failure
 from otel_logging.traces.failed import failed as failed_traces
 from otel_logging.traces.jaeger import JaegerError
 from otel_logging.traces.late import CAUSES, SORTS, Answer, Question, Row, there_is
 from otel_logging.traces.late import late as late_stages
 from otel_logging.traces.search import WHOLE_ID
-from otel_logging.traces.sources import Answered, Sources
+from otel_logging.traces.sources import Answered, Sources, named
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
 from otel_logging.traces.trace import last as last_of
@@ -88,7 +87,7 @@ def main() -> None:
 )
 @click.option("--cause", help=f"Only what this made late: {', '.join(CAUSES)}, or a name of yours.")
 @flag("--summary", help="A sentence for each cause: whom, how often, by how much.")
-@flag("--fail", help="Exit with 1 if anything was late.")
+@flag("--fail", help="Exit with 1 if anything was late, or cannot be read.")
 @of_rows
 def late(
     *,
@@ -109,28 +108,21 @@ def late(
         raise click.UsageError("--html has rows, no --group or --summary of them")
     listing = Listing(**given)
     key = groups.KEYS[group] if group else groups.reason_key if summary else None
-    width = listing.out.width
 
     def shown(found: Answered, answer: Answer[Any]) -> Shown:
         if key is None:
-            rows = (row.as_json(found.link(*row.ids)) for row in answer.rows)
             narrowed = over is not None and found.jaeger is not None
-            links, heads = links_of(found), listing.heads
-            drawn = table.draw(answer, width=width, links=links, narrowed=narrowed, heads=heads)
-            return drawn, rows
+            return listing.rows(table.draw, found, answer, narrowed=narrowed)
         parts = groups.grouped(answer.rows, key)[: listing.most]
-        drawn = (
-            table.draw_summary(answer, parts, width=width)
-            if summary
-            else table.draw_groups(answer, parts, by=str(group), width=width)
-        )
-        return drawn, (part.as_json() for part in parts)
+        draw = table.draw_summary if summary else partial(table.draw_groups, by=str(group))
+        return draw(answer, parts, width=listing.out.width), (part.as_json() for part in parts)
 
-    def ask(spans: list[Span], question: Question) -> Answer[Row]:
-        return late_stages(spans, question, limit=None if key else listing.most, sort=sort)
+    def ask(spans: list[Span], question: Question, *, limit: int | None) -> Answer[Row]:
+        return late_stages(spans, question, limit=None if key else limit, sort=sort)
 
-    answer = listing.run(listing.question(over, cause), ask, shown)
-    click.get_current_context().exit(fail and answer.judged and answer.found > 0)
+    found, answer = listing.run(listing.question(over, cause), ask, shown)
+    is_late = answer.judged and answer.found > 0
+    click.get_current_context().exit(fail and (is_late or found.is_damaged))
 
 
 @main.command()
@@ -141,16 +133,7 @@ def failed(**given: Any) -> None:
     When, for whom, what was raised, and where.
     """
     listing = Listing(**given)
-
-    def shown(found: Answered, answer: Answer[Any]) -> Shown:
-        links, width, heads = links_of(found), listing.out.width, listing.heads
-        rows = (row.as_json(found.link(*row.ids)) for row in answer.rows)
-        return table.draw_failed(answer, width=width, links=links, heads=heads), rows
-
-    def ask(spans: list[Span], question: Question) -> Answer[Failure]:
-        return failed_traces(spans, question, limit=listing.most)
-
-    listing.run(listing.question(), ask, shown)
+    listing.run(listing.question(), failed_traces, partial(listing.rows, table.draw_failed))
 
 
 @main.command()
@@ -292,6 +275,10 @@ def now(*, stack: bool, as_json: bool, store: Store) -> None:
     Since when, for whom, and where it stands.
     """
     rows = draw_now.rows(tables(store.places), time.perf_counter_ns())
+    if not rows:
+        is_there = not store.places or any(map(Path.is_dir, store.places))
+        where = "" if is_there else f": there is no {named(store.places)}"
+        click.echo(f"Nothing is open{where}.", err=as_json)
     if as_json:
         print_array(map(draw_now.as_json, rows))
     else:
@@ -341,19 +328,17 @@ def _chosen(
     where there is none.
     """
     service, who = asked.service, asked.who
-    if prefix:
-        begin = (trace for trace_id, trace in traces.items() if trace_id.startswith(prefix))
-        found = [
-            trace
-            for trace in begin
-            if any(service in (None, span.resource.service) for span in trace.spans.values())
-        ]
-        none = f"No trace {prefix} among the {len(traces)} read."
-    else:
-        found = last_of(traces.values(), number, service=service, who=who)
+    if not prefix:
         of = (f" of {service}" if service else "") + (f" for {who}" if who else "")
         none = f"No stage{of} has ended yet; only log lines are there."
-    if prefix and len(found) > 1:
+        return last_of(traces.values(), number, service=service, who=who), none
+    found = [
+        trace
+        for trace_id, trace in traces.items()
+        if trace_id.startswith(prefix)
+        and any(service in (None, span.resource.service) for span in trace.spans.values())
+    ]
+    if len(found) > 1:
         named = "".join(f"\n  {trace.trace_id}" for trace in found)
         raise click.ClickException(f"{len(found)} traces begin with {prefix}:{named}")
-    return found, none
+    return found, f"No trace {prefix} among the {len(traces)} read."

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +21,8 @@ from otel_logging.cli.options import ROWS
 from otel_logging.settings import links
 from otel_logging.traces import sources
 from otel_logging.traces.draw import page, terminal
-from otel_logging.traces.late import CAUSES, CAUSES_THERE_ARE, Answer, Question, there_is
+from otel_logging.traces.late import Answer, Question, there_is, unknown_cause
 from otel_logging.traces.sources import Answered, Sources
-from otel_logging.traces.span import Span
 
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
@@ -93,30 +93,43 @@ class Listing:
         since_ns = 0 if self.since is None else time.time_ns() - int(self.since * 1e9)
         return Question(over_s, since_ns, self.who, self.where, self.service, cause)
 
+    def rows(
+        self,
+        draw: Callable[..., Iterable[Text]],
+        found: Answered,
+        answer: Answer[Any],
+        **options: bool,
+    ) -> Shown:
+        """Return the rows of an answer as *draw* draws them, and as JSON."""
+        links, width = links_of(found), self.out.width
+        drawn = draw(answer, width=width, links=links, heads=self.heads, **options)
+        return drawn, (row.as_json(found.link(*row.ids)) for row in answer.rows)
+
     def run(
         self,
         question: Question,
-        ask: Callable[[list[Span], Question], Answer[Any]],
+        ask: Callable[..., Answer[Any]],
         shown: Callable[[Answered, Answer[Any]], Shown],
-    ) -> Answer[Any]:
+    ) -> tuple[Answered, Answer[Any]]:
         """Ask, and print the answer; with ``--follow`` again and again, each row once."""
         without_collector()
         is_first = True
         while True:
             began = time.monotonic()
-            found, answer = self.asked.answer(question, ask)
+            found, answer = self.asked.answer(question, partial(ask, limit=self.most))
             if is_first or answer.rows:
                 is_there = answer.rows or (answer.looked_at and question.cause is None)
                 known = () if is_there else there_is(found.spans, question)
                 there = [visible(each) for each in known]
-                if question.cause not in CAUSES and found.spans and not self.follow:
-                    _refuse_unknown(question.cause, there)
+                unknown = found.spans and not self.follow and unknown_cause(question, there)
+                if unknown:
+                    raise click.BadParameter(unknown, param_hint="--cause")
                 self._print(found, answer, shown(found, answer), there)
             if not self.follow:
-                return answer
+                return found, answer
             self.most = self.limit  # each of what comes from now on, unless that was given
             # also of those beyond the limit, which were told of as so many more
-            told = question.without.union(answer.names)
+            told = question.without.union(map(answer.name, answer.every))
             question, is_first = replace(question, without=told), False
             del found, answer
             gc.collect()
@@ -156,20 +169,13 @@ class Listing:
             terminal.show(self.out, lines)
 
 
-def _refuse_unknown(cause: str | None, there: Iterable[str]) -> None:
-    """Raise where a cause that is none of those that are measured made nothing late."""
-    for each in there:
-        if each.startswith(CAUSES_THERE_ARE):
-            message = f"{cause!r} is not measured, nor a name of yours that made a stage late; "
-            raise click.BadParameter(message + each, param_hint="--cause")
-
-
 def _write(file: Path, text: str) -> None:
     try:
-        file.write_text(text, encoding="utf-8")
+        with click.open_file(str(file), "w", encoding="utf-8") as out:
+            out.write(text)
     except OSError as error:
         raise click.ClickException(f"{file} cannot be written: {error}") from None
-    click.echo(f"written: {file}")
+    click.echo(f"written: {file}", err=str(file) == "-")
 
 
 def print_array(rows: Iterable[dict[str, Any]]) -> None:

@@ -140,7 +140,7 @@ def of_rows(command: _Command) -> _Command:
             "--html",
             type=click.Path(dir_okay=False, writable=True, path_type=Path),
             metavar="FILE",
-            help="Write the rows and the picture of each into one page.",
+            help="Write the rows and the picture of each into one page; - is standard output.",
         ),
         flag("--follow", help="Go on, with new rows as they come."),
         click.option(

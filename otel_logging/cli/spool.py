@@ -66,7 +66,8 @@ def spool(
     if export is not None:
         chosen = [each.path for each in found if each.is_of_logs is logs]
         count = _export(export, chosen, of_logs=logs, of_others=store.of_others)
-        click.echo(f"written: {export}, {count} request{'' if count == 1 else 's'}", err=as_json)
+        said = f"written: {export}, {count} request{'' if count == 1 else 's'}"
+        click.echo(said, err=as_json or str(export) == "-")
     elsewhere = {each.path: now.endpoint for each, now in destinations.left_behind(found)}
     if as_json:
         print_array(_as_json(each, elsewhere) for each in found)
@@ -130,7 +131,8 @@ def _export(file: Path, paths: list[Path], *, of_logs: bool, of_others: bool) ->
     )
     count = 0
     try:
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        anew = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        fd = os.dup(1) if str(file) == "-" else os.open(file, anew, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as out:
             for request in otlp_json.requests(segments, of_logs=of_logs):
                 out.write(strict(request) + "\n")

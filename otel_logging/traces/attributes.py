@@ -2,21 +2,18 @@
 spans a few are asked for, and text in an attribute may look like another.
 """
 
-import math
-import struct
 from functools import lru_cache
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from otel_logging import _otlp
 
 _ATTRIBUTE: Final = 0x4A  # a tag: the field's number and the kind of its value
 _STATUS: Final = 0x7A
-_INVALID: Final = (IndexError, DecodeError, struct.error)  # what another program may have written
-_DOUBLE: Final = struct.Struct("<d")
+_INVALID: Final = (IndexError, DecodeError)  # what another program may have written
 
 
 @lru_cache(64)
@@ -30,8 +27,7 @@ def value_at(one: bytes, at: int, key: bytes) -> Any:
     begin at *at*, or None.
     """
     try:
-        field = _field(one, at, _ATTRIBUTE, key)
-        return _plain(field, len(key) + 1) if field else None
+        return _plain(_field(one, at, _ATTRIBUTE, key))
     except _INVALID:
         return None
 
@@ -57,16 +53,6 @@ def _field(one: bytes, at: int, wanted: int, begins: bytes = b"") -> bytes:
     return b""
 
 
-def _plain(field: bytes, at: int) -> Any:
-    """Return the value of an attribute whose length begins at *at*."""
-    while field[at] > 127:  # a number (varint) ends with the first byte that is less
-        at += 1
-    kind = field[at + 1 : at + 2]
-    if kind == b"!" and math.isfinite(number := _DOUBLE.unpack(field[at + 2 :])[0]):
-        return number
-    if kind != b"\n":
-        return _otlp.value_of(AnyValue.FromString(field[at + 1 :]))
-    at += 2
-    while field[at] > 127:
-        at += 1
-    return field[at + 1 :].decode(errors="replace")
+@lru_cache(1024)  # many spans have the same budget, user and cause
+def _plain(field: bytes) -> Any:
+    return _otlp.value_of(KeyValue.FromString(field).value)

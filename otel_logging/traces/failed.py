@@ -71,8 +71,9 @@ def failed(
     for trace in by_trace(spans).values():
         rows = matching(trace, question)
         considered += rows[:1]
-        if not rows or trace.trace_id in question.without:
-            continue
+        may_have_failed = any(span.may_have_failed for span in trace.spans.values())
+        if not (rows and may_have_failed) or trace.trace_id in question.without:
+            continue  # of 100,000 traces most
         failure = None if (is_bad := any(row.span.is_error for row in rows)) else _of(trace, rows)
         if is_bad or failure:
             found.append((min(row.span.start_ns for row in rows), trace, rows, failure))
@@ -91,8 +92,6 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     deepest with status ERROR.
     """
     may_be = [span for span in trace.spans.values() if span.may_have_failed]
-    if not may_be:  # of 100,000 traces most
-        return None
     own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
     under = {span.span_id for span in trace.descendants(*(row.span for row in rows))}
     may_be.sort(key=attrgetter("may_have_raised", "start_ns", "span_id"), reverse=True)

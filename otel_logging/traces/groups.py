@@ -196,6 +196,8 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[Group]:
 
 def sentence(group: Group, lost: str) -> str:
     """Return what ``--summary`` says: "upload for alice (loop) made 14 users late by 31 s"."""
+    if group.rows[0].late_by_s is None:  # nothing has a budget
+        return f"{group.key}: {lost} in all" + f", {len(group.rows)} times" * (len(group.rows) > 1)
     users = len(group.users)
     whom = f"{users} users " if users > 1 else "".join(f"{user} " for user in group.users)
     times = f"{len(group.rows)} times, " if len(group.rows) > max(users, 1) else ""
@@ -260,8 +262,9 @@ class Folding:
         names = [span.stored_name for span in siblings]
         if len(names) < _FOLDED or max(Counter(names).values()) < _FOLDED:  # 100,000 different ones
             return one_by_one(siblings)
+        apart = self._apart
         kinds = [
-            None if span.span_id in self._apart else (span.stored_name, span.resource.service)
+            None if span.span_id in apart else (span.stored_name, span.resource.service)
             for span in siblings
         ]
         number, equal, parts = Counter(kinds), dict[Any, list[Span]](), list[list[Span]]()

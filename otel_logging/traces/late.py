@@ -23,7 +23,7 @@ from otel_logging.traces.whose import typed, whose
 
 #: What can be measured to have made a stage late, beside what the application names.
 CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
-CAUSES_THERE_ARE: Final = "causes there are: "
+_CAUSES_THERE_ARE: Final = "causes there are: "
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
 TELL_LITTLE: Final = (None, "unknown", "downstream")  # causes: where the time went says more
@@ -40,7 +40,7 @@ class Question:
     *over_s* replaces every stage's own budget; *since_ns*: ended since then, ns
     since the epoch; *who*: the value of any attribute that names the user;
     *where*: attributes that stand together on one span of the row; *cause*: what was measured;
-    *without*: what is no row, as ``Answer.names`` has it.
+    *without*: what is no row, as ``Answer.name`` names it.
     """
 
     over_s: float | None = None
@@ -200,11 +200,6 @@ class Answer(Generic[_Each]):
         return len(self.every)
 
     @property
-    def names(self) -> Iterator[str]:
-        """By what each row is known again, also beyond the limit."""
-        return map(self.name, self.every)
-
-    @property
     def looked_at(self) -> int:
         """How many stages were looked at."""
         return len(self.considered)
@@ -356,7 +351,18 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
     if 0 < last_ns < question.since_ns:
         yield f"the last one ended {datetime.fromtimestamp(last_ns / 1e9).astimezone():{_MOMENT}}"
     if question.cause not in (None, *(causes := valued(_names.LATE_CAUSE))):
-        yield f"{CAUSES_THERE_ARE}{some(causes)}"
+        yield f"{_CAUSES_THERE_ARE}{some(causes)}"
+
+
+def unknown_cause(question: Question, there: Iterable[str]) -> str:
+    """Return what is wrong with a cause that is none of those that are measured, where *there*
+    (of ``there_is``) says that it made nothing late; else nothing.
+    """
+    causes = [each for each in there if each.startswith(_CAUSES_THERE_ARE)]
+    if question.cause in CAUSES or not causes:
+        return ""
+    named = f"{question.cause!r} is not measured, nor a name of yours that made a stage late"
+    return f"{named}; {causes[0]}"
 
 
 def some(names: Counter[str]) -> str:

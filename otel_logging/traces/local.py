@@ -15,9 +15,9 @@ from otel_logging.spool import queue, reading
 from otel_logging.traces.span import Span, from_bytes, resource_from_bytes
 
 
-def read(bases: Iterable[Path], *, of_others: bool = False) -> list[Span]:
-    """Return the spans below *bases*, waiting and delivered ones, in no order; *of_others*: also
-    those in directories of other users.
+def read(bases: Iterable[Path], *, of_others: bool = False) -> tuple[list[Span], bool]:
+    """Return the spans below *bases*, waiting and delivered ones, in no order, and whether some are
+    damaged and left out; *of_others*: also those in directories of other users.
 
     Failure: never raises. Cost: 2 µs a span, its bytes in the disk cache.
     """
@@ -33,4 +33,4 @@ def read(bases: Iterable[Path], *, of_others: bool = False) -> list[Span]:
                     damaged, detail = damaged + 1, str(error)
     if damaged:  # once: what is reported after it, within a minute, is not written
         _diagnostics.report(queue.DAMAGED.format("spans"), damaged, detail=detail)
-    return found
+    return found, damaged > 0

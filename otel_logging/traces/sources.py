@@ -7,7 +7,7 @@ for. A span that is in both comes twice, the local one first: ``trace.by_trace``
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,13 +41,14 @@ _INCOMPLETE: Final = ", incomplete: "
 @dataclass(slots=True)
 class Answered:
     """*origin*: which sources answered, in one line. *jaeger*: if it did. *is_part*: whether it may
-    have more of traces of the local store.
+    have more of traces of the local store. *is_damaged*: whether some spans of that cannot be read.
     """
 
     spans: list[Span]
     origin: str
     jaeger: Jaeger | None = None
     is_part: bool = False
+    is_damaged: bool = False
     _in_jaeger: set[str] = field(default_factory=set, repr=False)
 
     def link(self, trace_id: str, *span_ids: str) -> str | None:
@@ -114,6 +115,8 @@ class Sources:
             return f"Nothing{when} that matches is in Jaeger: read {found.origin}."
         if not self.places:
             return "Nothing was read."
+        if found.is_damaged:
+            return f"Nothing can be read in {named(self.places)}: what is there is damaged."
         return (
             f"Nothing is recorded in {named(self.places)} yet: a stage appears here when it ends, "
             "once setup_observability() was called in its process."
@@ -153,41 +156,46 @@ class Sources:
         """Return the spans among which the trace is that ended last, and others."""
         return self._answered(lambda jaeger, _: search.last(jaeger, service))
 
-    def _local(self) -> list[Span]:
-        return local.read(self.places, of_others=self.of_others)
+    def _local(self) -> Answered:
+        spans, is_damaged = local.read(self.places, of_others=self.of_others)
+        said = "from the local store" + " (some of it is damaged)" * is_damaged
+        return Answered(spans, said, is_damaged=is_damaged)
 
     def _answered(self, ask: Callable[[Jaeger, list[Span]], Found]) -> Answered:
         if self.which == LOCAL:
-            return Answered(self._local(), "from the local store")
-        here, nothing = list[Span](), ""
+            return self._local()
+        answered, nothing = Answered([], "from"), ""
         try:
             jaeger = Jaeger(self.jaeger_url)
             if self.which != JAEGER:
                 greeted = _greet(jaeger)
                 until = in_seconds(_HELLO_S)
-                here = self._local()
-                greeted(max(until - time.monotonic(), 0.0) if here else HELLO_S)
-                if here:
+                answered = self._local()
+                greeted(max(until - time.monotonic(), 0.0) if answered.spans else HELLO_S)
+                if answered.spans:
                     jaeger.hurry(*_BESIDE_S)
-            found = ask(jaeger, here)
+            found = ask(jaeger, answered.spans)
         except JaegerError as error:
             if self.which == JAEGER:
                 raise
             if not isinstance(error, UnknownServiceError):
                 more = " (--source jaeger waits longer)" * isinstance(error.__cause__, TimeoutError)
-                return Answered(here, f"from the local store; no Jaeger: {error}{more}")
+                answered.origin += f"; no Jaeger: {error}{more}"
+                return answered
             found, nothing = Found(is_part=True), ", which has nothing of this service"
         number = len(jaeger.left_out)
         left_out = f"{number} invalid span{'s' * (number > 1)} left out" if number else ""
         incomplete = ", ".join(filter(None, (found.incomplete, left_out)))
-        return Answered(
-            here + found.spans,
-            f"from {'' if self.which == JAEGER else 'the local store and '}Jaeger at {jaeger.url}"
-            + nothing
-            + (f"{_INCOMPLETE}{incomplete}" if incomplete else ""),
-            jaeger,
-            found.is_part or bool(incomplete),
-            {span.trace_id for span in found.spans},
+        also = "" if self.which == JAEGER else " and"
+        answered.origin += f"{also} Jaeger at {jaeger.url}{nothing}"
+        if incomplete:
+            answered.origin += _INCOMPLETE + incomplete
+        return replace(
+            answered,
+            spans=answered.spans + found.spans,
+            jaeger=jaeger,
+            is_part=found.is_part or bool(incomplete),
+            _in_jaeger={span.trace_id for span in found.spans},
         )
 
 

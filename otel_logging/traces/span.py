@@ -25,9 +25,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from otel_logging import _names, _otlp, _runtime
 from otel_logging.traces.attributes import is_failed, key_of, value_at
 
-#: Span.kind and Status.code by OTLP's numbers.
-_KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
-_STATUSES: Final = ("unset", "ok", "error")
+#: Span.kind and Status.code by OTLP's numbers; those of later versions are the first.
+_KINDS: Final = dict(
+    enumerate(("unspecified", "internal", "server", "client", "producer", "consumer"))
+)
+_STATUSES: Final = dict(enumerate(("unset", "ok", "error")))
 #: A span as ``_otlp.span`` begins it: ids, parent, the length of its name, that; its kind, times.
 _HEAD: Final = re.compile(
     rb"\x12[\x80-\xff]*[\0-\x7f]\n\x10(.{16})\x12\x08(.{8})(?:\"\x08(.{8}))?"
@@ -35,15 +37,17 @@ _HEAD: Final = re.compile(
     re.DOTALL,
 )
 _TIMES: Final = struct.Struct("<QxQ").unpack
-#: What is before the attributes.
-_BEFORE: Final = tuple(each.name for each in OtlpSpan.DESCRIPTOR.fields if each.number < 9)
+_BEFORE: Final = tuple(f.name for f in OtlpSpan.DESCRIPTOR.fields if f.number < 9)  # attributes
 _BUDGET: Final = key_of(_names.BUDGET)
 OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)  # names of what holds lines, no stages
 _REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
+#: The flags that spans have, as they are encoded.
+_FLAGS: Final = {
+    b"\x85\x01" + flags.to_bytes(4, "little"): flags & _REMOTE == _REMOTE
+    for flags in (0x100, 0x101, 0x103, 0x300, 0x301, 0x303)
+}
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
-_KNOWN: Final = 1_000  # names that are kept once: many spans have the same
-_known: dict[bytes, str] = {}
 _REF_TYPE: Final = "opentracing.ref_type"  # Jaeger says this of each link
 _EXCEPTION: Final = _names.EXCEPTION.encode()
 #: How loggers of lines about a stage as a whole end, which are nowhere in it: servers', and ours.
@@ -121,7 +125,8 @@ class Span:
     @property
     def has_remote_parent(self) -> bool:
         """Whether its parent is known to be a span of another process."""
-        return bool(_message(self._encoded).flags & _REMOTE == _REMOTE)
+        known = _FLAGS.get(self._encoded[-6:])  # ours end with them
+        return bool(_message(self._encoded).flags & _REMOTE == _REMOTE) if known is None else known
 
     @property
     def is_error(self) -> bool:
@@ -182,7 +187,7 @@ class Span:
     @property
     def may_have_failed(self) -> bool:
         """Whether it is worth a look: False where its bytes have neither error nor exception."""
-        return _FAILED in self._encoded or self.may_have_raised
+        return _FAILED in self._encoded or _EXCEPTION in self._encoded
 
     @property
     def may_have_raised(self) -> bool:
@@ -213,11 +218,6 @@ def rfc3339(time_ns: int) -> str:
     seconds, rest = divmod(time_ns, 1_000_000_000)
     moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000, tzinfo=None)
     return f"{moment.isoformat(timespec='microseconds')}Z"
-
-
-def _word(words: tuple[str, ...], number: int) -> str:
-    """Return an enum's word; numbers of later versions are the first word."""
-    return words[number] if 0 <= number < len(words) else words[0]
 
 
 def _budget(value: Any) -> float | None:
@@ -257,7 +257,7 @@ def from_bytes(one: bytes, resource: Resource) -> Span:
         trace_id.hex(),
         span_id.hex(),
         parent_span_id.hex(),
-        _known.get(name) or _text(name),
+        _text(name),
         start,
         end,
         resource,
@@ -267,9 +267,9 @@ def from_bytes(one: bytes, resource: Resource) -> Span:
     )
 
 
+@lru_cache(1_000)  # many spans have the same
 def _text(name: bytes) -> str:
-    text = name.decode(errors="replace")
-    return text if len(_known) >= _KNOWN else _known.setdefault(name, text)
+    return name.decode(errors="replace")
 
 
 def _of_another(one: bytes, resource: Resource) -> Span:
@@ -303,8 +303,8 @@ def value_in(message: Any, key: str) -> Any:
 
 def _decoded(message: Any, moved_ns: int) -> Details:
     return Details(
-        _word(_KINDS, message.kind),
-        _word(_STATUSES, message.status.code),
+        _KINDS.get(message.kind, _KINDS[0]),
+        _STATUSES.get(message.status.code, _STATUSES[0]),
         text_of(message.status.message),
         _fields(message.attributes),
         [

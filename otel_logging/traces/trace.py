@@ -29,8 +29,8 @@ class Row:
     *shown*: attributes that the rows above have; *event*: a line, None for a stage.
     *span*: the stage, or that of the line. A stage has *events*, lines or not, and *children*
     (stages right below it, equal ones together). It is None where only what is below is known: not
-    ended, or recorded elsewhere; its times are then those of what is below. *equal*: all that are
-    drawn as this one row, itself included; *common*: attributes that all children have.
+    ended, or recorded elsewhere; its times are then those of what is below. *equal*: where several
+    are drawn as this one row, all of them; *common*: attributes that all children have.
     """
 
     lead: str
@@ -90,16 +90,18 @@ class Trace:
     @property
     def roots(self) -> list[Span]:
         """Its outermost stages; of a circle of parents, which a broken sender makes, all."""
-        spans = self.spans.values()
-        outermost = list(filter(self.is_root, spans))
-        return [s for s in outermost if s.is_stage] or [s for s in spans if s.is_stage]
+        spans = self.spans
+        outermost = [s for s in spans.values() if s.parent_span_id not in spans and s.is_stage]
+        return outermost or [s for s in spans.values() if s.is_stage]
 
     @cached_property
     def orphans(self) -> list[Span]:
         """Its stages whose parent is not here, by start; none of a trace that has no real root."""
-        if all(span.parent_span_id for span in self.spans.values()):
+        spans = self.spans
+        if all(span.parent_span_id for span in spans.values()):
             return []
-        return [s for s in self.in_order if s.parent_span_id and self.is_root(s) and s.is_stage]
+        outside = (s for s in self.in_order if s.parent_span_id and s.parent_span_id not in spans)
+        return [span for span in outside if span.is_stage]
 
     def is_root(self, span: Span) -> bool:
         """Whether *span* has no parent, or one that is not here."""
@@ -173,7 +175,7 @@ class Trace:
             while waiting:
                 for row in waiting[-1]:
                     yield row
-                    if row.event is None and len(row.equal) <= 1:
+                    if row.event is None and not row.equal:
                         waiting.append(self._inside(row, seen, fold))
                         break
                 else:
@@ -181,13 +183,15 @@ class Trace:
 
     def _outermost(self) -> list[str]:
         """Return the ids of roots, and of parents that are missing, by start."""
-
-        def stands(span: Span) -> bool:
-            is_known = not span.parent_span_id or span.has_remote_parent
-            return is_known and not span.is_log_page
-
-        roots = [span for span in self.in_order if span.parent_span_id not in self.spans]
-        return list(dict.fromkeys(s.span_id if stands(s) else s.parent_span_id for s in roots))
+        roots = (span for span in self.in_order if span.parent_span_id not in self.spans)
+        return list(
+            dict.fromkeys(
+                s.span_id
+                if (not s.parent_span_id or s.has_remote_parent) and not s.is_log_page
+                else s.parent_span_id
+                for s in roots
+            )
+        )
 
     def _stage(
         self,
@@ -220,8 +224,7 @@ class Trace:
             span,
             [event for one in (*([span] if span else ()), *pages) for event in one.events],
             children,
-            equal,
-            common([each[0] for each in children]),
+            common=common([each[0] for each in children]),
         )
 
     def _inside(self, row: Row, seen: set[str], fold: Fold) -> Iterator[Row]:

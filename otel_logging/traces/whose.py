@@ -21,15 +21,13 @@ class Whose:
         self._below: dict[str, list[Any]] = {}
         self._above: dict[str, set[str]] = {}
         for span_id, value in self._own.items():
-            self._tell_above(self._trace.spans[span_id], value)
-
-    def _tell_above(self, span: Span, value: Any) -> None:
-        while above := self._trace.spans.get(span.parent_span_id):
-            known = self._below.setdefault(above.span_id, [])
-            if value in known or len(known) == _MANY:  # then all above know as much
-                return
-            known.append(value)
-            span = above
+            above = trace.spans.get(trace.spans[span_id].parent_span_id)
+            while above:
+                known = self._below.setdefault(above.span_id, [])
+                if value in known or len(known) == _MANY:  # then all above know as much
+                    break
+                known.append(value)
+                above = trace.spans.get(above.parent_span_id)
 
     def at_or_above(self, span: Span) -> Any:
         """Return the value of *span*, or of the nearest above that has one, or None."""

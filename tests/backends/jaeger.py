@@ -25,7 +25,7 @@ Traces = dict[str, list[dict[str, Any]]]
 def stored(spool_dir: Path) -> Traces:
     """Return every trace of the local store: what Jaeger has to have, exactly."""
     found: dict[tuple[str, str], Span] = {}
-    for span in local.read([spool_dir]):
+    for span in local.read([spool_dir])[0]:
         found[span.trace_id, span.span_id] = span
     traces: Traces = {}
     for span in found.values():

@@ -51,7 +51,7 @@ class Reader:
             until(lambda trace_id=trace_id: self.jaeger.trace(trace_id))
 
     def here(self) -> list[Any]:
-        return local.read([self._place])
+        return local.read([self._place])[0]
 
     def there(self, **question: Any) -> search.Found:
         return search.read(Jaeger(self.jaeger.url), self.asked(**question))

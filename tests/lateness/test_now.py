@@ -79,7 +79,7 @@ def test_what_is_open_is_drawn_in_columns(in_utc: None) -> None:
     today, before = (f"{datetime.fromtimestamp(at / 1e9 - n, UTC):%H:%M:%S}" for n in (0, 1))
     day = f"{datetime.fromtimestamp(at / 1e9, UTC).date() - timedelta(days=3)}"
     assert drawn == [
-        f"{day} {today}  open       3 d               import  answer",
+        f"{day} {today}  open       3 d               import  in answer",
         "    (chat/a_module_with_a_long_name.py:12)  process 7",
         f"{before}  open   1.000 s  late 750 ms  message  user_id=grace  process 7",
         f"{today}  open      0 µs  on time      message  user_id=ben  process 7",
@@ -97,7 +97,7 @@ def test_a_place_that_was_seen_long_ago_says_so() -> None:
     for alive_ns, ago in ((3_600_000_000, ", seen 5.400 s ago"), (now_ns - 50_000_000, "")):
         found = draw_now.rows([blackbox.Table(7, alive_ns, b"", stages)], now_ns)
         match, idle = (line.plain for line in draw_now.draw(found, stack=False, width=120))
-        assert match.endswith(f"match  match (shop.py:3)  process 7{ago}")
+        assert match.endswith(f"match  in match (shop.py:3)  process 7{ago}")
         assert idle.endswith("idle  process 7")
         assert draw_now.as_json(found[0])["seen_ago_s"] == (now_ns - alive_ns) / 1e9
 

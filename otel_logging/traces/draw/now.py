@@ -46,14 +46,12 @@ def draw(found: list[Row], *, stack: bool, width: int) -> Iterator[Text]:
         line.append(visible(stage.name), "bold")
         whose = ", ".join(f"{key}={value}" for key, value in stage.who.items())
         line.append(f"  {visible(whose)}" if whose else "")
-        line.append(f"  {visible(places[0])}" if places and not stack else "")
+        line.append(f"  in {visible(places[0])}" if places and not stack else "")
         ago_s = _ago_s(table, stage, open_s)
         old = f", seen {duration(ago_s)} ago" if places and ago_s > _OLD_S else ""
         line.append(f"  process {table.pid}{old}", "dim")
         yield from wrapped(line, width, 4)
         yield from (Text(f"    {visible(place)}", overflow="ignore") for place in places if stack)
-    if not found:
-        yield Text("Nothing is open.")
 
 
 def _ago_s(table: Table, stage: OpenStage, open_s: float) -> float:

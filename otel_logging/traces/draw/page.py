@@ -6,7 +6,7 @@ reader has it all, everything is reached by the keyboard, and nothing is wider t
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ def draw(title: str, answer: Answer[Any], rows: Sequence[Mapping[str, Any]], ori
     once: dict[str, tuple[Trace, Mapping[str, Any]]] = {}
     for row, trace in zip(rows, traces, strict=True):
         once.setdefault(trace.trace_id, (trace, row))
-    page = Template(files(__package__).joinpath("page.html").read_text("utf-8"))
+    page = Template(Path(__file__).with_name("page.html").read_text("utf-8"))
     return page.substitute(
         title=escape(visible(title)),
         heading=_text(title),
@@ -130,7 +130,7 @@ def _stage(row: Row, trace: Trace, total: int, way: set[str]) -> str:
     name, facts = "not ended yet, or not recorded here", ""
     if span is not None:
         name = _text(span.name)
-        if len(row.equal) > 1:
+        if row.equal:
             name += f" \N{MULTIPLICATION SIGN}{len(row.equal)}"
         for word in waterfall.words_of(span):
             name += _ERROR if word == "ERROR" else f' <span class="late">{word}</span>'

@@ -6,10 +6,9 @@ It is called "late" only if a budget or ``--over`` defined what late is.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import cycle
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from otel_logging._text import duration, visible
@@ -101,13 +100,13 @@ def draw_failed(
 ) -> Iterator[Text]:
     """Yield the table of failed traces, as ``draw`` does."""
     of_all = f" of {answer.looked_at} trace" + "s" * (answer.looked_at != 1)
-    rows = [failure.row for failure in answer.rows]
-    if not rows:
-        yield Text(f"none failed{of_all}" if answer.looked_at else "no stage found")
+    scope = _scope([row.span for row in answer.considered])
+    if not answer.rows:
+        said = f"none failed{of_all}" if answer.looked_at else "no stage found"
+        yield Text.assemble(said, *scope, overflow="fold")
         return
-    scope = _scope([row.span for row in rows])
     yield Text.assemble(("failed", "bold"), f" · {answer.found}{of_all}", *scope, overflow="fold")
-    columns = _Columns(rows, width, links)
+    columns = _Columns([failure.row for failure in answer.rows], width, links)
     for failure in answer.rows:
         inner = "" if failure.span is failure.row.span else f" → {visible(failure.span.name)}"
         where = f"{_GAP}{visible(failure.where)}" if failure.where else ""
@@ -121,24 +120,18 @@ def draw_groups(
 ) -> Iterator[Text]:
     """Yield what rows have in common: how many, by how much, and the worst one's trace."""
     yield _title(answer)
-    table = _empty_table()
-    names = (by, "rows", "late by" if answer.judged else "took", "users", "worst", "trace")
-    for name in names:
-        right = name not in (by, "trace")
-        table.add_column(name, no_wrap=name != by, justify="right" if right else "left")
+    yield Text()
+    rows = [_heading("rows", "late by" if answer.judged else "took", "users", "worst", "trace")]
     for group in parts:
         worst = group.rows[0].span
-        cells = (
-            Text(visible(group.key), "bold", no_wrap=True, overflow="ellipsis"),
-            str(len(group.rows)),
-            duration(group.lost_s),
-            str(len(group.users)),
-            duration(worst.duration_s),
-            Text(worst.trace_id[:_ID_DIGITS], "dim"),
-        )
-        table.add_row(*cells)
-    yield Text()
-    yield from _rendered(table, width)
+        numbers = len(group.rows), duration(group.lost_s), len(group.users)
+        cells = [Text(str(each)) for each in (*numbers, duration(worst.duration_s))]
+        rows.append([*cells, Text(worst.trace_id[:_ID_DIGITS], "dim")])
+    lines = _side_by_side(rows, widths := _longest(rows), right=range(4))
+    keys = [Text(by, "dim"), *(Text(visible(group.key), "bold") for group in parts)]
+    beside = sum(widths) + len(_GAP) * len(widths)
+    for line, key in zip(lines, keys, strict=True):
+        yield from wrapped(key, width, beside, line.append(_GAP))
 
 
 def draw_summary(
@@ -181,7 +174,7 @@ class _Columns:
         when = moment(span.start_ns)[0 if self._date else len("2026-01-14 ") :]
         user = ", ".join(shown(value) for value in who.values() if value != "") or "-"
         told = fields(self._tells(row).items()).plain
-        stage = Text(no_wrap=True, overflow="ellipsis")
+        stage = Text()
         if span.is_error:  # first: the end may be cut
             stage.append("ERROR ", "bold red")
         stage.append(visible(span.name), "bold")
@@ -193,30 +186,18 @@ class _Columns:
             stage.append(_GAP).append(told, "dim")
         elif told:
             below.facts.insert(0, told)
-        cells = [
-            Text(when),
-            Text(duration(span.duration_s)),
-            *numbers,
-            Text(user, no_wrap=True, overflow="ellipsis"),
-            stage.append(inner),
-        ]
+        trace = self._links.mark(Text(span.trace_id[:_ID_DIGITS], "dim"), *below.ids)
+        took = Text(duration(span.duration_s))
+        cells = [Text(when), took, *numbers, Text(user), stage.append(inner), trace]
         self._rows.append((cells, below))
 
     def lines(self, numbers: Sequence[str], found: int, heads: list[int] | None) -> Iterator[Text]:
         """Yield the table; *numbers*: names of columns; *found*: how many rows there are in all."""
         roomy, wide = self._width >= _ROOMY, self._width >= _WIDE
-        table, names = _empty_table(), ("when", *numbers, "who", "stage", "trace")
-        least = [0 if heads is None else _TO_COME] * len(names)
-        widths = self._widths(names, heads or least)
-        for name, width in zip(names[:-1], widths, strict=False):
-            right = name in numbers
-            table.add_column(name, width=width, no_wrap=True, justify="right" if right else "left")
-        table.add_column(names[-1], no_wrap=True)  # rich 13.7 puts blanks behind a given width
-        for cells, below in self._rows:
-            text = Text(below.ids[0][:_ID_DIGITS], "dim")
-            table.add_row(*cells, self._links.mark(text, *below.ids))
-        # where that is too wide, the end is cut
-        heading, *rows = _rendered(table, max(self._width, sum(widths) + len(_GAP) * len(names)))
+        cells = [_heading("when", *numbers, "who", "stage", "trace")]
+        cells += [each for each, _ in self._rows]
+        widths = self._widths(_longest(cells), heads or [0 if heads is None else _TO_COME])
+        heading, *rows = _side_by_side(cells, widths, right=range(1, 1 + len(numbers)))
         yield from () if widths == heads else (Text(), heading)
         if heads is not None:
             heads[:] = widths
@@ -237,19 +218,16 @@ class _Columns:
         if left_out := found - len(self._rows):
             yield Text(f"and {left_out} more: --limit {found}", "dim")
 
-    def _widths(self, names: Sequence[str], above: Sequence[int]) -> list[int]:
+    def _widths(self, longest: list[int], above: Sequence[int]) -> list[int]:
         """Return how wide the columns are: as *above*, if that is enough, else what the longest
         text takes; where there is no room for it, the longer one of who and stage gives way.
         """
-        cells = [[cell.cell_len for cell in row] for row, _ in self._rows]
-        longest = [max(each) for each in zip(*cells, strict=True)]
-        widths = [max(n, len(name)) for n, name in zip([*longest, _ID_DIGITS], names, strict=True)]
-        widths = [max(each) for each in zip(widths, above, strict=True)]
-        who, stage = len(names) - 3, len(names) - 2
+        widths = [max(each) for each in zip(longest, cycle(above), strict=False)]
+        who, stage = len(widths) - 3, len(widths) - 2
         widths[who] = min(widths[who], _WHO_MOST)
         if self._width >= _WIDE:
             widths[stage] = min(widths[stage], self._width // 4)
-        too_many = sum(widths) + len(_GAP) * len(names) - self._width
+        too_many = sum(widths) + len(_GAP) * len(widths) - self._width
         for _ in range(too_many):
             longer = max(stage, who, key=widths.__getitem__)
             widths[longer] = max(widths[longer] - 1, len("stage"))
@@ -287,11 +265,20 @@ def _scope(spans: Sequence[Span]) -> Iterator[str]:
     yield f" · {visible(', '.join(services[: 2 if more else 3]))}{more}"
 
 
-def _empty_table() -> Table:
-    return Table(box=None, padding=(0, len(_GAP), 0, 0), header_style="dim", pad_edge=False)
+def _heading(*names: str) -> list[Text]:
+    return [Text(name, "dim") for name in names]
 
 
-def _rendered(table: Table, width: int) -> Iterator[Text]:
-    """Yield a table's lines; the longest texts are cut until they fit."""
-    for line in Console(width=width).render_lines(table, pad=False):
-        yield Text.assemble(*((part.text, part.style or "") for part in line))
+def _longest(rows: Sequence[Sequence[Text]]) -> list[int]:
+    return [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+
+
+def _side_by_side(
+    rows: Sequence[Sequence[Text]], widths: Sequence[int], *, right: range
+) -> Iterator[Text]:
+    """Yield rows as lines, each cell as wide as its column; *right*: columns of numbers."""
+    for cells in rows:
+        for number, (text, width) in enumerate(zip(cells, widths, strict=True)):
+            text.truncate(width, overflow="ellipsis")
+            text.align("right" if number in right else "left", width)
+        yield Text(_GAP).join(cells)

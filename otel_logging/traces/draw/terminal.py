@@ -125,16 +125,17 @@ def fields(values: Iterable[tuple[str, Any]]) -> Text:
     return line
 
 
-def wrapped(text: Text, width: int, indent: int, lead: str = "") -> Iterator[Text]:
+def wrapped(text: Text, width: int, indent: int, lead: str | Text = "") -> Iterator[Text]:
     """Yield *text* in lines of at most *width* columns, broken at blanks; the first one after
     *lead*, the others indented.
     """
-    room = max(width - max(indent, cell_len(lead)), 1)
-    fits = cell_len(lead) + text.cell_len <= width
+    first = cell_len(str(lead))
+    room = max(width - max(indent, first), 1)
+    fits = first + text.cell_len <= width
     lines = [text] if fits else text.wrap(Console(width=room), room)
     for number, line in enumerate(lines):
         line.rstrip()
-        yield Text(" " * indent if number else lead).append(line)
+        yield Text.assemble(" " * indent if number else lead, line)
 
 
 def cell(text: Text, width: int) -> Text:

@@ -160,7 +160,7 @@ class _Columns:
         # of 100,000 stages most have the same few columns
         for begin, end in {
             ((span.start_ns - start) * halves // total, -((start - span.end_ns) * halves // total))
-            for span in (row.equal if len(row.equal) > 1 else (row,))
+            for span in row.equal or (row,)
         }:
             first = min(max(begin, 0), halves - 1)
             last = max(end, first + 1)
@@ -175,7 +175,7 @@ class _Columns:
 
     def is_lost_in(self, row: Row) -> bool:
         """Return whether much of the time was lost in a row's stage itself."""
-        one = row.span if len(row.equal) <= 1 else None
+        one = None if row.equal else row.span
         return bool(self.lost and one and one.span_id == self.last.span_id)
 
 
@@ -206,7 +206,7 @@ def _columns(trace: Trace, listed: list[Row], width: int, top: Judged, way: Set[
 
 def took_ns(row: Row) -> int:
     """Return how long a row's stage was open, or all of its equal ones together."""
-    spans: Sequence[Any] = row.equal if len(row.equal) > 1 else (row,)
+    spans: Sequence[Any] = row.equal or (row,)
     return sum(max(span.end_ns - span.start_ns, 0) for span in spans)
 
 
@@ -256,7 +256,7 @@ def _label(row: Row, columns: _Columns) -> Text:
         return line.append("… not ended yet, or not recorded here", "italic")
     name = Text(visible(span.name), f"{_style(span)}{' bold' * is_on(columns.way, row)}")
     more = Text()  # never cut: the name gives way
-    if len(row.equal) > 1:
+    if row.equal:
         more.append(f" \N{MULTIPLICATION SIGN}{len(row.equal)}", "bold")
     if span.resource.service != columns.service:
         more.append(f" @{visible(span.resource.service)}", "dim")
@@ -270,14 +270,10 @@ def words_of(span: Span) -> list[str]:
     """Return what is wrong with a stage, in words."""
     facts = {
         "ERROR": span.is_error,
-        "LATE": _is_late(span),
+        "LATE": late_by(span.duration_s, span.budget_s) is not None,
         "CANCELLED": span.get(_names.CANCELLED) is True,
     }
     return [word for word, holds in facts.items() if holds]
-
-
-def _is_late(span: Span) -> bool:
-    return late_by(span.duration_s, span.budget_s) is not None
 
 
 def _style(span: Span) -> str:
@@ -291,7 +287,7 @@ def remarks(row: Row, span: Span, parent: Span | None) -> Iterator[Text]:
         later, word = ("later", "behind") if by_ns > 0 else ("earlier", "ahead of")
         by, other = duration(abs(by_ns) / 1e9), visible(parent.resource.service)
         yield Text(f"drawn {by} {later}: its clock is {word} that of {other}", "dim")
-    if len(row.equal) > 1:
+    if row.equal:
         longest = max(max(one.end_ns - one.start_ns, 0) for one in row.equal)
         yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
         return
@@ -305,7 +301,7 @@ def remarks(row: Row, span: Span, parent: Span | None) -> Iterator[Text]:
 def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
     for one in remarks(row, span, columns.spans.get(span.parent_span_id)):
         yield from _below(one, row.inner, columns)
-    if len(row.equal) > 1:
+    if row.equal:
         yield from _facts(attributes_of(row, span), row, columns)
         return
     if columns.is_lost_in(row) and columns.told != [columns.lost]:
@@ -321,7 +317,7 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
 
 def attributes_of(row: Row, span: Span) -> Mapping[str, Any]:
     """Return what is said of a row's stage, of equal ones what all have."""
-    return common(row.equal) if len(row.equal) > 1 else span.attributes
+    return common(row.equal) if row.equal else span.attributes
 
 
 def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
