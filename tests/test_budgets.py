@@ -18,8 +18,8 @@ FUNCTION_LINES = 50  # physical, with its docstring, without decorators
 
 #: Most lines of code of each room.
 BUDGETS = {
-    "__init__": 50,
-    "__main__": 2,
+    "__init__": 37,
+    "__main__": 8,
     "_diagnostics": 108,
     "_errors": 37,
     "_exceptions": 152,
@@ -32,6 +32,7 @@ BUDGETS = {
     "_json": 100,
     "_links": 4,
     "_names": 132,
+    "_offered": 25,
     "_otlp": 232,
     "_parse": 169,
     "_personal": 34,
@@ -49,9 +50,9 @@ BUDGETS = {
     "assembly": 132,
     "background_tasks": 176,
     "binding": 221,
-    "cli": 681,
+    "cli": 678,
     "context": 219,
-    "demo": 234,
+    "demo": 221,
     "doctor": 319,
     "export": 2089,
     "handover": 119,
@@ -59,7 +60,7 @@ BUDGETS = {
     "jobs": 90,
     "lateness": 1815,
     "logs": 1585,
-    "mcp_server": 210,
+    "mcp_server": 213,
     "observability": 250,
     "open_stage": 82,
     "processors": 195,
@@ -69,7 +70,7 @@ BUDGETS = {
     "spool": 1069,
     "testing": 156,
     "tracers": 58,
-    "traces": 2807,
+    "traces": 2797,
     "tracing": 274,
 }
 
