@@ -79,7 +79,7 @@ def spool(
         if not yes:
             click.confirm(f"Remove all? {waiting} were not delivered.", abort=True, err=True)
         for each in ours:
-            destinations.purge(each.path, before=asked)  # no more than was shown, or exported
+            destinations.purge(each.path, oldest=asked)  # no more than was shown, or exported
 
 
 def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destination]:

@@ -159,7 +159,7 @@ def prune_unused(base: Path, ours: Container[Path | None], hours: float) -> None
             piles = (each.waiting, each.sent)
             ages = [pile.oldest_s for pile in piles if pile.oldest_s is not None]
             if not each.processes and min(ages, default=each.path.stat().st_mtime) < oldest:
-                _remove(each.path, oldest=oldest)
+                purge(each.path, oldest=oldest, is_asked=False)
 
 
 def prune(
@@ -186,20 +186,14 @@ def prune(
                 _diagnostics.report(DROPPED_BOUND.format(directories.noun(destination_dir)), lost)
 
 
-def purge(destination_dir: Path, *, before: float) -> None:
-    """Remove every segment of it that was written *before*, s since the epoch, but those that are
-    being written. Never raises.
+def purge(destination_dir: Path, *, oldest: float, is_asked: bool = True) -> None:
+    """Remove every older segment of it, those of dead processes too, but what is being written; and
+    then what is empty of it. *oldest*, *is_asked*: as for ``prune``. Never raises.
     """
-    _remove(destination_dir, oldest=before, is_asked=True)
-
-
-def _remove(destination_dir: Path, *, oldest: float, is_asked: bool = False) -> None:
-    """Prune it, also of what dead processes were writing; then remove what is empty of it."""
     taken = list(process_dirs.abandoned(destination_dir, ()))
     prune(destination_dir, oldest=oldest, is_asked=is_asked)
     for process_dir, lock in taken:
-        if process_dirs.is_empty(process_dir):
-            process_dirs.remove_process_dir(process_dir)
+        process_dirs.remove_if_empty(process_dir)
         lock.close()
     with contextlib.suppress(OSError):
         about = [path for path in listed(destination_dir) if path.name != SENT]

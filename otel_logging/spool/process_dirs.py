@@ -42,22 +42,19 @@ class Held:
         self.locks: dict[Path, OpenFile] = {}
         _all.add(self)
 
-    def take(self) -> Path:
-        """Make a directory of our own. Failure: raises OSError."""
-        if self.destination_dir is None:
-            raise FileNotFoundError(errno.ENOENT, "no directory was given")
-        own, lock = _take(self.destination_dir)
-        if self.own is not None:  # somebody removed it
-            self.locks.pop(self.own).close()
-        self.own, self.locks[own] = own, lock
-        return own
-
     def own_dir(self) -> Path:
-        """Return our directory; a new one after a fork, or if somebody removed it or closed what
-        holds it. Failure: raises OSError.
+        """Return our directory; a new one at first, after a fork, or if somebody removed it or
+        closed what holds it. Failure: raises OSError.
         """
         self.let_go()
-        return self.own if self.own is not None and self.own.exists() else self.take()
+        if self.own is None or not self.own.exists():
+            if self.destination_dir is None:
+                raise FileNotFoundError(errno.ENOENT, "no directory was given")
+            own, lock = _take(self.destination_dir)
+            if self.own is not None:
+                self.locks.pop(self.own).close()
+            self.own, self.locks[own] = own, lock
+        return self.own
 
     def let_go(self) -> None:
         """Give up the directories whose own lock somebody has closed: a neighbour may have it by
@@ -85,16 +82,15 @@ class Held:
     def give_back(self) -> None:
         """Remove the adopted directories that are empty now."""
         for each, lock in list(self.locks.items()):
-            if each != self.own and lock.is_ours() and is_empty(each):
+            if each != self.own and lock.is_ours() and remove_if_empty(each):
                 self.locks.pop(each, None)
-                remove_process_dir(each)
                 lock.close()
 
     def leave(self) -> None:
         """Hold nothing any more; our own directory goes if it is empty."""
         self.let_go()
-        if self.own is not None and is_empty(self.own):
-            remove_process_dir(self.own)
+        if self.own is not None:
+            remove_if_empty(self.own)
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -186,20 +182,17 @@ def running(destination_dir: Path) -> int:
     return count
 
 
-def is_empty(process_dir: Path) -> bool:
-    """Whether no segment is in *process_dir*; False where that cannot be found out."""
-    with contextlib.suppress(OSError):  # too many open files, say
-        return not any(directories.listed_now(process_dir, suffix) for suffix in (SEALED, OPEN))
-    return False
-
-
-def remove_process_dir(process_dir: Path) -> None:
-    """Remove a process's directory, if no segment is in it."""
-    with contextlib.suppress(OSError):
+def remove_if_empty(process_dir: Path) -> bool:
+    """Remove a process's directory, if no segment is in it; return whether it is gone."""
+    with contextlib.suppress(OSError):  # too many open files to find that out, say
+        if any(directories.listed_now(process_dir, suffix) for suffix in (SEALED, OPEN)):
+            return False
         files = directories.listed(process_dir)  # the lock; what other files of ours there are
         for path in [path for path in files if path.suffix not in (SEALED, OPEN)]:
             path.unlink(missing_ok=True)
         process_dir.rmdir()  # and not its whole tree: this fails rather than lose a span
+        return True
+    return False
 
 
 def set_apart(destination_dir: Path, segment: bytes) -> None:
@@ -208,7 +201,7 @@ def set_apart(destination_dir: Path, segment: bytes) -> None:
     try:
         write_file(own / f"000001{SEALED}", segment)
     except OSError:
-        remove_process_dir(own)
+        remove_if_empty(own)
         raise
     finally:
         lock.close()

@@ -81,7 +81,7 @@ class Spool:
         self._is_closed = False  # and stays so in a child: nobody empties the memory queue
         self._begin()
         if base is not None:
-            self._held.take()
+            self._held.own_dir()
         _forks.join(_forks.Step.SPOOL, self)
 
     def _begin(self) -> None:
@@ -162,9 +162,11 @@ class Spool:
                 self._busy = False
 
     def _remember(self, scope: bytes, data: bytes) -> None:
-        if not self._memory.frames:
+        def begin() -> Waiting:
             self.opened += 1
-        if dropped := self._memory.put(scope, data):
+            return Waiting(self._next_name(), data=bytearray(header(self.resource, scope)))
+
+        if dropped := self._memory.put(scope, data, begin):
             self.report(DROPPED_FULL, dropped)
 
     def _set_apart(self, scope: bytes, data: bytes) -> None:
@@ -250,8 +252,8 @@ class Spool:
         return self._stalled and not self._is_closed
 
     def seal(self, *, older_than_s: float = 0.0) -> None:
-        """Close the segments whose first frame is older than that, and make segments of
-        the memory queue: on disk, or, where that takes nothing, in memory.
+        """Close the segments whose first frame is older than that, and those in memory: they go to
+        the disk, or wait in memory where that takes nothing.
         """
         with self._lock:
             self._settle()
@@ -259,9 +261,8 @@ class Spool:
                 self._seal_old(time.monotonic() - older_than_s)
             self._settle()
         # outside the lock: a stalled disk may hold the worker, never the application
-        made = self._memory.make_segments(self.resource, self._next_name)
-        if lost := self._memory.keep([each for each in made if not self._store(each)]):
-            self.report(DROPPED_FULL, lost)
+        for segment in self._memory.seal():
+            self._store(segment)
 
     def _seal_old(self, since: float) -> None:
         self._busy = True
@@ -272,26 +273,26 @@ class Spool:
         finally:
             self._busy = False
 
-    def _store(self, segment: Waiting) -> bool:
-        """Write a segment that was made in memory to the disk; appends go there again if
-        that was quick.
+    def _store(self, segment: Waiting) -> None:
+        """Write a segment that waits in memory to the disk, if that takes it; appends go there
+        again if it was quick.
         """
         began = time.monotonic()
         try:
             with self._lock:
                 path = self._held.own_dir() / f"{segment.name}{SEALED}"
-            write_file(path, segment.data)
+            write_file(path, bytes(segment.data))
         except OSError:
-            return False
+            return
         # what is in memory counts for nothing here: it was there because of the stall
         self._stalled = time.monotonic() - began > STALL_S
-        return True
+        self._memory.drop(segment)
 
     def backlog(self) -> int:
         """Return how many segments are to be delivered, those that still fill included, those of a
         directory that cannot be read now not. Never raises.
         """
-        count = len(self._segments) + bool(self._memory.frames)
+        count = len(self._segments) + len(self._memory.filling)
         with contextlib.suppress(OSError):
             count += len(self.waiting())
         return count
@@ -359,7 +360,9 @@ class Spool:
             self._is_closed = self._is_closed or not self._busy
         self.seal()
         self._held.give_back()
-        if lost := count([each for each in [*self._memory.segments] if not self._store(each)]):
+        for segment in [*self._memory.segments]:
+            self._store(segment)
+        if lost := count(self._memory.segments):
             self.report(LOST_EXIT, lost)
         with self._lock:
             self._memory.segments.clear()

@@ -114,7 +114,7 @@ class Waiting(NamedTuple):
 
     name: str
     path: Path | None = None
-    data: bytes = b""
+    data: bytearray = bytearray()
 
     def contents(self) -> Contents:
         """Read it; ``UNREADABLE`` if it is not a segment; nothing if it is gone.
@@ -122,7 +122,7 @@ class Waiting(NamedTuple):
         Failure: raises OSError where it is there and cannot be read now.
         """
         try:
-            data = self.data if self.path is None else content(self.path)
+            data = bytes(self.data) if self.path is None else content(self.path)
         except FileNotFoundError:  # a neighbour was quicker, or kept the bound
             return Contents(b"", b"", [], 0)
         return next(parse_all(data), UNREADABLE)
