@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -586,6 +587,22 @@ def test_a_full_process_log_ends_and_the_next_begins(service: Service) -> None:
     spans = service.named("process log")
     assert [len(s.events) for s in spans] == [500, 500, 100]
     assert [e.attributes["n"] for s in spans for e in s.events] == list(range(1_100))
+
+
+def test_a_clock_that_is_set_back_keeps_no_process_log(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves when it is old enough by a clock that nobody sets."""
+    log.info("one")
+    pipeline: Any = service.observability._pipeline
+    back = time.time_ns() - 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: back)
+    pipeline.roll(False)
+    assert pipeline._process_log is not None
+    later = time.perf_counter_ns() + 61 * 10**9
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: later)
+    pipeline.roll(False)
+    assert pipeline._process_log is None
 
 
 def test_threads_that_fill_one_span_while_it_ends_lose_nothing(service: Service) -> None:

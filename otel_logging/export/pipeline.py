@@ -251,7 +251,8 @@ class Pipeline:
         """End the current `process log` span: for a flush, or when it is old enough."""
         span = self._process_log
         if span is not None:
-            age_ns = time.time_ns() - (span.start_time or 0)
+            # by its own clock: one that is set back keeps no line
+            age_ns = span.now_ns() - (span.start_time or 0)
             if is_flush or age_ns >= PROCESS_LOG_S * 1e9:
                 self.end_process_log(span)
 

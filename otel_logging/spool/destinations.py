@@ -190,9 +190,10 @@ def purge(destination_dir: Path, *, oldest: float, is_asked: bool = True) -> Non
     """Remove every older segment of it, those of dead processes too, but what is being written; and
     then what is empty of it. *oldest*, *is_asked*: as for ``prune``. Never raises.
     """
-    taken = list(process_dirs.abandoned(destination_dir, ()))
+    for _, lock in process_dirs.abandoned(destination_dir, ()):  # which seals what is in them
+        lock.close()
     prune(destination_dir, oldest=oldest, is_asked=is_asked)
-    for process_dir, lock in taken:
+    for process_dir, lock in process_dirs.abandoned(destination_dir, ()):
         process_dirs.remove_if_empty(process_dir)
         lock.close()
     with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ this, which is the spool's.
 
 import contextlib
 import errno
+import itertools
 import os
 import time
 import weakref
@@ -19,6 +20,8 @@ from otel_logging.spool import directories
 from otel_logging.spool.directories import OPEN, SEALED
 from otel_logging.spool.open_file import OpenFile, check, is_held, pwrite, try_lock
 
+#: Directories at once: each has a descriptor, of which the application may have but 256.
+MOST_HELD: Final = 32
 _TRIES: Final = 5  # to take a directory that a neighbour takes for a dead process's
 _all: Final[weakref.WeakSet["Held"]] = weakref.WeakSet()
 
@@ -70,14 +73,20 @@ class Held:
         """Return the adopted ones, and then our own."""
         return sorted(self.locks, key=lambda each: each == self.own)
 
-    def adopt(self, on_adopt: Callable[[Path], None]) -> None:
-        """Take over the directories of dead processes; *on_adopt* is called with each."""
-        if self.destination_dir is not None:
-            for each, lock in abandoned(self.destination_dir, self.all()):
-                self.locks[each] = lock
-                with contextlib.suppress(OSError):
-                    pwrite(lock.fd, b"adopted", 0)  # for ``running``
-                on_adopt(each)
+    def adopt(self, on_adopt: Callable[[Path], None]) -> bool:
+        """Take over directories of dead processes; *on_adopt* is called with each. Return whether
+        that was as many as are held at once, and there may be more.
+        """
+        if self.destination_dir is None:
+            return False
+        found, room = abandoned(self.destination_dir, self.all()), MOST_HELD - len(self.locks)
+        taken = list(itertools.islice(found, max(room, 0)))
+        for each, lock in taken:
+            self.locks[each] = lock
+            with contextlib.suppress(OSError):
+                pwrite(lock.fd, b"adopted", 0)  # for ``running``
+            on_adopt(each)
+        return 0 < room == len(taken)
 
     def give_back(self) -> None:
         """Remove the adopted directories that are empty now."""

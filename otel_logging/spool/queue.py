@@ -321,12 +321,14 @@ class Spool:
         except OSError:
             self._undeletable.add(segment.path)
 
-    def adopt(self) -> None:
-        """Take over the directories of dead processes, and give back those that are empty now."""
+    def adopt(self) -> bool:
+        """Give back the adopted directories that are empty now, and take over others of dead
+        processes; return whether there may be more.
+        """
         with self._lock:
             self._held.let_go()
         self._held.give_back()
-        self._held.adopt(self.on_adopt)
+        return self._held.adopt(self.on_adopt)
 
     def directory(self) -> Path | None:
         """Return the process's own directory; None where there is no disk. Failure: OSError."""

@@ -223,6 +223,37 @@ def test_an_adopted_place_is_given_back_when_it_is_empty(spool: Spool, base: Pat
     assert on_disk(base) == [1]
 
 
+@posix
+def test_many_dead_processes_take_no_descriptor_of_the_application(base: Path) -> None:
+    """Each directory that is held has one: few are adopted at a time, and purged one by one."""
+    run(
+        """
+import resource, sys; from pathlib import Path; from tests.spools import *
+from otel_logging.spool import destinations
+base, dead = Path(sys.argv[1]), 48
+for name in ("shop-1", "other-1"):
+    for number in range(dead):
+        gone = make(base, name)
+        append(gone, number)
+        gone.close()
+survivor = make(base)
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+found = []
+while survivor.adopt():
+    files = [open(os.devnull) for _ in range(4)]
+    found += survivor.waiting()
+    for segment in survivor.waiting():
+        survivor.delivered(segment)
+found += survivor.waiting()
+assert len(found) == len({segment.name for segment in found}) == dead
+destinations.purge(base / "other-1", oldest=float("inf"))
+assert not (base / "other-1").exists()
+""",
+        base,
+    )
+    assert on_disk(base) == list(range(48))
+
+
 def test_a_directory_without_a_lock_is_tidied_up(spool: Spool, base: Path) -> None:
     """Its maker was killed before it held anything; who is making it makes another."""
     half_made = base / "shop-1" / "1-1"
