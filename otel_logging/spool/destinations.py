@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from otel_logging import _diagnostics
+from otel_logging._text import later
 from otel_logging.spool import directories, process_dirs
 from otel_logging.spool.directories import LOGS, OPEN, SENT, listed
 from otel_logging.spool.process_dirs import write_file
@@ -24,7 +25,7 @@ from otel_logging.spool.reading import content, contents
 DROPPED_BOUND: Final = "{} dropped undelivered: the spool is over its bound"
 _ABOUT: Final = "destination"  # a file beside the processes' directories
 _MOST_HOURS: Final = 1e6
-_NAME: Final = re.compile(rf"(.*)-[0-9a-f]{{12}}({re.escape(LOGS)})?")
+_NAME: Final = later(rf"(.*)-[0-9a-f]{{12}}({re.escape(LOGS)})?")
 
 
 class Pile(NamedTuple):
@@ -94,16 +95,16 @@ def left_behind(every: Iterable[Destination]) -> Iterator[tuple[Destination, Des
     """Yield each in which something waits that no process sends any more, and that to which its
     service sends now: the one of a process that runs, else of the last that did.
     """
-    latest: dict[tuple[Path, str, bool], Destination] = {}
-    for each in (known := sorted(every, key=lambda one: (one.processes > 0, one.since))):
-        latest[each.path.parent, each.service, each.is_of_logs] = each
+
+    def signal(one: Destination) -> tuple[Path, str, bool]:
+        return one.path.parent, one.service, one.is_of_logs
+
+    known = sorted(every, key=lambda one: (one.processes > 0, one.since))
+    latest = {signal(each): each for each in known}
     for each in known:
-        now = latest[each.path.parent, each.service, each.is_of_logs]
-        if (
-            each.waiting.segments
-            and not each.processes
-            and (now.processes or now.since > each.since)
-        ):
+        now = latest[signal(each)]
+        is_left = not each.processes and (now.processes or now.since > each.since)
+        if each.waiting.segments and is_left:
             yield each, now
 
 

@@ -89,8 +89,10 @@ class Held:
         return 0 < room == len(taken)
 
     def give_back(self) -> None:
-        """Remove the adopted directories that are empty now."""
+        """Remove the adopted directories that are empty now, and keep the locks of all young."""
         for each, lock in list(self.locks.items()):
+            with contextlib.suppress(OSError):  # what cleans /tmp removes old files, and it is none
+                os.utime(each / "lock")
             if each != self.own and lock.is_ours() and remove_if_empty(each):
                 self.locks.pop(each, None)
                 lock.close()
@@ -202,18 +204,6 @@ def remove_if_empty(process_dir: Path) -> bool:
         process_dir.rmdir()  # and not its whole tree: this fails rather than lose a span
         return True
     return False
-
-
-def set_apart(destination_dir: Path, segment: bytes) -> None:
-    """Write *segment* into a directory of its own, and leave that. Failure: raises OSError."""
-    own, lock = _take(destination_dir)
-    try:
-        write_file(own / f"000001{SEALED}", segment)
-    except OSError:
-        remove_if_empty(own)
-        raise
-    finally:
-        lock.close()
 
 
 def write_file(path: Path, data: bytes) -> None:

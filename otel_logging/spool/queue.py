@@ -23,7 +23,7 @@ from otel_logging.spool import destinations, directories, merging, open_file
 from otel_logging.spool.directories import OPEN, SEALED
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
 from otel_logging.spool.open_file import OpenSegment
-from otel_logging.spool.process_dirs import Held, in_use, set_apart, write_file
+from otel_logging.spool.process_dirs import Held, in_use, write_file
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import frame, header
 
@@ -170,20 +170,21 @@ class Spool:
             self.report(DROPPED_FULL, dropped)
 
     def _set_apart(self, scope: bytes, data: bytes) -> None:
-        """Give frames that come after ``close`` a directory of their own, without our lock: a
+        """Write frames that come after ``close`` to a segment of their own, without our lock: a
         daemon thread that the interpreter's exit has stopped for good may hold it.
         """
-        if self._held.destination_dir is None:
-            self.report(LOST_LATE)
-            return
-        try:
-            set_apart(self._held.destination_dir, header(self.resource, scope) + data)
-        except OSError as error:
-            self.report(LOST_LATE, detail=error)
+        for is_last in (False, True):  # the first directory may be one that ``close`` is giving up
+            try:
+                path = self._held.own_dir() / f"{self._next_name()}{SEALED}"
+                write_file(path, header(self.resource, scope) + data)
+                return
+            except OSError as error:
+                if is_last:
+                    self.report(LOST_LATE, detail=error)
 
     def _put(self, scope: bytes, data: bytes) -> None:
         """Append frames to their segment; what the disk does not take whole, to memory, and after
-        ``close`` to a directory of its own.
+        ``close`` to a segment of their own.
         """
         if self._stalled and not self._is_closed:
             self._remember(scope, data)

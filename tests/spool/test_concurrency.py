@@ -240,7 +240,7 @@ append(spool, 2)
 def test_after_close_an_append_inside_another_is_kept(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As from a signal handler: it waits in a directory of its own."""
+    """As from a signal handler: it waits in a segment of its own."""
     spool = make(base)
     spool.close()
     write = open_file.pwrite

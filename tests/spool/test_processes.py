@@ -223,6 +223,14 @@ def test_an_adopted_place_is_given_back_when_it_is_empty(spool: Spool, base: Pat
     assert on_disk(base) == [1]
 
 
+def test_a_lock_stays_young(spool: Spool, base: Path) -> None:
+    """What cleans a temporary directory removes old files: without it nobody adopts the rest."""
+    (place,) = places(base)
+    os.utime(place / "lock", (0, 0))
+    spool.adopt()
+    assert (place / "lock").stat().st_mtime > 0
+
+
 @posix
 def test_many_dead_processes_take_no_descriptor_of_the_application(base: Path) -> None:
     """Each directory that is held has one: few are adopted at a time, and purged one by one."""
