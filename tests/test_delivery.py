@@ -26,7 +26,7 @@ from otel_logging.export.delivery import Delivery
 from otel_logging.export.ids import encode_resource, make_resource
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.settings import load
-from otel_logging.spool import directories, process_dirs, reading
+from otel_logging.spool import directories, reading
 from otel_logging.spool import queue as spool_queue
 from tests import programs, rude
 from tests.programs import end, python
@@ -144,19 +144,6 @@ def test_a_worker_that_has_nothing_to_send_leaves_few_files(receiver: Receiver, 
             time.sleep(0.01)
     kept = [int.from_bytes(trace, "big") for c in reading.read(base) for trace, _ in c.spans]
     assert sorted(kept) == list(range(100))
-
-
-def test_many_dead_processes_are_delivered_at_once(
-    receiver: Receiver, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Few of them are adopted at a time, the next ones when these are delivered."""
-    monkeypatch.setattr(sender, "ROUND_S", 1000.0)
-    dead = process_dirs.MOST_HELD + 8
-    for number in range(1, dead + 1):
-        with Shop(base, None, works=False) as gone:
-            gone.end(number)
-    with Shop(base, receiver.endpoint):
-        receiver.wait_for(lambda r: len(r.spans) == dead, programs.PATIENCE_S)
 
 
 def test_a_segment_opened_beside_another_waits_no_longer(receiver: Receiver, base: Path) -> None:

@@ -124,9 +124,7 @@ def _export(file: Path, paths: list[Path], *, of_logs: bool, of_others: bool) ->
     segments = (
         contents
         for base in dict.fromkeys(path.parent for path in paths)
-        for segment in reading.segments(base, of_logs=of_logs, of_others=of_others)
-        if segment.parent.parent in paths
-        for contents in reading.contents(segment) or ()
+        for contents in reading.read(base, of_logs=of_logs, of_others=of_others, only=paths)
     )
     count = 0
     try:

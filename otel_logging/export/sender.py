@@ -71,9 +71,8 @@ class Sender:
         if self.refusal and time.monotonic() >= self._next_reminder:
             self.report_refusal(self.refusal)
         if time.monotonic() >= self.next_housekeeping:
-            if self._spool.adopt():  # the others at once when these are sent; then all the rest
-                return
             self.next_housekeeping = time.monotonic() + ROUND_S
+            self._spool.adopt()
             self._spool.prune()
             _diagnostics.say_due()
             self._is_tidy = False

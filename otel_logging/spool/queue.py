@@ -19,7 +19,7 @@ from typing import Final
 
 from otel_logging import _diagnostics, _forks
 from otel_logging._green import is_busy
-from otel_logging.spool import destinations, directories, merging, open_file
+from otel_logging.spool import destinations, directories, merging, open_file, process_dirs
 from otel_logging.spool.directories import OPEN, SEALED
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
 from otel_logging.spool.open_file import OpenSegment
@@ -31,6 +31,7 @@ SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # longer is slow: the disk, or a busy machine on which this thread waits
 STALL_S: Final = 0.5  # of slow appends, none quick between: the disk stalls, memory takes over
 HANG_S: Final = 2.0  # of one append: the disk stalls, however busy the process is
+ADOPT_S: Final = 0.5  # for what dead processes left, each time
 VISIT_S: Final = 3600.0  # between looks at other destinations
 
 # {}: what the spool is for, spans or log records
@@ -215,7 +216,7 @@ class Spool:
         if scope in self._segments:  # what was closed by somebody
             self._seal(scope)
         path = self._held.own_dir() / f"{self._next_name()}{OPEN}"
-        fd = directories.create(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+        fd = directories.create(path)
         segment = OpenSegment(path, fd, now)
         if os.name == "posix":  # pragma: no branch - on Windows it would keep readers out
             open_file.try_lock(fd)  # who has closed our directory's lock leaves us this one
@@ -303,9 +304,9 @@ class Spool:
         kind oldest first. Failure: raises OSError where a directory cannot be read now.
         """
         with self._lock:
-            self._held.let_go()
-            found, held = list(self._memory.segments), self._held.all()
-        paths = [path for each in held for path in directories.listed_now(each, SEALED)]
+            found, own = list(self._memory.segments), self._held.own()
+        paths = [] if own is None else directories.listed_now(own, SEALED)
+        paths.sort(key=lambda path: ("-" not in path.stem, path.stem.partition("-")[2]))
         return found + [Waiting(str(p), p) for p in paths if p not in self._undeletable]
 
     def delivered(self, segment: Waiting) -> None:
@@ -322,14 +323,25 @@ class Spool:
         except OSError:
             self._undeletable.add(segment.path)
 
-    def adopt(self) -> bool:
-        """Give back the adopted directories that are empty now, and take over others of dead
-        processes; return whether there may be more.
+    def adopt(self) -> None:
+        """Take over what dead processes left: it moves to our directory, and theirs go. Of very
+        many, in half a second; the others the next time.
         """
+        until = time.monotonic() + ADOPT_S
         with self._lock:
-            self._held.let_go()
-        self._held.give_back()
-        return self._held.adopt(self.on_adopt)
+            home, own = self._held.destination_dir, self._held.own()
+        if own is not None:
+            with contextlib.suppress(OSError):  # what cleans /tmp removes what is old
+                os.utime(own / "lock")
+        for each, lock in () if home is None else process_dirs.abandoned(home, own):
+            self.on_adopt(each)
+            with contextlib.suppress(OSError):  # the disk is full, say: it is tried again
+                with self._lock:
+                    own = self._held.own_dir()
+                process_dirs.move_segments(each, own)
+            lock.close()
+            if time.monotonic() > until:
+                break
 
     def directory(self) -> Path | None:
         """Return the process's own directory; None where there is no disk. Failure: OSError."""
@@ -362,7 +374,6 @@ class Spool:
         with self._lock:  # busy: a signal handler's, within an append, which is still to end
             self._is_closed = self._is_closed or not self._busy
         self.seal()
-        self._held.give_back()
         for segment in [*self._memory.segments]:
             self._store(segment)
         if lost := count(self._memory.segments):
@@ -391,5 +402,5 @@ class Spool:
         # an append that forked midway must not write to another's file
         for inherited in self._segments.values():
             inherited.close()
-        self._held.after_fork()
+        self._held.let_go()
         self._begin()

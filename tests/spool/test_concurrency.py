@@ -226,7 +226,7 @@ def test_an_append_in_the_middle_of_close_is_kept(base: Path) -> None:
         """
 import sys; from pathlib import Path; from tests.spools import *
 spool = make(Path(sys.argv[1]))
-at_call("give_back", lambda: append(spool, 1))
+at_call("count", lambda: append(spool, 1))
 spool.close()
 append(spool, 2)
 """,
