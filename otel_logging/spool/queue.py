@@ -31,7 +31,7 @@ SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # longer is slow: the disk, or a busy machine on which this thread waits
 STALL_S: Final = 0.5  # of slow appends, none quick between: the disk stalls, memory takes over
 HANG_S: Final = 2.0  # of one append: the disk stalls, however busy the process is
-ADOPT_S: Final = 0.5  # for what dead processes left, each time
+ADOPT_S: Final = 1.0  # for what dead processes left, each time
 VISIT_S: Final = 3600.0  # between looks at other destinations
 
 # {}: what the spool is for, spans or log records
@@ -276,9 +276,7 @@ class Spool:
             self._busy = False
 
     def _store(self, segment: Waiting) -> None:
-        """Write a segment that waits in memory to the disk, if that takes it; appends go there
-        again if it was quick.
-        """
+        """Write a segment from memory to the disk; if that is quick, appends go there again."""
         began = time.monotonic()
         try:
             with self._lock:
@@ -291,9 +289,7 @@ class Spool:
         self._memory.drop(segment)
 
     def backlog(self) -> int:
-        """Return how many segments are to be delivered, those that still fill included, those of a
-        directory that cannot be read now not. Never raises.
-        """
+        """Return how many segments are to be delivered, as far as is known now. Never raises."""
         count = len(self._segments) + len(self._memory.filling)
         with contextlib.suppress(OSError):
             count += len(self.waiting())
@@ -314,19 +310,16 @@ class Spool:
         if segment.path is None:
             self._memory.drop(segment)
             return
-        with contextlib.suppress(OSError):
-            segment.path.rename(directories.sent(segment.path))
-            return
-        # better out of the recorder than delivered twice
         try:
-            segment.path.unlink(missing_ok=True)
-        except OSError:
-            self._undeletable.add(segment.path)
+            segment.path.rename(directories.sent(segment.path))
+        except OSError:  # better out of the recorder than delivered twice
+            try:
+                segment.path.unlink(missing_ok=True)
+            except OSError:
+                self._undeletable.add(segment.path)
 
     def adopt(self) -> None:
-        """Take over what dead processes left: it moves to our directory, and theirs go. Of very
-        many, in half a second; the others the next time.
-        """
+        """Move what dead processes left to our directory: of very many, some at a time."""
         until = time.monotonic() + ADOPT_S
         with self._lock:
             home, own = self._held.destination_dir, self._held.own()

@@ -387,8 +387,8 @@ def test_neighbours_that_begin_at_once_say_where_it_leads(
     """Neither takes away what the other writes."""
     create = directories.create
 
-    def create_while_another_begins(path: Path, flags: int) -> int:
-        fd = create(path, flags)
+    def create_while_another_begins(path: Path) -> int:
+        fd = create(path)
         monkeypatch.undo()
         destinations.describe(base, "http://other", 1.0)
         return fd
