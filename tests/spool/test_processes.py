@@ -246,7 +246,8 @@ def test_what_is_adopted_moves_to_who_adopts_it(spool: Spool, base: Path) -> Non
 def test_a_reader_finds_what_is_adopted_meanwhile(
     spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has another place by then."""
+    """It has another place by then; what was read before that is not read again."""
+    append(spool, 2)
     gone = make(base)
     append(gone, 1)
     gone.close()
@@ -258,7 +259,32 @@ def test_a_reader_finds_what_is_adopted_meanwhile(
         return load(path)
 
     monkeypatch.setattr(reading, "load", adopted)
-    assert on_disk(base) == [1]
+    assert on_disk(base) == [1, 2]
+
+
+def test_a_kill_in_the_midst_of_an_adoption_loses_nothing(spool: Spool, base: Path) -> None:
+    """What has moved is adopted from there, what has not from where it was."""
+    gone = make(base)
+    for number in (1, 2):
+        append(gone, number)
+        gone.seal()
+    gone.close()
+    run(
+        """
+import os, sys; from pathlib import Path; from tests.spools import *
+move = Path.rename
+def die(path, target):
+    move(path, target)
+    os._exit(0)
+Path.rename = die
+make(Path(sys.argv[1])).adopt()
+""",
+        base,
+    )
+    assert len(places(base)) == 3
+    spool.adopt()
+    assert len(places(base)) == 1
+    assert waiting(spool) == on_disk(base) == [1, 2]
 
 
 def test_of_many_dead_processes_some_are_adopted_at_a_time(
