@@ -113,12 +113,11 @@ def resend(one: Destination, to: Destination) -> int:
     many segments. Failure: never raises; what cannot be moved stays.
     """
     count = 0
-    for process_dir, lock in process_dirs.abandoned(one.path):
+    for process_dir in process_dirs.abandoned(one.path):
         with contextlib.suppress(OSError):
             segments = len(listed(process_dir, directories.SEALED))
             process_dir.rename(to.path / process_dir.name)
             count += segments
-        lock.close()
     return count
 
 
@@ -191,12 +190,10 @@ def purge(destination_dir: Path, *, oldest: float, is_asked: bool = True) -> Non
     """Remove every older segment of it, those of dead processes too, but what is being written; and
     then what is empty of it. *oldest*, *is_asked*: as for ``prune``. Never raises.
     """
-    for _, lock in process_dirs.abandoned(destination_dir):  # which seals what is in them
-        lock.close()
+    list(process_dirs.abandoned(destination_dir))  # which seals what is in them
     prune(destination_dir, oldest=oldest, is_asked=is_asked)
-    for process_dir, lock in process_dirs.abandoned(destination_dir):
+    for process_dir in process_dirs.abandoned(destination_dir):
         process_dirs.remove_if_empty(process_dir)
-        lock.close()
     with contextlib.suppress(OSError):
         about = [path for path in listed(destination_dir) if path.name != SENT]
         if all(path.name.startswith(_ABOUT) for path in about):

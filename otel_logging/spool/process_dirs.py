@@ -31,7 +31,7 @@ def in_use() -> set[Path | None]:
 class Held:
     """A process's directory of one destination; with None, there is no disk.
 
-    Concurrency: called under the spool's lock.
+    Concurrency: called under the spool's lock; without it two directories may be made.
     """
 
     def __init__(self, destination_dir: Path | None) -> None:
@@ -44,9 +44,10 @@ class Held:
         """Return our directory; None if there is none, or if somebody has closed what holds it: a
         neighbour may have it by now.
         """
-        if self.lock is not None and not self.lock.is_ours():
-            self._own = self.lock = None
-        return self._own
+        own, lock = self._own, self.lock  # what comes after ``close`` may not have the lock
+        if lock is not None and not lock.is_ours():
+            own = self._own = self.lock = None
+        return own
 
     def own_dir(self) -> Path:
         """Return our directory; a new one at first, after a fork, or if somebody removed it or
@@ -105,10 +106,10 @@ def _new_lock(process_dir: Path) -> OpenFile:
         raise
 
 
-def abandoned(destination_dir: Path, ours: Path | None = None) -> Iterator[tuple[Path, OpenFile]]:
-    """Take the lock of each directory whose process is dead, oldest first, and seal what is in it.
+def abandoned(destination_dir: Path, ours: Path | None = None) -> Iterator[Path]:
+    """Yield each directory whose process is dead, oldest first, with what is in it sealed; it is
+    locked until the next one is asked for.
 
-    The caller closes it before it asks for the next one: the application may have few descriptors.
     Failure: never raises; one that cannot be had belongs to a process that lives, or to a
     neighbour.
     """
@@ -118,7 +119,10 @@ def abandoned(destination_dir: Path, ours: Path | None = None) -> Iterator[tuple
         if process_dir.name != directories.SENT and process_dir != ours:
             lock = _take_over(process_dir)
             if lock is not None:
-                yield process_dir, lock
+                try:
+                    yield process_dir
+                finally:
+                    lock.release()
 
 
 def move_segments(process_dir: Path, own: Path) -> None:

@@ -326,13 +326,12 @@ class Spool:
         if own is not None:
             with contextlib.suppress(OSError):  # what cleans /tmp removes what is old
                 os.utime(own / "lock")
-        for each, lock in () if home is None else process_dirs.abandoned(home, own):
+        for each in () if home is None else process_dirs.abandoned(home, own):
             self.on_adopt(each)
             with contextlib.suppress(OSError):  # the disk is full, say: it is tried again
                 with self._lock:
                     own = self._held.own_dir()
                 process_dirs.move_segments(each, own)
-            lock.close()
             if time.monotonic() > until:
                 break
 
