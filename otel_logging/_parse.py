@@ -129,17 +129,15 @@ def pattern(name: str, value: str) -> tuple[Any, ...]:
 
 def text(name: str, value: object) -> str:
     """Return a name that is not empty."""
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(name, value, "a name that is not empty")
-    return value
+    _check(isinstance(value, str) and value.strip(), name, value, "a name that is not empty")
+    return str(value)
 
 
 def environment(name: str, value: object) -> str:
     """Return the name of an environment, in lower case."""
-    if not isinstance(value, str) or not re.fullmatch(r"[\w.-]+", value):
-        allowed = "a name like development, production, test or staging"
-        raise ConfigurationError(name, value, allowed)
-    return value.lower()
+    is_name = isinstance(value, str) and re.fullmatch(r"[\w.-]+", value)
+    _check(is_name, name, value, "a name like development, production, test or staging")
+    return str(value).lower()
 
 
 def comma_list(_: str, value: str) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ def waiting(spool: Spool) -> list[int]:
 
 def command(script: str, *arguments: object) -> list[str]:
     """Return how to run *script* in a child; it finds us as ``tests.spools``."""
-    patient = f"from otel_logging.spool import queue; queue.SLOW_S = {PATIENT_S}\n"
+    patient = f"from otel_logging.spool import queue; queue.SLOW_S = queue.ADOPT_S = {PATIENT_S}\n"
     return [sys.executable, "-W", "ignore", "-c", patient + script, *map(str, arguments)]
 
 

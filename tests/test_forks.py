@@ -114,7 +114,7 @@ if (pid := fork_in_c()) == 0:
     atexit._run_exitfuncs()
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
-assert observability._pipeline.spool._held.own.exists()
+assert observability._pipeline.spool._held.own().exists()
 with traced("after"): pass
 """
     )

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -588,6 +589,22 @@ def test_a_full_process_log_ends_and_the_next_begins(service: Service) -> None:
     assert [e.attributes["n"] for s in spans for e in s.events] == list(range(1_100))
 
 
+def test_a_clock_that_is_set_back_keeps_no_process_log(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves when it is old enough by a clock that nobody sets."""
+    log.info("one")
+    pipeline: Any = service.observability._pipeline
+    back = time.time_ns() - 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: back)
+    pipeline.roll(False)
+    assert pipeline._process_log is not None
+    later = time.perf_counter_ns() + 61 * 10**9
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: later)
+    pipeline.roll(False)
+    assert pipeline._process_log is None
+
+
 def test_threads_that_fill_one_span_while_it_ends_lose_nothing(service: Service) -> None:
     """Whoever comes first, every line is an event of exactly one span."""
     for turn in range(10):
@@ -795,7 +812,7 @@ def test_a_span_is_read_as_the_sdks(noting: Noting, tracer: trace.Tracer) -> Non
         assert (read._status, read._resource) == (ended.status, ended.resource)
         assert read._instrumentation_scope == ended.instrumentation_scope
         with pytest.warns(DeprecationWarning, match="instrumentation_scope"):
-            assert read.instrumentation_info.name == "theirs"
+            assert read.instrumentation_info is None
         assert json.loads(read.to_json())["attributes"]["k"] == ["v", ["w"]]
     with pytest.raises(TypeError):
         ended.attributes["k"] = 1
@@ -880,7 +897,7 @@ def test_a_processor_of_an_older_sdk_works(service: Service) -> None:
             pass
 
         def on_end(self, span: Any) -> None:
-            ended.append((span.name, span._instrumentation_info.name))
+            ended.append((span.name, span.instrumentation_scope.name))
 
         def shutdown(self) -> None:
             pass

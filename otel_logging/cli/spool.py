@@ -80,7 +80,7 @@ def spool(
         if not yes:
             click.confirm(f"Remove all? {waiting} were not delivered.", abort=True, err=True)
         for each in ours:
-            destinations.purge(each.path, before=asked)  # no more than was shown, or exported
+            destinations.purge(each.path, oldest=asked)  # no more than was shown, or exported
 
 
 def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destination]:
@@ -125,9 +125,7 @@ def _export(file: Path, paths: list[Path], *, of_logs: bool, of_others: bool) ->
     segments = (
         contents
         for base in dict.fromkeys(path.parent for path in paths)
-        for segment in reading.segments(base, of_logs=of_logs, of_others=of_others)
-        if segment.parent.parent in paths
-        for contents in reading.contents(segment) or ()
+        for contents in reading.read(base, of_logs=of_logs, of_others=of_others, only=paths)
     )
     count = 0
     try:

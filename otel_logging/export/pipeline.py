@@ -75,8 +75,7 @@ class Pipeline:
 
     def follow(self, settings: Settings, resource: Resource) -> None:
         """Take over what *settings* say of spans."""
-        self.limits: Limits = settings.limits
-        limits = settings.limits
+        self.limits: Limits = (limits := settings.limits)
         #: How many attributes an event may have that is encoded without a look at its values.
         self.encoded_attributes = _most_unseen(limits.event_attributes, limits.value_length)
         #: How many a span may have that is given what is bound without a look at its values.
@@ -251,7 +250,8 @@ class Pipeline:
         """End the current `process log` span: for a flush, or when it is old enough."""
         span = self._process_log
         if span is not None:
-            age_ns = time.time_ns() - (span.start_time or 0)
+            # by its own clock: one that is set back keeps no line
+            age_ns = span.now_ns() - (span.start_time or 0)
             if is_flush or age_ns >= PROCESS_LOG_S * 1e9:
                 self.end_process_log(span)
 
@@ -300,26 +300,26 @@ class LastCalls:
     """
 
     def __init__(self) -> None:
-        self._threads: list[SimpleQueue[Callable[[], None]]] = []
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._waiting = 0  # threads
         self._open: list[Callable[[], None]] = []
 
     def prepare(self) -> None:
         """Have a thread for one more call. Failure: RuntimeError, where there are too many."""
         if not (is_green() or _forks.is_before_fork()):
-            calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-            self._start(lambda: self._make(calls.get()))
-            self._threads.append(calls)
+            self._start()
+            self._waiting += 1
 
     def make(self, call: Callable[[], None]) -> None:
         """Make *call*, which must not raise, and do not wait for it if that can be helped."""
         self._open.append(call)
-        if self._threads:
-            self._threads.pop().put(call)
-            return
-        try:
-            self._start(lambda: self._make(call))
-        except RuntimeError:
-            self._make(call)
+        self._calls.put(call)
+        self._waiting -= 1
+        if self._waiting < 0:
+            try:
+                self._start()
+            except RuntimeError:
+                self._serve()
 
     def wait(self, until: float) -> bool:
         """Wait for all calls, and until then at most; return whether they have returned."""
@@ -328,10 +328,12 @@ class LastCalls:
                 time.sleep(_LOOK_S)
         return not self._open
 
-    def _start(self, run: Callable[[], Any]) -> None:
-        threading.Thread(target=run, name="otel_logging processors", daemon=True).start()
+    def _start(self) -> None:
+        name = "otel_logging processors"
+        threading.Thread(target=self._serve, name=name, daemon=True).start()
 
-    def _make(self, call: Callable[[], None]) -> None:
+    def _serve(self) -> None:
+        call = self._calls.get()
         try:
             call()
         finally:

@@ -70,7 +70,11 @@ class Records:
         try:
             context = span.get_span_context()
             trace_id = context.trace_id.to_bytes(16, "big") if context.is_valid else b""
-            given = {k: plain(v, k) for k, v in fields.items() if k not in _NOT_ATTRIBUTES}
+            given = {
+                "exception.stacktrace" if key == _names.EXCEPTION else key or "_": plain(value, key)
+                for key, value in fields.items()
+                if key not in _NOT_ATTRIBUTES
+            }
             if error is not None:
                 given = {**described(error), **given}
             values, dropped = self._bounded(given)
@@ -86,7 +90,7 @@ class Records:
         # with its scope around it: there are as many of these as loggers, and one segment for all
         self.spool.append(b"", trace_id or bytes(16), _otlp.scoped(scope, record))
 
-    def _bounded(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    def _bounded(self, given: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
         """Return what a record has of *given*, and how many it has not."""
         limits = self._limits
         values, dropped = bounded(given, limits.record_attributes, limits.record_value_length)
@@ -94,7 +98,7 @@ class Records:
             _diagnostics.report(_DROPPED, dropped)
         if len(_attributes(values)) > _ATTRIBUTES_BYTES:
             values = _json.fitted(values, _ATTRIBUTES_BYTES, _attributes)
-        return _renamed(values), dropped
+        return values, dropped
 
     def after_fork(self) -> None:
         """Be this process: with a resource of its own, and none of the parent's records."""
@@ -129,13 +133,5 @@ def _scope(name: str) -> bytes:
     return _otlp.scope(name)
 
 
-def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes with the names that a record has for them."""
-    return {
-        "exception.stacktrace" if key == _names.EXCEPTION else key or "_": value
-        for key, value in values.items()
-    }
-
-
 def _attributes(values: Mapping[str, Any]) -> bytes:
-    return _otlp.attributes(_ATTRIBUTE, _renamed(values))
+    return _otlp.attributes(_ATTRIBUTE, values)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from otel_logging import _diagnostics
+from otel_logging._text import later
 from otel_logging.spool import directories, process_dirs
 from otel_logging.spool.directories import LOGS, OPEN, SENT, listed
 from otel_logging.spool.process_dirs import write_file
@@ -24,7 +25,7 @@ from otel_logging.spool.reading import content, contents
 DROPPED_BOUND: Final = "{} dropped undelivered: the spool is over its bound"
 _ABOUT: Final = "destination"  # a file beside the processes' directories
 _MOST_HOURS: Final = 1e6
-_NAME: Final = re.compile(rf"(.*)-[0-9a-f]{{12}}({re.escape(LOGS)})?")
+_NAME: Final = later(rf"(.*)-[0-9a-f]{{12}}({re.escape(LOGS)})?")
 
 
 class Pile(NamedTuple):
@@ -94,16 +95,16 @@ def left_behind(every: Iterable[Destination]) -> Iterator[tuple[Destination, Des
     """Yield each in which something waits that no process sends any more, and that to which its
     service sends now: the one of a process that runs, else of the last that did.
     """
-    latest: dict[tuple[Path, str, bool], Destination] = {}
-    for each in (known := sorted(every, key=lambda one: (one.processes > 0, one.since))):
-        latest[each.path.parent, each.service, each.is_of_logs] = each
+
+    def signal(one: Destination) -> tuple[Path, str, bool]:
+        return one.path.parent, one.service, one.is_of_logs
+
+    known = sorted(every, key=lambda one: (one.processes > 0, one.since))
+    latest = {signal(each): each for each in known}
     for each in known:
-        now = latest[each.path.parent, each.service, each.is_of_logs]
-        if (
-            each.waiting.segments
-            and not each.processes
-            and (now.processes or now.since > each.since)
-        ):
+        now = latest[signal(each)]
+        is_left = not each.processes and (now.processes or now.since > each.since)
+        if each.waiting.segments and is_left:
             yield each, now
 
 
@@ -112,12 +113,11 @@ def resend(one: Destination, to: Destination) -> int:
     many segments. Failure: never raises; what cannot be moved stays.
     """
     count = 0
-    for process_dir, lock in process_dirs.abandoned(one.path, ()):
+    for process_dir in process_dirs.abandoned(one.path):
         with contextlib.suppress(OSError):
             segments = len(listed(process_dir, directories.SEALED))
             process_dir.rename(to.path / process_dir.name)
             count += segments
-        lock.close()
     return count
 
 
@@ -159,7 +159,7 @@ def prune_unused(base: Path, ours: Container[Path | None], hours: float) -> None
             piles = (each.waiting, each.sent)
             ages = [pile.oldest_s for pile in piles if pile.oldest_s is not None]
             if not each.processes and min(ages, default=each.path.stat().st_mtime) < oldest:
-                _remove(each.path, oldest=oldest)
+                purge(each.path, oldest=oldest, is_asked=False)
 
 
 def prune(
@@ -186,21 +186,14 @@ def prune(
                 _diagnostics.report(DROPPED_BOUND.format(directories.noun(destination_dir)), lost)
 
 
-def purge(destination_dir: Path, *, before: float) -> None:
-    """Remove every segment of it that was written *before*, s since the epoch, but those that are
-    being written. Never raises.
+def purge(destination_dir: Path, *, oldest: float, is_asked: bool = True) -> None:
+    """Remove every older segment of it, those of dead processes too, but what is being written; and
+    then what is empty of it. *oldest*, *is_asked*: as for ``prune``. Never raises.
     """
-    _remove(destination_dir, oldest=before, is_asked=True)
-
-
-def _remove(destination_dir: Path, *, oldest: float, is_asked: bool = False) -> None:
-    """Prune it, also of what dead processes were writing; then remove what is empty of it."""
-    taken = list(process_dirs.abandoned(destination_dir, ()))
+    list(process_dirs.abandoned(destination_dir))  # which seals what is in them
     prune(destination_dir, oldest=oldest, is_asked=is_asked)
-    for process_dir, lock in taken:
-        if process_dirs.is_empty(process_dir):
-            process_dirs.remove_process_dir(process_dir)
-        lock.close()
+    for process_dir in process_dirs.abandoned(destination_dir):
+        process_dirs.remove_if_empty(process_dir)
     with contextlib.suppress(OSError):
         about = [path for path in listed(destination_dir) if path.name != SENT]
         if all(path.name.startswith(_ABOUT) for path in about):

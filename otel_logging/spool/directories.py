@@ -5,6 +5,7 @@
             lock
             000001.open               being appended to
             000002.segment            sealed, waits for delivery
+            <pid>-<start>-000001.segment    of a dead process, moved here
         sent/                         delivered, kept within the bound; small ones are merged
         destination                   where it leads to (``destinations``)
 
@@ -120,9 +121,10 @@ def make_directory(path: Path) -> None:
             missing.chmod(0o700)
 
 
-def create(path: Path, flags: int) -> int:
-    """Open a new file that is 0600, whatever the umask. Failure: raises OSError."""
-    fd = check(os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), path)
+def create(path: Path) -> int:
+    """Open a new file to write to, 0600 whatever the umask. Failure: raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    fd = check(os.open(path, flags, 0o600), path)
     if hasattr(os, "fchmod"):  # pragma: no branch - not on Windows
         os.fchmod(fd, 0o600)
     return fd
@@ -235,7 +237,9 @@ def sent(path: Path) -> Path:
     """Return where a segment is once it is delivered."""
     if path.parent.name == SENT:
         return path
-    return path.parent.parent / SENT / f"{path.parent.name}-{path.stem}{SEALED}"
+    # what was adopted has the name of its process already
+    name = path.stem if "-" in path.stem else f"{path.parent.name}-{path.stem}"
+    return path.parent.parent / SENT / f"{name}{SEALED}"
 
 
 def sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:

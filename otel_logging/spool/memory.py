@@ -5,12 +5,10 @@ any: who cannot have the spool's comes here. Deliberately absent: when the disk 
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from otel_logging.spool.reading import Waiting
-from otel_logging.spool.segment import header
 
 #: A request stays under 1 MiB, nginx's default limit, and the 4 MiB that gRPC servers accept.
 SEAL_BYTES: Final = 900_000
@@ -18,61 +16,45 @@ MEMORY_BYTES: Final = 8 << 20
 
 
 class Memory:
-    """Frames, the oldest first, and the segments made of them.
+    """Segments, the oldest first: those that frames are put into, and those that wait.
 
-    Concurrency: any thread. No statement both reads ``size`` and calls something, so that a
-    signal handler in between finds and leaves it right.
+    Concurrency: any thread, and a signal handler within any of these.
     """
 
     def __init__(self) -> None:
-        self.frames: deque[tuple[bytes, bytes]] = deque()  # scope, frame
-        self.size = 0
-        self.segments: list[Waiting] = []  # made of frames, and not taken by the disk
+        self.filling: list[tuple[bytes, Waiting]] = []  # with their scope
+        self.segments: list[Waiting] = []
         self._lock = threading.RLock()
 
-    def put(self, scope: bytes, data: bytes) -> int:
-        """Put a frame at the end; return how many at the beginning found no room any more."""
-        length = len(data)
-        dropped = 0
-        with self._lock:
-            self.frames.append((scope, data))
-            self.size += length
-            while self.size > MEMORY_BYTES and self._take() is not None:
-                dropped += 1
-        return dropped
+    def put(self, scope: bytes, data: bytes, begin: Callable[[], Waiting]) -> int:
+        """Put frames into a segment, which *begin* returns where none has room for them.
 
-    def _take(self) -> tuple[bytes, bytes] | None:
-        if not self.frames:
-            return None
-        taken = self.frames.popleft()
-        length = len(taken[1])
-        self.size -= length
-        return taken
-
-    def make_segments(self, resource: bytes, next_name: Callable[[], str]) -> list[Waiting]:
-        """Take all frames, and return segments of them."""
-        with self._lock:
-            taken = list(iter(self._take, None))
-        made: list[bytearray] = []
-        filling: dict[bytes, bytearray] = {}
-        for scope, data in taken:
-            if scope not in filling or len(filling[scope]) >= SEAL_BYTES:
-                filling[scope] = bytearray(header(resource, scope))
-                made.append(filling[scope])
-            filling[scope] += data
-        return [Waiting(next_name(), data=bytes(data)) for data in made]
-
-    def keep(self, segments: list[Waiting]) -> int:
-        """Keep *segments* for delivery; return how many spans of the oldest find no room."""
+        Return how many spans found no room any more, with the oldest segments.
+        """
         lost: list[Waiting] = []
         with self._lock:
-            self.segments += segments
-            while sum(len(segment.data) for segment in self.segments) > MEMORY_BYTES:
-                lost.append(self.segments.pop(0))
+            for of, segment in self.filling:
+                if of == scope and len(segment.data) < SEAL_BYTES:
+                    break
+            else:
+                self.filling.append((scope, segment := begin()))
+            segment.data.extend(data)
+            while sum(len(each.data) for each in self._all()) > MEMORY_BYTES:
+                lost.append(self.segments.pop(0) if self.segments else self.filling.pop(0)[1])
         return count(lost)
 
+    def _all(self) -> list[Waiting]:
+        return [*self.segments, *(segment for _, segment in self.filling)]
+
+    def seal(self) -> list[Waiting]:
+        """Let the segments that fill wait, and return them."""
+        with self._lock:
+            sealed = [segment for _, segment in self.filling]
+            self.segments, self.filling = self._all(), []
+        return sealed
+
     def drop(self, segment: Waiting) -> None:
-        """Forget a segment, which was delivered."""
+        """Forget a segment, which is elsewhere now."""
         with self._lock:
             self.segments = [each for each in self.segments if each.name != segment.name]
 

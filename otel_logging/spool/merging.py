@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging.spool.directories import OPEN, SEALED, SENT, listed
-from otel_logging.spool.open_file import OpenFile, check, try_lock, unlock
+from otel_logging.spool.open_file import OpenFile, check, try_lock
 from otel_logging.spool.process_dirs import write_file
 from otel_logging.spool.reading import content
 from otel_logging.spool.segment import frame, header, parse_all
@@ -54,9 +54,7 @@ def _alone(path: Path) -> Iterator[None]:
             raise BlockingIOError
         yield
     finally:
-        if lock.is_ours():
-            unlock(lock.fd)
-        lock.close()
+        lock.release()
 
 
 def _groups(sent_dir: Path) -> Iterator[list[Path]]:

@@ -56,12 +56,6 @@ else:
     pwrite = os.pwrite
 
 
-def unlock(fd: int) -> None:
-    """Unlock the file, also for a forked child, which has the same lock."""
-    if sys.platform != "win32":  # pragma: no branch - there the lock goes with the descriptor
-        fcntl.flock(fd, fcntl.LOCK_UN)
-
-
 def is_held(path: Path) -> bool:
     """Say whether a process holds the file at *path*."""
     special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -113,6 +107,12 @@ class OpenFile:
             with contextlib.suppress(OSError):
                 os.close(self.fd)
         self.fd = -1
+
+    def release(self) -> None:
+        """Unlock it, also for a forked child, which has the same lock, and close it."""
+        if self.is_ours() and sys.platform != "win32":
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+        self.close()
 
 
 class OpenSegment(OpenFile):

@@ -1,4 +1,4 @@
-"""Directories of processes: taken, held by their locks, adopted when their process is dead.
+"""Directories of processes: taken, held by a lock, emptied by others when their process is dead.
 
 In: a destination's directory. Out: paths to write to, to read and to deliver from.
 Invariant: nothing is done in a directory whose lock is not ours any more: a neighbour may
@@ -11,13 +11,13 @@ import errno
 import os
 import time
 import weakref
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from otel_logging.spool import directories
 from otel_logging.spool.directories import OPEN, SEALED
-from otel_logging.spool.open_file import OpenFile, check, is_held, pwrite, try_lock
+from otel_logging.spool.open_file import OpenFile, check, is_held, try_lock
 
 _TRIES: Final = 5  # to take a directory that a neighbour takes for a dead process's
 _all: Final[weakref.WeakSet["Held"]] = weakref.WeakSet()
@@ -29,80 +29,51 @@ def in_use() -> set[Path | None]:
 
 
 class Held:
-    """A process's directories of one destination; with None, there is no disk.
+    """A process's directory of one destination; with None, there is no disk.
 
-    Concurrency: called under the spool's lock, but for ``adopt`` and ``give_back``, which one
-    thread calls at a time.
+    Concurrency: called under the spool's lock; without it two directories may be made.
     """
 
     def __init__(self, destination_dir: Path | None) -> None:
         self.destination_dir = destination_dir
-        self.own: Path | None = None
-        #: What holds the lock of each: of our own, and of those adopted.
-        self.locks: dict[Path, OpenFile] = {}
+        self._own: Path | None = None
+        self.lock: OpenFile | None = None  # of our own
         _all.add(self)
 
-    def take(self) -> Path:
-        """Make a directory of our own. Failure: raises OSError."""
-        if self.destination_dir is None:
-            raise FileNotFoundError(errno.ENOENT, "no directory was given")
-        own, lock = _take(self.destination_dir)
-        if self.own is not None:  # somebody removed it
-            self.locks.pop(self.own).close()
-        self.own, self.locks[own] = own, lock
+    def own(self) -> Path | None:
+        """Return our directory; None if there is none, or if somebody has closed what holds it: a
+        neighbour may have it by now.
+        """
+        own, lock = self._own, self.lock  # what comes after ``close`` may not have the lock
+        if lock is not None and not lock.is_ours():
+            own = self._own = self.lock = None
         return own
 
     def own_dir(self) -> Path:
-        """Return our directory; a new one after a fork, or if somebody removed it or closed what
-        holds it. Failure: raises OSError.
+        """Return our directory; a new one at first, after a fork, or if somebody removed it or
+        closed what holds it. Failure: raises OSError.
         """
-        self.let_go()
-        return self.own if self.own is not None and self.own.exists() else self.take()
-
-    def let_go(self) -> None:
-        """Give up the directories whose own lock somebody has closed: a neighbour may have it by
-        now. What is in them is adopted, by it or by us.
-        """
-        for each, lock in list(self.locks.items()):
-            if not lock.is_ours():
-                self.locks.pop(each, None)
-        if self.own not in self.locks:
-            self.own = None
-
-    def all(self) -> list[Path]:
-        """Return the adopted ones, and then our own."""
-        return sorted(self.locks, key=lambda each: each == self.own)
-
-    def adopt(self, on_adopt: Callable[[Path], None]) -> None:
-        """Take over the directories of dead processes; *on_adopt* is called with each."""
-        if self.destination_dir is not None:
-            for each, lock in abandoned(self.destination_dir, self.all()):
-                self.locks[each] = lock
-                with contextlib.suppress(OSError):
-                    pwrite(lock.fd, b"adopted", 0)  # for ``running``
-                on_adopt(each)
-
-    def give_back(self) -> None:
-        """Remove the adopted directories that are empty now."""
-        for each, lock in list(self.locks.items()):
-            if each != self.own and lock.is_ours() and is_empty(each):
-                self.locks.pop(each, None)
-                remove_process_dir(each)
-                lock.close()
+        own = self.own()
+        if own is None or not own.exists():
+            if self.destination_dir is None:
+                raise FileNotFoundError(errno.ENOENT, "no directory was given")
+            own, lock = _take(self.destination_dir)
+            self.let_go()
+            self._own, self.lock = own, lock
+        return own
 
     def leave(self) -> None:
-        """Hold nothing any more; our own directory goes if it is empty."""
+        """Hold nothing any more; our directory goes if it is empty."""
+        if (own := self.own()) is not None:
+            remove_if_empty(own)
         self.let_go()
-        if self.own is not None and is_empty(self.own):
-            remove_process_dir(self.own)
-        self.after_fork()
 
-    def after_fork(self) -> None:
+    def let_go(self) -> None:
         """Hold nothing, as in a child: its parent does. An unlock would free the parent's lock, a
         close does not.
         """
-        locks, self.own, self.locks = self.locks, None, {}
-        for lock in locks.values():
+        lock, self._own, self.lock = self.lock, None, None
+        if lock is not None:
             lock.close()
 
 
@@ -128,17 +99,16 @@ def _take(destination_dir: Path) -> tuple[Path, OpenFile]:
 
 def _new_lock(process_dir: Path) -> OpenFile:
     try:
-        return OpenFile(directories.create(process_dir / "lock", os.O_WRONLY))
+        return OpenFile(directories.create(process_dir / "lock"))
     except OSError:
         with contextlib.suppress(OSError):
             process_dir.rmdir()
         raise
 
 
-def abandoned(
-    destination_dir: Path, ours: Container[Path | None]
-) -> Iterator[tuple[Path, OpenFile]]:
-    """Take the lock of each directory whose process is dead, oldest first, and seal what is in it.
+def abandoned(destination_dir: Path, ours: Path | None = None) -> Iterator[Path]:
+    """Yield each directory whose process is dead, oldest first, with what is in it sealed; it is
+    locked until the next one is asked for.
 
     Failure: never raises; one that cannot be had belongs to a process that lives, or to a
     neighbour.
@@ -146,10 +116,20 @@ def abandoned(
     found = directories.listed(destination_dir)
     for process_dir in sorted(found, key=lambda path: path.name.rpartition("-")[2]):
         # not even tried on ours: where flock is made of fcntl's (NFS), we would lose it
-        if process_dir.name != directories.SENT and process_dir not in ours:
+        if process_dir.name != directories.SENT and process_dir != ours:
             lock = _take_over(process_dir)
             if lock is not None:
-                yield process_dir, lock
+                try:
+                    yield process_dir
+                finally:
+                    lock.release()
+
+
+def move_segments(process_dir: Path, own: Path) -> None:
+    """Move what a dead process left to *own*, and remove its directory. Failure: OSError."""
+    for left in directories.listed_now(process_dir, SEALED):
+        left.rename(own / directories.sent(left).name)
+    remove_if_empty(process_dir)
 
 
 def _take_over(process_dir: Path) -> OpenFile | None:
@@ -177,48 +157,25 @@ def _take_over(process_dir: Path) -> OpenFile | None:
 
 
 def running(destination_dir: Path) -> int:
-    """Return how many processes use a destination; what they adopted of dead ones is none."""
-    count = 0
-    for each in directories.listed(destination_dir):
-        if is_held(lock := each / "lock"):
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                count += not lock.lstat().st_size
-    return count
+    """Return how many processes use a destination."""
+    return sum(is_held(each / "lock") for each in directories.listed(destination_dir))
 
 
-def is_empty(process_dir: Path) -> bool:
-    """Whether no segment is in *process_dir*; False where that cannot be found out."""
-    with contextlib.suppress(OSError):  # too many open files, say
-        return not any(directories.listed_now(process_dir, suffix) for suffix in (SEALED, OPEN))
-    return False
-
-
-def remove_process_dir(process_dir: Path) -> None:
-    """Remove a process's directory, if no segment is in it."""
-    with contextlib.suppress(OSError):
-        files = directories.listed(process_dir)  # the lock; what other files of ours there are
-        for path in [path for path in files if path.suffix not in (SEALED, OPEN)]:
-            path.unlink(missing_ok=True)
-        process_dir.rmdir()  # and not its whole tree: this fails rather than lose a span
-
-
-def set_apart(destination_dir: Path, segment: bytes) -> None:
-    """Write *segment* into a directory of its own, and leave that. Failure: raises OSError."""
-    own, lock = _take(destination_dir)
-    try:
-        write_file(own / f"000001{SEALED}", segment)
-    except OSError:
-        remove_process_dir(own)
-        raise
-    finally:
-        lock.close()
+def remove_if_empty(process_dir: Path) -> None:
+    """Remove a process's directory, if no segment is in it. Never raises."""
+    with contextlib.suppress(OSError):  # too many open files to find that out, say
+        if not any(directories.listed_now(process_dir, suffix) for suffix in (SEALED, OPEN)):
+            files = directories.listed(process_dir)  # the lock; what other files of ours there are
+            for path in [path for path in files if path.suffix not in (SEALED, OPEN)]:
+                path.unlink(missing_ok=True)
+            process_dir.rmdir()  # and not its whole tree: this fails rather than lose a span
 
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a whole file, or leave what was there and raise OSError."""
     filling = path.with_suffix(OPEN)
     try:
-        fd = directories.create(filling, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+        fd = directories.create(filling)
         try:  # not open(), which is gone before the last finalisers are
             left = memoryview(data)
             while left:

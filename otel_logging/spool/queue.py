@@ -19,11 +19,11 @@ from typing import Final
 
 from otel_logging import _diagnostics, _forks
 from otel_logging._green import is_busy
-from otel_logging.spool import destinations, directories, merging, open_file
+from otel_logging.spool import destinations, directories, merging, open_file, process_dirs
 from otel_logging.spool.directories import OPEN, SEALED
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
 from otel_logging.spool.open_file import OpenSegment
-from otel_logging.spool.process_dirs import Held, in_use, set_apart, write_file
+from otel_logging.spool.process_dirs import Held, in_use, write_file
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import frame, header
 
@@ -31,6 +31,7 @@ SEAL_S: Final = 0.5  # how long a span may wait for company
 SLOW_S: Final = 0.02  # longer is slow: the disk, or a busy machine on which this thread waits
 STALL_S: Final = 0.5  # of slow appends, none quick between: the disk stalls, memory takes over
 HANG_S: Final = 2.0  # of one append: the disk stalls, however busy the process is
+ADOPT_S: Final = 1.0  # for what dead processes left, each time
 VISIT_S: Final = 3600.0  # between looks at other destinations
 
 # {}: what the spool is for, spans or log records
@@ -81,7 +82,7 @@ class Spool:
         self._is_closed = False  # and stays so in a child: nobody empties the memory queue
         self._begin()
         if base is not None:
-            self._held.take()
+            self._held.own_dir()
         _forks.join(_forks.Step.SPOOL, self)
 
     def _begin(self) -> None:
@@ -162,26 +163,29 @@ class Spool:
                 self._busy = False
 
     def _remember(self, scope: bytes, data: bytes) -> None:
-        if not self._memory.frames:
+        def begin() -> Waiting:
             self.opened += 1
-        if dropped := self._memory.put(scope, data):
+            return Waiting(self._next_name(), data=bytearray(header(self.resource, scope)))
+
+        if dropped := self._memory.put(scope, data, begin):
             self.report(DROPPED_FULL, dropped)
 
     def _set_apart(self, scope: bytes, data: bytes) -> None:
-        """Give frames that come after ``close`` a directory of their own, without our lock: a
+        """Write frames that come after ``close`` to a segment of their own, without our lock: a
         daemon thread that the interpreter's exit has stopped for good may hold it.
         """
-        if self._held.destination_dir is None:
-            self.report(LOST_LATE)
-            return
-        try:
-            set_apart(self._held.destination_dir, header(self.resource, scope) + data)
-        except OSError as error:
-            self.report(LOST_LATE, detail=error)
+        for is_last in (False, True):  # the first directory may be one that ``close`` is giving up
+            try:
+                path = self._held.own_dir() / f"{self._next_name()}{SEALED}"
+                write_file(path, header(self.resource, scope) + data)
+                return
+            except OSError as error:
+                if is_last:
+                    self.report(LOST_LATE, detail=error)
 
     def _put(self, scope: bytes, data: bytes) -> None:
         """Append frames to their segment; what the disk does not take whole, to memory, and after
-        ``close`` to a directory of its own.
+        ``close`` to a segment of their own.
         """
         if self._stalled and not self._is_closed:
             self._remember(scope, data)
@@ -212,7 +216,7 @@ class Spool:
         if scope in self._segments:  # what was closed by somebody
             self._seal(scope)
         path = self._held.own_dir() / f"{self._next_name()}{OPEN}"
-        fd = directories.create(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+        fd = directories.create(path)
         segment = OpenSegment(path, fd, now)
         if os.name == "posix":  # pragma: no branch - on Windows it would keep readers out
             open_file.try_lock(fd)  # who has closed our directory's lock leaves us this one
@@ -250,8 +254,8 @@ class Spool:
         return self._stalled and not self._is_closed
 
     def seal(self, *, older_than_s: float = 0.0) -> None:
-        """Close the segments whose first frame is older than that, and make segments of
-        the memory queue: on disk, or, where that takes nothing, in memory.
+        """Close the segments whose first frame is older than that, and those in memory: they go to
+        the disk, or wait in memory where that takes nothing.
         """
         with self._lock:
             self._settle()
@@ -259,9 +263,8 @@ class Spool:
                 self._seal_old(time.monotonic() - older_than_s)
             self._settle()
         # outside the lock: a stalled disk may hold the worker, never the application
-        made = self._memory.make_segments(self.resource, self._next_name)
-        if lost := self._memory.keep([each for each in made if not self._store(each)]):
-            self.report(DROPPED_FULL, lost)
+        for segment in self._memory.seal():
+            self._store(segment)
 
     def _seal_old(self, since: float) -> None:
         self._busy = True
@@ -272,26 +275,22 @@ class Spool:
         finally:
             self._busy = False
 
-    def _store(self, segment: Waiting) -> bool:
-        """Write a segment that was made in memory to the disk; appends go there again if
-        that was quick.
-        """
+    def _store(self, segment: Waiting) -> None:
+        """Write a segment from memory to the disk; if that is quick, appends go there again."""
         began = time.monotonic()
         try:
             with self._lock:
                 path = self._held.own_dir() / f"{segment.name}{SEALED}"
-            write_file(path, segment.data)
+            write_file(path, bytes(segment.data))
         except OSError:
-            return False
+            return
         # what is in memory counts for nothing here: it was there because of the stall
         self._stalled = time.monotonic() - began > STALL_S
-        return True
+        self._memory.drop(segment)
 
     def backlog(self) -> int:
-        """Return how many segments are to be delivered, those that still fill included, those of a
-        directory that cannot be read now not. Never raises.
-        """
-        count = len(self._segments) + bool(self._memory.frames)
+        """Return how many segments are to be delivered, as far as is known now. Never raises."""
+        count = len(self._segments) + len(self._memory.filling)
         with contextlib.suppress(OSError):
             count += len(self.waiting())
         return count
@@ -301,9 +300,9 @@ class Spool:
         kind oldest first. Failure: raises OSError where a directory cannot be read now.
         """
         with self._lock:
-            self._held.let_go()
-            found, held = list(self._memory.segments), self._held.all()
-        paths = [path for each in held for path in directories.listed_now(each, SEALED)]
+            found, own = list(self._memory.segments), self._held.own()
+        paths = [] if own is None else directories.listed_now(own, SEALED)
+        paths.sort(key=lambda path: ("-" not in path.stem, path.stem.partition("-")[2]))
         return found + [Waiting(str(p), p) for p in paths if p not in self._undeletable]
 
     def delivered(self, segment: Waiting) -> None:
@@ -311,21 +310,30 @@ class Spool:
         if segment.path is None:
             self._memory.drop(segment)
             return
-        with contextlib.suppress(OSError):
-            segment.path.rename(directories.sent(segment.path))
-            return
-        # better out of the recorder than delivered twice
         try:
-            segment.path.unlink(missing_ok=True)
-        except OSError:
-            self._undeletable.add(segment.path)
+            segment.path.rename(directories.sent(segment.path))
+        except OSError:  # better out of the recorder than delivered twice
+            try:
+                segment.path.unlink(missing_ok=True)
+            except OSError:
+                self._undeletable.add(segment.path)
 
     def adopt(self) -> None:
-        """Take over the directories of dead processes, and give back those that are empty now."""
+        """Move what dead processes left to our directory: of very many, some at a time."""
+        until = time.monotonic() + ADOPT_S
         with self._lock:
-            self._held.let_go()
-        self._held.give_back()
-        self._held.adopt(self.on_adopt)
+            home, own = self._held.destination_dir, self._held.own()
+        if own is not None:
+            with contextlib.suppress(OSError):  # what cleans /tmp removes what is old
+                os.utime(own / "lock")
+        for each in () if home is None else process_dirs.abandoned(home, own):
+            self.on_adopt(each)
+            with contextlib.suppress(OSError):  # the disk is full, say: it is tried again
+                with self._lock:
+                    own = self._held.own_dir()
+                process_dirs.move_segments(each, own)
+            if time.monotonic() > until:
+                break
 
     def directory(self) -> Path | None:
         """Return the process's own directory; None where there is no disk. Failure: OSError."""
@@ -358,8 +366,9 @@ class Spool:
         with self._lock:  # busy: a signal handler's, within an append, which is still to end
             self._is_closed = self._is_closed or not self._busy
         self.seal()
-        self._held.give_back()
-        if lost := count([each for each in [*self._memory.segments] if not self._store(each)]):
+        for segment in [*self._memory.segments]:
+            self._store(segment)
+        if lost := count(self._memory.segments):
             self.report(LOST_EXIT, lost)
         with self._lock:
             self._memory.segments.clear()
@@ -385,5 +394,5 @@ class Spool:
         # an append that forked midway must not write to another's file
         for inherited in self._segments.values():
             inherited.close()
-        self._held.after_fork()
+        self._held.let_go()
         self._begin()

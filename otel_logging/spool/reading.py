@@ -8,7 +8,7 @@ bytes mean.
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -55,20 +55,28 @@ def _is_safe(destination_dir: Path, of_others: bool) -> bool:  # noqa: FBT001
     return True
 
 
-def read(base: Path, *, of_others: bool = False) -> Iterator[Contents]:
-    """Yield the contents of every readable segment of spans below *base*, as ``segments``.
+def read(
+    base: Path,
+    *,
+    of_logs: bool = False,
+    of_others: bool = False,
+    only: Container[Path] | None = None,
+) -> Iterator[Contents]:
+    """Yield the contents of every readable segment below *base*, as ``segments``; *only*: of these
+    destinations.
 
-    A segment may come twice, never not at all: one that a merge took away meanwhile is looked
-    for again, in the file that has it now.
+    Of a merge meanwhile a span may come twice, never not at all: a segment that a merge or an
+    adoption took away is looked for again, where it is now.
     """
     seen: set[Path] = set()
     is_complete = False
     while not is_complete:
         is_complete = True
-        for path in segments(base, of_others=of_others):
-            if sent(path) not in seen:  # pragma: no branch - a merge meanwhile
-                seen.add(sent(path))
+        for path in segments(base, of_logs=of_logs, of_others=of_others):
+            is_asked = only is None or path.parent.parent in only
+            if is_asked and seen.isdisjoint((path, sent(path))):
                 found = contents(path)
+                seen.add(path if found is None else sent(path))
                 is_complete = is_complete and found is not None
                 yield from found or ()
 
@@ -114,7 +122,7 @@ class Waiting(NamedTuple):
 
     name: str
     path: Path | None = None
-    data: bytes = b""
+    data: bytearray = bytearray()
 
     def contents(self) -> Contents:
         """Read it; ``UNREADABLE`` if it is not a segment; nothing if it is gone.
@@ -122,7 +130,7 @@ class Waiting(NamedTuple):
         Failure: raises OSError where it is there and cannot be read now.
         """
         try:
-            data = self.data if self.path is None else content(self.path)
+            data = bytes(self.data) if self.path is None else content(self.path)
         except FileNotFoundError:  # a neighbour was quicker, or kept the bound
             return Contents(b"", b"", [], 0)
         return next(parse_all(data), UNREADABLE)

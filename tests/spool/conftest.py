@@ -13,8 +13,9 @@ from tests.spools import PATIENT_S, make
 
 @pytest.fixture(autouse=True)
 def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy test machine is no stalled disk."""
+    """A busy test machine is no stalled disk, and adopts all that there is."""
     monkeypatch.setattr(queue, "SLOW_S", PATIENT_S)
+    monkeypatch.setattr(queue, "ADOPT_S", PATIENT_S)
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def test_an_append_in_the_middle_of_close_is_kept(base: Path) -> None:
         """
 import sys; from pathlib import Path; from tests.spools import *
 spool = make(Path(sys.argv[1]))
-at_call("give_back", lambda: append(spool, 1))
+at_call("count", lambda: append(spool, 1))
 spool.close()
 append(spool, 2)
 """,
@@ -240,7 +240,7 @@ append(spool, 2)
 def test_after_close_an_append_inside_another_is_kept(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As from a signal handler: it waits in a directory of its own."""
+    """As from a signal handler: it waits in a segment of its own."""
     spool = make(base)
     spool.close()
     write = open_file.pwrite

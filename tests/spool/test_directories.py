@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from otel_logging import _diagnostics
 from otel_logging.spool import directories, reading
-from otel_logging.spool.process_dirs import set_apart
+from otel_logging.spool.process_dirs import write_file
 from otel_logging.spool.queue import LOST_REMOVED, Spool
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import UNREADABLE, header
@@ -296,7 +296,7 @@ def test_what_is_made_is_0700_whatever_the_umask(tmp_path: Path, umask: int) -> 
         assert {path.suffix for path in files} == {"", ".open"}
         assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
         spool.close()
-        set_apart(base / "shop-1", header(b"r", b"s"))
+        write_file(base / "shop-1" / "sent" / "whole.segment", header(b"r", b"s"))
         files = list(base.rglob("*.segment"))
         assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
         directories.try_to_write(base, 1)

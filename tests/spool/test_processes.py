@@ -6,11 +6,22 @@ from pathlib import Path
 import pytest
 
 from otel_logging import _diagnostics
-from otel_logging.spool import destinations, directories, process_dirs
+from otel_logging.spool import destinations, directories, process_dirs, queue, reading
 from otel_logging.spool.open_file import OpenFile
 from otel_logging.spool.queue import Spool
 from tests.programs import start
-from tests.spools import append, command, die, make, on_disk, places, run, together, waiting
+from tests.spools import (
+    append,
+    command,
+    die,
+    make,
+    numbers,
+    on_disk,
+    places,
+    run,
+    together,
+    waiting,
+)
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 
@@ -210,17 +221,118 @@ def test_only_the_same_destination_adopts(spool: Spool, base: Path) -> None:
     assert waiting(spool) == [1]
 
 
-def test_an_adopted_place_is_given_back_when_it_is_empty(spool: Spool, base: Path) -> None:
-    """Delivered, its directory goes; what is in it still, stays."""
-    die(base, 1)
-    spool.adopt()
-    assert len(places(base)) == 2
+def test_what_is_adopted_moves_to_who_adopts_it(spool: Spool, base: Path) -> None:
+    """The dead process's directory goes; the oldest is handed out first, with one name for good."""
+    append(spool, 2)
     spool.seal()
-    for segment in spool.waiting():
-        spool.delivered(segment)
+    (living,) = places(base)
+    die(base, 1)
+    (dead,) = set(places(base)) - {living}
+    spool.adopt()
+    assert places(base) == [living]
+    first, second = spool.waiting()
+    assert [numbers([each]) for each in (first, second)] == [[1], [2]]
+    assert first.path == living / f"{dead.name}-000001.segment"
+    spool.delivered(first)
+    assert (base / "shop-1" / "sent" / first.path.name).exists()
+    spool.close()
+    heir = make(base)
+    heir.adopt()
+    assert waiting(heir) == [2]
+    assert on_disk(base) == [1, 2]
+    heir.close()
+
+
+def test_a_reader_finds_what_is_adopted_meanwhile(
+    spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has another place by then; what was read before that is not read again."""
+    append(spool, 2)
+    gone = make(base)
+    append(gone, 1)
+    gone.close()
+    load = reading.load
+
+    def adopted(path: Path) -> bytes | None:
+        monkeypatch.setattr(reading, "load", load)
+        spool.adopt()
+        return load(path)
+
+    monkeypatch.setattr(reading, "load", adopted)
+    assert on_disk(base) == [1, 2]
+
+
+def test_a_kill_in_the_midst_of_an_adoption_loses_nothing(spool: Spool, base: Path) -> None:
+    """What has moved is adopted from there, what has not from where it was."""
+    gone = make(base)
+    for number in (1, 2):
+        append(gone, number)
+        gone.seal()
+    gone.close()
+    run(
+        """
+import os, sys; from pathlib import Path; from tests.spools import *
+move = Path.rename
+def die(path, target):
+    move(path, target)
+    os._exit(0)
+Path.rename = die
+make(Path(sys.argv[1])).adopt()
+""",
+        base,
+    )
+    assert len(places(base)) == 3
     spool.adopt()
     assert len(places(base)) == 1
-    assert on_disk(base) == [1]
+    assert waiting(spool) == on_disk(base) == [1, 2]
+
+
+def test_of_many_dead_processes_some_are_adopted_at_a_time(
+    spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends now does not wait for all of them, which come oldest first."""
+    for number in (1, 2, 3):
+        gone = make(base)
+        append(gone, number)
+        gone.close()
+    monkeypatch.setattr(queue, "ADOPT_S", -1.0)
+    for number in (1, 2, 3):
+        spool.adopt()
+        assert waiting(spool) == list(range(1, number + 1))
+
+
+def test_a_lock_stays_young(spool: Spool, base: Path) -> None:
+    """What cleans a temporary directory removes old files: without it nobody adopts the rest."""
+    (place,) = places(base)
+    os.utime(place / "lock", (0, 0))
+    spool.adopt()
+    assert (place / "lock").stat().st_mtime > 0
+
+
+@posix
+def test_many_dead_processes_take_no_descriptor_of_the_application(base: Path) -> None:
+    """Neither when they are adopted, nor when they are purged: one by one."""
+    printed = run(
+        """
+import resource, sys; from pathlib import Path; from tests.spools import *
+from otel_logging.spool import destinations
+base, dead = Path(sys.argv[1]), 48
+for name in ("shop-1", "other-1"):
+    for number in range(dead):
+        gone = make(base, name)
+        append(gone, number)
+        gone.close()
+survivor = make(base)
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+survivor.adopt()
+files = [open(os.devnull) for _ in range(16)]
+print(waiting(survivor) == list(range(dead)), len(places(base)))
+destinations.purge(base / "other-1", oldest=float("inf"))
+print((base / "other-1").exists(), len(places(base)))
+""",
+        base,
+    )
+    assert printed.splitlines() == ["True 49", "False 1"]
 
 
 def test_a_directory_without_a_lock_is_tidied_up(spool: Spool, base: Path) -> None:
@@ -301,8 +413,8 @@ def test_neighbours_that_begin_at_once_say_where_it_leads(
     """Neither takes away what the other writes."""
     create = directories.create
 
-    def create_while_another_begins(path: Path, flags: int) -> int:
-        fd = create(path, flags)
+    def create_while_another_begins(path: Path) -> int:
+        fd = create(path)
         monkeypatch.undo()
         destinations.describe(base, "http://other", 1.0)
         return fd
