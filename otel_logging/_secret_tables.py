@@ -11,7 +11,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
-from otel_logging._harmless import is_blank, is_count, is_credential, is_state
+from otel_logging._secret_lookalikes import is_blank, is_credential, is_none, is_state
 from otel_logging._secret_names import words_in
 from otel_logging._secret_texts import marker
 from otel_logging._text import has_one, later
@@ -112,7 +112,7 @@ def _cell(
 ) -> str:
     text, sign = cell
     kind, value = kind_of(name), text.strip(_AROUND)
-    if kind is None or is_blank(value, kind) or is_count(name, value) or is_state(name, value):
+    if kind is None or is_none(name, kind, value) or is_state(name, value):
         return text + sign
     is_close = kind == "password" and (text[:1] != " " or between != ",")  # no sentence has it
     is_one = is_close or (any(map(str.isdigit, value)) and len(value) > 5 and " " not in value)

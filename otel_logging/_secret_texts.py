@@ -13,7 +13,7 @@ from functools import partial, reduce
 from itertools import accumulate
 from typing import Any, Final
 
-from otel_logging._harmless import is_placeholder
+from otel_logging._secret_lookalikes import is_placeholder
 from otel_logging._secret_names import by_kind, words_in
 from otel_logging._text import ESCAPED, Begins, any_of, later
 
@@ -101,12 +101,9 @@ _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: servers' protocols; of URLs, what signs them, a code to log in by, and one that is a secret as a
 #: whole; of JSON keys.
 _PLACES: Final = r"""
-=url-password ://&@
-(?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:"'<>\[]{0,128}:(?![0-9]{1,5}(?:[/?#\s"',]|$))
-(?:(?!://)[^\s"'<>]){1,256}(?=@)
 =url-password //&@
-(?:://[^\s/?#@:"'<>\[]{0,128}|(?<![\w:/])//[\w.%-]{1,128}):(?![0-9]{1,5}(?:[/?#\s"']|$))
-(?:[^\s"'<>/?#]+|[^\s"'<>@]{1,256})(?=@)
+(?:://[^\s/?#@:"'<>\[]{0,128}|(?<![\w:/])//[\w.%-]{1,128}):(?![0-9]{1,5}(?:[/?#\s"',]|$))
+(?:[^\s"'<>/?#]+|(?:(?!://)[^\s"'<>]){1,256})(?=@)
 =url-password ://&@
 ://(?=[^\s/@:]{0,99}[0-9])
 [^\s/?#@:"'<>]{20,256}(?=@)
@@ -118,9 +115,8 @@ _PLACES: Final = r"""
 <OWN>-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
 \b(?:sshpass|twine|useradd|beeline|mongo\w{0,8}|<LOGIN>)<OPTION>-p(?:<NEXT>|=?["']?)
 \b(?:mosquitto_\w{1,8}|ipmitool|p4|(?:un)?zip|sqlcmd|bcp|[io]sql)\b<OPTION>-P(?:<NEXT>|["']?)
-\b(?:mysql\w{0,8}|mariadb\w{0,8}|7z[ar]?|(?:un)?rar)\b<OPTION>-h?p["']?|\bredis-cli\b<OPTION>-a<NEXT>
-\bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>
-\bopenssl\b<OPTION>-k<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
+\b(?:mysql\w{0,8}|mariadb\w{0,8}|7z[ar]?|(?:un)?rar)\b<OPTION>-h?p["']?
+\b(?:redis-cli<OPTION>-a|snmp\w{2,10}<OPTION>-[cAX]|(?:ldap\w{3,10}|openssl|ssh-keygen)<OPTION>-[wkN])<NEXT>
 \blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},
 \b(?:put-parameter|secret set)\b<OPTION>--(?:value|body)<NEXT>
 \bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?
@@ -129,43 +125,33 @@ _PLACES: Final = r"""
 =password net·
 (?:^|[\n>;&"'] ?|/c )net(?:\.exe)? (?:user \S{1,64}|use(?: \S{1,128}){1,2}) ["']?
 (?=[^\s/"']{0,64}[0-9]|\S{1,64} /)[^\s"'/][^\s"']{0,64}
-=password rabbitmqctl LOGIN login requirepass masterauth pw· SecureString
+=password rabbitmqctl LOGIN login requirepass masterauth pw· SecureString AUTH PASSWORD IDENT ident
 \brabbitmqctl (?:add_user|change_password) \S{1,64} ["']?
 (?:^|[\n>:"'] ?)[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
 \b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
 \bConvertTo-SecureString(?: -String)? (?=["'])["']
 (?:^|[\n"'])\s{0,40}(?:requirepass|masterauth|(?:root)?bindpw|rootpw) (?!is |not )["']?
-[^\s"']{1,256}
+\b(?:cargo|vault) login (?=[\w.+/-]{0,64}[0-9])
+["']AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["'](?=[^"'\s]{1,256}["'])(?![A-Z]+["'])
+(?:^|[\n>:"']\s?|\bredis(?:-cli)? )AUTH (?:\w{1,64} )?(?=\S{0,64}[0-9]\S{0,256}\s*$)
+\bAUTH (?:PLAIN|LOGIN|XOAUTH2)[ ](?=\S{0,64}[a-z])(?=[\w+/=]{12})
+\bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}["'](?=[^"'\\]{1,256}["'])(?!%)
+(?i:\bidentified(?: with \w{1,40})? by (?:password )?)(?:["'](?!%)|(?<=BY )(?=[A-Za-z]))
+(?:(?<=['"])[^"'\\\n]{1,256}(?=["'])|(?:[^\s"'\\]|\\(?![rn"'])){1,256})
 =password (' ("
 (?:[ct]Auth|Credentials?|[Pp]assword|pw_set|\blogin|\bauth)\((?:["'][^"'\s]{1,64}["'], ?){1,2}["']
 [^"'\s]{1,256}(?=["'])
-=token login·
-\b(?:cargo|vault) login (?=[\w.+/-]{0,64}[0-9])
-[\w.+/=-]{8,1024}
 =otp your·
 \b[Yy]our code(?: is|:) (?=[0-9]{4,8}\b)
 \b[Uu]se (?=[0-9]{4,8} as your )
 (?:(?<![\w-])|\b[A-Z]-)(?=[0-9]{4,8} is your (?:\w{1,20} ){0,3}(?:code|OTP|PIN)\b)
 [0-9]{4,8}
-=password PASSWORD
-\bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}["']
-(?!%)[^"'\\]{1,256}(?=\\{0,7}["'])
-=password IED·BY· ied·by· ·BY·' ·BY·" ·BY·\ ·by·' ·by·" ·by·\
-(?i:\bidentified(?: with \w{1,40})? by (?:password )?)
-(?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])|(?<=BY )[A-Za-z]\w{0,64}
 =password :5 :*:
 (?:^|(?<=[\s"']))[\w.*-]{1,128}:(?:5[0-9]{3}|\*):[\w*-]{1,64}:[\w.*-]{1,64}:
 [^\s"'\\:]{1,256}(?=[\s"'\\]|$)
-=password AUTH
-["']AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["'](?=[^"'\s]{1,256}["'])
-(?:^|[\n>:"']\s?|\bredis(?:-cli)? )AUTH (?:\w{1,64} )?(?=\S{0,64}[0-9]\S{0,256}\s*$)
-(?![A-Z]+["'])[^"'\s]{1,256}
 =token ::
 ::(?:add-mask|set-(?:output|env) name=[\w-]{0,64}(?i:token|secret|password|key)[\w-]{0,64})::
 [^\s"']{4,1024}
-=password AUTH·
-\bAUTH (?:PLAIN|LOGIN|XOAUTH2)[ ](?=\S{0,64}[a-z])
-[\w+/=]{12,1024}
 =password @
 (?<![\w/@\[])[\w.-]{1,64}:(?=[^\s:@"']{1,128}@tcp\()|jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/
 \b(?:sqlplus|impdp|expdp|sqlldr|connect)(?: -\w{1,8})? \w{1,64}/

@@ -34,7 +34,11 @@ _IS_PLACEHOLDER: Final = later(_PLACEHOLDER)
 _BLANK: Final = later(
     rf"{_PLACEHOLDER}|v[0-9]{{1,3}}|none|null|nil|true|false|undefined|yes|no|on|off|ok"
     r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?"
-    rf"|[0-9]{{1,4}}/[0-9]{{1,4}}|[0-9]{{1,5}}(?:\.[0-9]{{1,3}})?[mnuµ]?s|basic|bearer|digest|oauth2?|anonymous|{_SENTENCE}",
+    rf"|[0-9]{{1,4}}/[0-9]{{1,4}}|[0-9]{{1,5}}(?:\.[0-9]{{1,3}})?[mnuµ]?s|basic|bearer|digest|oauth2?|anonymous|{_SENTENCE}"
+    # a path, a file
+    r"|(?-i:~?(?:(?:/(?:[A-Z]?[a-z_.-]{1,64}+[0-9]{0,4}[a-z_.-]{0,64}|[0-9]{1,4})){2,16}|/[a-z]{1,16})/?"
+    r"|(?:[a-z0-9_-]{1,64}/){1,8}[a-z0-9_-]{1,64}\.[a-z]{2,4}"
+    r"|[a-z0-9_-]{1,64}\.(?:pem|crt|cer|key|p12|pfx|jks|pub|json|ya?ml|txt|env|sql))",
     re.IGNORECASE,
 )
 #: Between the items of a list in a text, and around them; what a cookie has beside its value.
@@ -71,18 +75,18 @@ _CODE: Final = later(
     r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
 )
 _REFERENCE: Final = later(_CHAIN)
-_DAY: Final = later("20[0-9]{2}-[01][0-9]-[0-3][0-9]")
+#: Words and small numbers, or a day.
+_WORDED: Final = later(
+    r"(?=.*[^\W\d_]|20[0-9]{2}-[01][0-9]-[0-3][0-9])[\s_,.:'\u2019/&+-]*"
+    r"(?:(?:[0-9]{1,4}|[^\W\d_][^\W\d_A-Z]{0,18}|[A-Z]{1,19})(?:[\s_,.:'\u2019/&+-]+|$))+",
+    re.DOTALL,
+)
 #: Of JSON's schemas, without a value.
 _ABOUT: Final = later(
     r"\{(?=[^{}]*type[\"'\\]{0,9}: ?[\"'\\]{0,9}"
     r"(?i:string|object|integer|number|boolean|array|null)\b)"
     r"(?!.*(?:default|examples?|const|enum|value)[\"'\\:]).*",
     re.DOTALL,
-)
-_PATH: Final = later(
-    r"~?(?:(?:/(?:[A-Z]?[a-z_.-]{1,64}+[0-9]{0,4}[a-z_.-]{0,64}|[0-9]{1,4})){2,16}|/[a-z]{1,16})/?"
-    r"|(?:[a-z0-9_-]{1,64}/){1,8}[a-z0-9_-]{1,64}\.[a-z]{2,4}"
-    r"|[a-z0-9_-]{1,64}\.(?:pem|crt|cer|key|p12|pfx|jks|pub|json|ya?ml|txt|env|sql)"
 )
 
 
@@ -93,7 +97,7 @@ def is_placeholder(value: str) -> bool:
 
 def is_blank(value: str, kind: str = "password") -> bool:
     """Say whether *value* is no secret: one that was taken out, a placeholder, a state."""
-    if _BLANK.fullmatch(value) or _PATH.fullmatch(value):
+    if _BLANK.fullmatch(value):
         return True
     if value[:1] in ("[", "(", "b") and value[-1:] in "])\"'":  # a list, or bytes, in a text
         return all(map(_BLANK.fullmatch, _BETWEEN.split(value[1:-1])))
@@ -114,17 +118,8 @@ def is_of_else(name: str, kind: str, value: Any) -> bool:
     """Say whether *value* is but words, or a day, where a secret is none: a session's id, or what
     a cookie has. Of a *name* that is another thing's: `secret_ingredient`, `training_session`.
     """
-    if type(value) is not str or kind not in ("session", "cookie", "secret"):
-        return False
-    parts = re.split(r"[\s_,.:'\u2019/&+-]+", value)
-    is_worded = any(map(str.isalpha, parts)) or _DAY.match(value)
-    is_plain = is_worded and all(
-        len(part) < 5
-        if part.isdecimal()
-        else part.isalpha() and len(part) < 20 and (part[1:] == part[1:].lower() or part.isupper())
-        for part in filter(None, parts)
-    )
-    return bool(is_plain) and is_else(name)
+    may_be = type(value) is str and kind in ("session", "cookie", "secret")
+    return may_be and _WORDED.fullmatch(value) is not None and is_else(name)
 
 
 def is_about(value: Any) -> bool:
@@ -182,10 +177,10 @@ def is_source(
     )
 
 
-def is_none(name: str, kind: str, value: str, before: str) -> bool:
+def is_none(name: str, kind: str, value: Any, before: str = "") -> bool:
     """Say whether the *value* of a *name* is no secret of *kind*; *before*: the sign before."""
-    is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
-    is_else = is_placeholder or is_count(name, value) or is_about(value)
+    is_text = type(value) is str and (before != ";" or value[:1] != "{")  # of ODBC
+    is_else = (is_text and is_blank(value, kind)) or is_count(name, value) or is_about(value)
     return is_else or is_of_else(name, kind, value)
 
 
