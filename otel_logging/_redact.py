@@ -6,6 +6,7 @@ but for what it remembers, total, idempotent, in linear time. Deliberately absen
 come from, and bounds of their size (``_values``).
 """
 
+import json
 import os
 import re
 from collections import Counter
@@ -105,10 +106,7 @@ class Redaction:
         if not isinstance(salt, str):
             raise ConfigurationError("Redaction: salt", type(salt), "a string")
         self.personal, self.who = personal, frozenset(who) if personal else frozenset()
-        if personal:
-            import hmac  # at set-up, and only for who asks: with OpenSSL it takes a millisecond
-
-            self._keyed = hmac.new(salt.encode() or _RANDOM_SALT, digestmod="sha256")
+        self._salt = salt.encode() or _RANDOM_SALT
         self._given = (type(self), self.keys, self.patterns, self.allow, self.who, personal, salt)
         self._keys = {"".join(words_of(key)) for key in self.keys} - {""}
         self._allow = {" ".join(words_of(key)) for key in self.allow}
@@ -272,12 +270,13 @@ class Redaction:
 
     def pseudonym(self, value: Any) -> str:
         """Return what stands for *value*, the same for the same one: to be searched for."""
+        from hmac import digest  # for who asks: with OpenSSL it takes a millisecond, once
+
         text = str(value)
         if re.fullmatch("who:[0-9a-f]{16}", text):
             return text
-        keyed = self._keyed.copy()
-        keyed.update(text.encode("utf-8", "backslashreplace"))
-        return f"who:{keyed.hexdigest()[:16]}"
+        keyed = digest(self._salt, text.encode("utf-8", "backslashreplace"), "sha256")
+        return f"who:{keyed.hex()[:16]}"
 
     # ---- text
 
@@ -332,7 +331,7 @@ class Redaction:
         if "basic" in lower or "bearer" in lower:
             found = _secret_texts.SCHEME.sub(_secret_texts.scheme, found)
         if has_signs and (self._stems.search(lower) or (not is_plain and _FOREIGN.search(lower))):
-            found = without_named(found, self.kind)
+            found = self._as_data(without_named(found, self.kind))
         for pattern in self._patterns:
             parts = _MARKED.split(found)  # what was taken out is not looked at again
             parts[::2] = [pattern.sub(marker("pattern"), part) for part in parts[::2]]
@@ -340,6 +339,17 @@ class Redaction:
         if self.personal:
             found = without_personal(found)
         return found
+
+    def _as_data(self, text: str) -> str:
+        """Return *text*; if it is JSON, without what its data has in the place of a secret."""
+        if text[:1] + text[-1:] not in ("{}", "[]"):
+            return text
+        try:
+            data = json.loads(text)
+            clean = self._value(data)
+            return text if clean == data else json.dumps(clean, ensure_ascii=text.isascii())
+        except (ValueError, RecursionError):
+            return text
 
     def _packed(self, found: re.Match[str]) -> str:
         text = unpacked(found.group())
@@ -364,12 +374,13 @@ class _Off(Redaction):
     def _field(self, name: str, value: Any) -> Any:  # noqa: ARG002
         return value
 
-    by_name = _field
+    def _value(self, value: Any) -> Any:
+        return value
 
     def text(self, text: str) -> str:
         return text
 
-    _value = text
+    by_name = _field
 
 
 #: What is done where nothing else is asked for; and nothing at all.

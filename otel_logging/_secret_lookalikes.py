@@ -46,6 +46,8 @@ _BETWEEN: Final = later(rf"(?:{QUOTE}), ?b?(?:{QUOTE})|^(?:{QUOTE})|(?:{QUOTE})$
 _OF_COOKIE: Final = later(
     r"\s*(?:path|domain|expires|max-age|samesite)=.*|\s*(?:secure|httponly)", re.I
 )
+#: Of a chip: `GPIO4`.
+_PIN: Final = later("[A-Z]{1,4}_?[0-9]{1,2}")
 #: Kinds that any word may be one of, where it is no prose.
 ANY_WORD: Final = ("password", "secret")
 #: What is none behind a colon: the state of one, its type, the beginning of a sentence.
@@ -107,10 +109,12 @@ def is_blank(value: str, kind: str = "password") -> bool:
             _OF_COOKIE.fullmatch(each) or is_placeholder(each.partition("=")[2] or "a")
             for each in pairs
         )
+    if kind == "otp" and _PIN.fullmatch(value):
+        return True
     if not value.isalpha() or kind in ANY_WORD:
         # a port, a status
         return value.isdecimal() and len(value) < {"authorization": 6, "token": 4}.get(kind, 0)
-    is_state = len(value) > 3 and (value in _STATES or (value.islower() and value.endswith("ed")))
+    is_state = len(value) > 2 and (value in _STATES or value[-2:] == "ed")
     return is_state or (kind in ("otp", "signature", "card") and len(value) < 12)
 
 

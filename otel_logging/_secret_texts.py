@@ -126,17 +126,17 @@ _PLACES: Final = r"""
 (?:^|[\n>;&"'] ?|/c )net(?:\.exe)? (?:user \S{1,64}|use(?: \S{1,128}){1,2}) ["']?
 (?=[^\s/"']{0,64}[0-9]|\S{1,64} /)[^\s"'/][^\s"']{0,64}
 =password rabbitmqctl LOGIN login requirepass masterauth pw· SecureString AUTH PASSWORD IDENT ident
-\brabbitmqctl (?:add_user|change_password) \S{1,64} ["']?
-(?:^|[\n>:"'] ?)[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
-\b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
-\bConvertTo-SecureString(?: -String)? (?=["'])["']
-(?:^|[\n"'])\s{0,40}(?:requirepass|masterauth|(?:root)?bindpw|rootpw) (?!is |not )["']?
-\b(?:cargo|vault) login (?=[\w.+/-]{0,64}[0-9])
-["']AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["'](?=[^"'\s]{1,256}["'])(?![A-Z]+["'])
-(?:^|[\n>:"']\s?|\bredis(?:-cli)? )AUTH (?:\w{1,64} )?(?=\S{0,64}[0-9]\S{0,256}\s*$)
-\bAUTH (?:PLAIN|LOGIN|XOAUTH2)[ ](?=\S{0,64}[a-z])(?=[\w+/=]{12})
-\bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}["'](?=[^"'\\]{1,256}["'])(?!%)
-(?i:\bidentified(?: with \w{1,40})? by (?:password )?)(?:["'](?!%)|(?<=BY )(?=[A-Za-z]))
+\b(?:rabbitmqctl (?:add_user|change_password) \S{1,64} ["']?
+(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
+ConvertTo-SecureString(?: -String)? (?=["'])["']
+(?:cargo|vault) login (?=[\w.+/-]{0,64}[0-9])
+AUTH (?:PLAIN|LOGIN|XOAUTH2)[ ](?=\S{0,64}[a-z])(?=[\w+/=]{12})
+PASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}["'](?=[^"'\\]{1,256}["'])(?!%)
+(?:IDENT|ident)(?i:ified(?: with \w{1,40})? by (?:password )?)(?:["'](?!%)|(?<=BY )(?=[A-Za-z])))
+(?:^|[\n>:"'])(?:[ ]?[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
+\s{0,40}(?:requirepass|masterauth|(?:root)?bindpw|rootpw) (?!is |not )["']?
+AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["'](?=[^"'\s]{1,256}["'])(?![A-Z]+["'])
+\s?(?:redis(?:-cli)? )?AUTH (?:\w{1,64} )?(?=\S{0,64}[0-9]\S{0,256}\s*$))
 (?:(?<=['"])[^"'\\\n]{1,256}(?=["'])|(?:[^\s"'\\]|\\(?![rn"'])){1,256})
 =password (' ("
 (?:[ct]Auth|Credentials?|[Pp]assword|pw_set|\blogin|\bauth)\((?:["'][^"'\s]{1,64}["'], ?){1,2}["']
@@ -282,12 +282,8 @@ def scheme(found: re.Match[str]) -> str:
     """Return what ``SCHEME`` found, without it where it is a credential."""
     name, given = found.group(1).lower(), found.group(3)
     if name == "basic":
-        try:
-            given = given.rstrip("=")
-            user = base64.b64decode(given + "=" * (-len(given) % 4)).decode()
-            is_secret = ":" in user and user.isprintable()
-        except ValueError:
-            is_secret = False
+        user = unpacked(given)
+        is_secret = ":" in user and user.isprintable() and "\ufffd" not in user
     else:
         is_secret = len(given) > 19 or any(map(str.isdigit, given)) or not given[1:].islower()
         is_secret &= not is_placeholder(given)
@@ -379,5 +375,7 @@ PACKED: Final = later(r"(?<![\w+/-])(?:ey|ew|W3)[\w+/-]{20,}={0,2}(?![\w.])", re
 
 def unpacked(text: str) -> str:
     """Return what *text* has in base64."""
-    solid = text.rstrip("=").translate(str.maketrans("-_", "+/"))
-    return base64.b64decode(solid[: len(solid) // 4 * 4]).decode("utf-8", "replace")
+    solid = re.sub("[^A-Za-z0-9+/]", "", text.translate(str.maketrans("-_", "+/")))
+    return base64.b64decode(solid[: len(solid) - (len(solid) % 4 == 1)] + "==").decode(
+        "utf-8", "replace"
+    )

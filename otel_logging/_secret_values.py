@@ -33,7 +33,7 @@ _NAME: Final = (
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = later(
-    rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?\\{{0,7}}')|\*{{1,2}})?"
+    rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?\\{{0,7}}')|\)(?==\()|\*{{1,2}})?"
     r"(?: (?:is|was|given|provided|used|received|created|generated|issued|entered)(?=:)"
     r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?[^\S\r\n]{0,40}"
     r"(?P<sign>=>|(?:->|→)(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|!?==?=?|[\uff1a\uff1d]"
@@ -93,7 +93,7 @@ _TAG: Final = later(
 #: In a sentence, behind a name and what is said of it: a word in quotes, or without.
 _SAID: Final = later(
     rf"{_NAME}(?: (?:is generated )?(?:for|of)(?: \S{{1,64}}){{1,4}}?(?: is:?|:)"
-    r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set"
+    r"|(?: (?i:is|was|es|est|ist|been|now|like|given|provided|used|eq|(?:re)?set"
     r"|changed|to|from|got|mismatch|[\u2013\u2014-])[:,]?){1,4}:?|(?P<more> [^\W\d]{1,16} ?:)|:?) "
     r"(?=\\{0,7}[\"'`](?P<quoted>[^\s\"'`\\]{6,64})\\{0,7}[\"'`](?![\w(\[])"
     r"|(?P<open>[(\[])?(?P<bare>[\w!@#$%^*+-]{4,128})(?(open)[)\]])(?![\w!@#$%^*+(\[/-]|:\S|\.\w))"
@@ -161,6 +161,8 @@ _VALUE: Final = later(
     rf"(?:[^\s&;,\"'`()\[\]{{}}<>\\]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
     r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
 )
+#: In a connection's string, where only a semicolon ends it.
+_OF_STRING: Final = later(r"(?:[^\s;\"'`<>\\]| (?![\w.-]{1,64} ?[=:]))+")
 _TEMPLATE: Final = later(
     r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\$?\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s"
     r"|<(?:[\w -]{1,64}|[^\s<>]{1,64})>"
@@ -204,12 +206,12 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         return phrase.span()
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
-    quote = quote if quote in ("'", '"') else ""
+    is_of_string, quote = quote == ";", quote if quote in ("'", '"') else ""
     given = 0 if opening else _begin_of_credential(text, at, kind)
     is_line = kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
     if is_line and sign == ":" and text[at : at + 1] not in _ENCLOSED:
         return at, _after(_LINES[quote], text, at)
-    value = _COOKIES if kind == "cookie" else _VALUE
+    value = _COOKIES if kind == "cookie" else _OF_STRING if is_of_string else _VALUE
     end = _after(value, text, _end_of_enclosed(text, given or at))
     while text[end - 1 : end].isalnum() and text[end : end + 1] in _ENCLOSED:  # `SecretStr('…')`
         end = _after(_VALUE, text, _end_of_enclosed(text, end))
@@ -320,7 +322,7 @@ def _replaced(text: str, shape: re.Pattern[str], kind_of: _KindOf) -> str:
     done, patience = 0, _PATIENCE * len(text)
     for found in shape.finditer(text):
         kind = _kind(found, kind_of) if found.start() >= done else None
-        if kind is None:
+        if kind is None or (shape is _SAID and not _is_said(found, kind, kind_of)):
             continue
         before, sign = _around(found)
         if shape in _GIVES_ALL:
@@ -354,8 +356,6 @@ def _is_other(
     """Say whether *at* is no value of what was *found*: another name, a sentence, source."""
     name, kind, text = found["name"], str(_kind(found, kind_of)), found.string
     value, (before, sign) = text[slice(*at)], _around(found)
-    if shape is _SAID and not _is_said(found, kind, kind_of):
-        return True
     if shape is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)):
         return True
     if shape is _PAIR and len(value) < 65 and _WORD.fullmatch(value) and kind_of(value):
