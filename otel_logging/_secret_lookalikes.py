@@ -5,10 +5,9 @@ Deliberately absent: where it was found (``_secret_values``).
 """
 
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
-from otel_logging._secret_names import is_else, words_in
+from otel_logging._secret_names import KindOf, is_else, words_in
 from otel_logging._text import later
 
 QUOTE: Final = r"""\\{0,15}["'`“”]|&quot;|&#3[49];"""
@@ -162,16 +161,14 @@ def is_count(name: str, value: Any) -> bool:
     return is_number and (is_plural or len(str(value)) < 3)
 
 
-def is_source(
-    name: str, text: str, begin: int, end: int, kind_of: Callable[[str], str | None]
-) -> bool:
+def is_source(name: str, text: str, at: slice, kind_of: KindOf) -> bool:
     """Say whether a program's source goes on there: `token=token`, `password=self.get(x)`."""
-    value = text[begin:end].rstrip("):;,]")
+    value = text[at].rstrip("):;,]")
     last = re.split("[.-]", name)[-1].lstrip("_").lower()
     if (
         value.rstrip("0123456789") in (last, last.upper())
         or is_blank(value)
-        or _CODE.match(text, begin)
+        or _CODE.match(text, at.start)
     ):
         return True
     if not _REFERENCE.fullmatch(value):

@@ -5,8 +5,11 @@ In: a name. Out: its words, and the kind of secret that they name. Deliberately 
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
+
+#: What says of a name which kind of secret it holds; None: something else.
+KindOf = Callable[[str], str | None]
 
 
 def words_in(text: str) -> frozenset[str]:

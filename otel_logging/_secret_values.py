@@ -6,7 +6,6 @@ which names those are (``_secret_names``).
 """
 
 import re
-from collections.abc import Callable
 from typing import Final
 
 from otel_logging import _secret_names, _secret_tables
@@ -19,12 +18,11 @@ from otel_logging._secret_lookalikes import (
     is_source,
     is_state,
 )
-from otel_logging._secret_names import words_in, words_of
+from otel_logging._secret_names import KindOf, words_in, words_of
 from otel_logging._secret_tables import NEWLINE
 from otel_logging._secret_texts import marker
 from otel_logging._text import ESCAPED, has_one, later
 
-_KindOf = Callable[[str], str | None]
 _NAME: Final = (
     rf"(?:(?<![\w.\\])\.?|{ESCAPED})"
     r"(?P<name>[0-9]{0,2}[^\W\d][\w.\u0900-\u0eff-]{0,127}+"
@@ -309,7 +307,7 @@ _SHAPES: Final = (
 _GIVES_ALL: Final = (_BEFORE, _FORM, _TAG)
 
 
-def without_named(text: str, kind_of: _KindOf) -> str:
+def without_named(text: str, kind_of: KindOf) -> str:
     """Return *text* without the values of the names that have a kind."""
     for shape, signs in _SHAPES:
         if has_one(signs, text):
@@ -317,7 +315,7 @@ def without_named(text: str, kind_of: _KindOf) -> str:
     return _secret_tables.without_columns(_secret_tables.without_rows(text, kind_of), kind_of)
 
 
-def _replaced(text: str, shape: re.Pattern[str], kind_of: _KindOf) -> str:
+def _replaced(text: str, shape: re.Pattern[str], kind_of: KindOf) -> str:
     parts: list[str] = []
     done, patience = 0, _PATIENCE * len(text)
     for found in shape.finditer(text):
@@ -331,7 +329,7 @@ def _replaced(text: str, shape: re.Pattern[str], kind_of: _KindOf) -> str:
             begin, end = _value(text, found.end(), kind, sign, before)
         if end - begin <= max(patience, _SHORT) and (
             is_none(found["name"], kind, text[begin:end], before)
-            or (shape not in _GIVES_ALL and _is_other(shape, found, (begin, end), kind_of))
+            or (shape not in _GIVES_ALL and _is_other(shape, found, slice(begin, end), kind_of))
         ):
             patience -= end - begin
             continue
@@ -350,39 +348,37 @@ def _around(found: re.Match[str]) -> tuple[str, str]:
     return found.string[max(found.start() - 1, 0) : found.start()], sign.replace("\uff1a", ":")
 
 
-def _is_other(
-    shape: re.Pattern[str], found: re.Match[str], at: tuple[int, int], kind_of: _KindOf
-) -> bool:
+def _is_other(shape: re.Pattern[str], found: re.Match[str], at: slice, kind_of: KindOf) -> bool:
     """Say whether *at* is no value of what was *found*: another name, a sentence, source."""
     name, kind, text = found["name"], str(_kind(found, kind_of)), found.string
-    value, (before, sign) = text[slice(*at)], _around(found)
+    value, (before, sign) = text[at], _around(found)
     if shape is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)):
         return True
     if shape is _PAIR and len(value) < 65 and _WORD.fullmatch(value) and kind_of(value):
         return True  # `["secrets", "tokens"]`
-    is_quoted = text[at[0] - 1] in "\"'`"
+    is_quoted = text[at.start - 1] in "\"'`"
     is_next = shape is _PAIR and found["next"] is not None  # another item; or what is compared
     is_one_of = is_next or (sign[:1] == "!" and not is_quoted)
     if is_one_of and not is_credential(kind, None, value):
         return True
-    is_apart = sign == ":" and at[0] > found.start("sign") + 1
+    is_apart = sign == ":" and at.start > found.start("sign") + 1
     is_literal = is_quoted and kind in ANY_WORD and shape in (_NAMED, _FLAG)
     may_be_prose = (is_apart or shape in (_CELL, _FLAG, _SAID)) and not is_literal
     if may_be_prose and is_state(name, value):
         return True
-    if kind in _MIXED and sign == ":" and _PROSE.match(text, at[0]):
-        is_header = kind == "authorization" and _PARAMETERS.match(text, at[0])
-        if not (is_header or _begin_of_credential(text, at[0], kind)):
+    if kind in _MIXED and sign == ":" and _PROSE.match(text, at.start):
+        is_header = kind == "authorization" and _PARAMETERS.match(text, at.start)
+        if not (is_header or _begin_of_credential(text, at.start, kind)):
             return True
     is_bare = not is_quoted and before not in ("?", "&")
-    if is_bare and is_source(name, text, *at, kind_of):
+    if is_bare and is_source(name, text, at, kind_of):
         return True
     is_mixed = any(map(str.isdigit, value)) or not is_bare
     # compared to another; in a list of what runs
     return not is_mixed and (sign[-2:] == "==" or (shape is _CELL and kind != "password"))
 
 
-def _is_said(found: re.Match[str], kind: str, kind_of: _KindOf) -> bool:
+def _is_said(found: re.Match[str], kind: str, kind_of: KindOf) -> bool:
     """Say whether the word that a sentence has behind a name is the value of that."""
     quoted, bare = found["quoted"], found["bare"]
     if found["more"] and kind_of(f"{found['name']} {found['more']}") is None:
@@ -393,7 +389,7 @@ def _is_said(found: re.Match[str], kind: str, kind_of: _KindOf) -> bool:
     return is_credential(kind, quoted, bare, is_told=is_told)
 
 
-def _kind(found: re.Match[str], kind_of: _KindOf) -> str | None:
+def _kind(found: re.Match[str], kind_of: KindOf) -> str | None:
     """Return the kind of the name that was *found*; its word before may be a part of it."""
     name, at = found["name"], found.start("name")
     kind, second = kind_of(name), name.lower()
