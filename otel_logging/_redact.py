@@ -323,9 +323,8 @@ class Redaction:
             if "%" in text:
                 found = ENCODED.sub(self._encoded, text)
             found = _secret_texts.without_schemes(found)
-        likely = LIKELY.search(found)
-        if likely is not None:
-            found = _secret_texts.without_numbers(found, likely)
+        if LIKELY.search(found):
+            found = _secret_texts.without_numbers(found)
             if has_one(("ey", "ew", "W3"), found):
                 found = PACKED.sub(self._packed, found)
         if "basic" in lower or "bearer" in lower:

@@ -333,10 +333,9 @@ ENCODED: Final = re.compile(
 LIKELY: Final = re.compile(
     rf"\b[\w-]{{4}}(?:(?<=[0-9])(?:(?<=[0-9]{{4}})([0-9\t_/+{_SPACES}]{{8,9}}[0-9]|\\[ux][0-9a]{{7}}|\\t[0-9]{{4}})"
     rf"|(?<=[A-Z]{{2}}[0-9]{{2}})[{_SPACES}]?[A-Z0-9]{{4}}"
-    rf"|(?<=[a-z]{{2}}[0-9]{{2}})[{_SPACES}][a-z0-9]{{4}}[{_SPACES}])|[\w-]{{12,}}|Q~)",
+    rf"|(?<=[a-z]{{2}}[0-9]{{2}})[{_SPACES}][a-z0-9]{{4}}[{_SPACES}])|(?=[\w-]{{12}})(?:(?<![0-9a-f-]{{4}})|[0-9a-f-]*+\w)|Q~)",
     re.ASCII,
 )
-_HEX: Final = later(r"[0-9a-f-]+")
 _HASH: Final = later(r"[0-9a-fA-F]+")
 
 
@@ -353,20 +352,11 @@ def without_schemes(text: str) -> str:
     return text
 
 
-def without_numbers(text: str, likely: re.Match[str]) -> str:
-    """Return *text* without issued tokens and numbers; *likely*: the first match of ``LIKELY``."""
-    has_digits = False
-    at: re.Match[str] | None = likely
-    while at is not None:
-        if at.lastindex == 1:
-            has_digits = True
-        elif not _HEX.fullmatch(at.group()):
-            text = _TOKEN.sub(_issued, text)
-            if "." in text or "-" in text or "_" in text:
-                text = _RANDOM.sub(_random, text)
-            return _CARD.sub(_card, _IBAN.sub(_iban, text))
-        at = LIKELY.search(text, at.end())
-    return _CARD.sub(_card, text) if has_digits else text
+def without_numbers(text: str) -> str:
+    """Return *text* without issued tokens, cards' and accounts' numbers."""
+    if any(at.lastindex is None for at in LIKELY.finditer(text)):  # not digits alone
+        text = _IBAN.sub(_iban, _RANDOM.sub(_random, _TOKEN.sub(_issued, text)))
+    return _CARD.sub(_card, text)
 
 
 #: What is in base64: an object, or a list, as JSON.
