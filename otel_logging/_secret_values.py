@@ -37,14 +37,14 @@ _NAMED: Final = later(
     r"(?P<sign>=>|(?:->|→)(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|!?==?=?|[\uff1a\uff1d]"
     r"|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
     r"|:(?!//|:\S))(?:(?<=:)(?::(?=[ \t])|\*\* ))?"
-    r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
+    r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\")"
+    r"|(?<=: )(?:!{1,2}|&)[\w-]{1,64} +(?=\S))?"
 )
 #: A name with a colon that is one of a place, a host, an image, or the end of an address:
-#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`;
+#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `"https://x/token": no`;
 #: or of a key of Redis: `session:42:count`, `token:bucket:42`.
 _ELSE: Final = later(
     r"..??(?:(?<=:)|(?<=[^\s\"'(]/))\w[\w.-]{0,128}:(?! )|./[\w.-]{1,64}[\"']: (?=\w)"
-    r"|.{0,2}[\w/-]{1,64}\.[a-z]{1,5}:[0-9]{1,5}(?![\w.-])"
     r"|.{0,2}[\w-]{1,64}(?=[a-z_:-]{0,128}:[0-9])(?::[a-z_-]{1,32}|:[0-9][0-9.]{0,14}){2,8}(?![\w@$!#%.-])",
     re.DOTALL,
 )
@@ -126,8 +126,7 @@ _CELL: Final = later(
 )
 _WORD: Final = later(r"(?:[^\W\d]|[.-])+")
 _OPENING: Final = later(rf"[bBurRfN]{{0,2}}(\"\"\"|'''|{QUOTE})")
-#: Of a scalar in YAML: its type; and what says that it is the lines below, which are further in.
-_TYPED: Final = later(r"(?:!{1,2}|&)[\w-]{1,64} +(?=\S)")
+#: What says that a scalar in YAML is the lines below, which are further in.
 _BLOCK: Final = later(rf"(?:[|>][+-]?[0-9]?[+-]?)?[ \t]{{0,8}}{NEWLINE}")
 _BELOW: Final = later(
     rf"([ \t]{{0,64}})(?:- )?((?!{NEWLINE})\S(?:(?!\\{{1,4}}n)[^\r\n\"])*)(?:{NEWLINE}|(?=\")|$)"
@@ -136,8 +135,6 @@ _BELOW: Final = later(
 _ENDS: Final = later(r"\s{0,8}(?:[,;}\])&]|$)|[\"']")
 #: Of a quote in a statement's literal.
 _DOUBLED: Final = later(r"(?<=\w)''(?=\w)")
-#: Words of a wallet, of which there are twelve and more.
-_PHRASE: Final = later(r"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}\b")
 #: The rest of a line, or of it what is before its quote.
 _LINES: Final = {
     quote: later(rf"[^\n\r\\{quote}]*+(?:\\(?![rn]){quote and quote + '?'}[^\n\r\\{quote}]*+)*")
@@ -156,7 +153,8 @@ _SCHEMES: Final = words_in(
 _PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
 _VALUE: Final = later(
-    rf"(?:[^\s&;,\"'`()\[\]{{}}<>\\]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
+    r"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}\b"  # of a wallet, of which there are twelve and more
+    rf"|(?:[^\s&;,\"'`()\[\]{{}}<>\\]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
     r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
 )
 #: In a connection's string, where only a semicolon ends it.
@@ -196,12 +194,8 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         if end >= 0 and not (kind == "cookie" and text.startswith(";", end + len(mark))):
             return begin, end
         at = begin
-    elif sign == ":" and (typed := _TYPED.match(text, at)):
-        at = typed.end()
     if sign in (":", "=") and (block := _BLOCK.match(text, at)):
         return _block(text, at, block.end(), kind)
-    if kind == "secret" and (phrase := _PHRASE.match(text, at)):
-        return phrase.span()
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
     is_of_string, quote = quote == ";", quote if quote in ("'", '"') else ""
