@@ -113,7 +113,7 @@ def is_blank(value: str, kind: str = "password") -> bool:
     if not value.isalpha() or kind in ANY_WORD:
         # a port, a status
         return value.isdecimal() and len(value) < {"authorization": 6, "token": 4}.get(kind, 0)
-    is_state = len(value) > 2 and (value in _STATES or value[-2:] == "ed")
+    is_state = len(value) > 2 and (value in _STATES or (value.islower() and value.endswith("ed")))
     return is_state or (kind in ("otp", "signature", "card") and len(value) < 12)
 
 

@@ -71,6 +71,11 @@ TEXTS = (
     "암호: §",
     "Das Passwort lautet: §",
     "La contraseña es: §",
+    "La contraseña es '§'",
+    "Das Passwort ist '§'",
+    "DETAIL: Key (token)=(§) already exists.",
+    "Server=db;Database=shop;Password=a §;User Id=sa",
+    "PASSWORD 'a §'",
     "la password è: §",
     "Sua senha é: §",
     "jelszó=§",
@@ -193,6 +198,10 @@ LOOKS = (
 
 #: Without.
 NEIGHBOUR_TEXTS = [
+    "season_pass: gold",
+    "pin=GPIO4 mode=OUTPUT",
+    "pin: D13",
+    "session=new user=42",
     "training_session: evening",
     "secret_ingredient=cinnamon",
     "secret_ingredient: love",
