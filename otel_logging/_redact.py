@@ -197,9 +197,12 @@ class Redaction:
                 return self.pseudonym(value)
             if is_phone(name, value):
                 return marker("phone")
-        if name in _IDS and type(value) is str and _ID.fullmatch(value):
-            return value  # another is the application's
-        return self._value(value)
+        if type(value) is not str:
+            return self._value(value)
+        if name in _IDS and _ID.fullmatch(value):  # another is the application's
+            return value
+        known = self.seen.get(value)  # as ``text``, without the call
+        return self._new(value) if known is None else known
 
     def by_name(self, name: str, value: Any) -> Any:
         """Return a plain *value* without what *name* says is a secret; it is not counted."""
