@@ -41,10 +41,11 @@ _NAMED: Final = later(
     r"|(?<=: )(?:!{1,2}|&)[\w-]{1,64} +(?=\S))?"
 )
 #: A name with a colon that is one of a place, a host, an image, or the end of an address:
-#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `"https://x/token": no`;
+#: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`;
 #: or of a key of Redis: `session:42:count`, `token:bucket:42`.
 _ELSE: Final = later(
     r"..??(?:(?<=:)|(?<=[^\s\"'(]/))\w[\w.-]{0,128}:(?! )|./[\w.-]{1,64}[\"']: (?=\w)"
+    r"|.{0,2}[\w/-]{1,64}\.[a-z]{1,5}:[0-9]{1,5}(?![\w.-])"
     r"|.{0,2}[\w-]{1,64}(?=[a-z_:-]{0,128}:[0-9])(?::[a-z_-]{1,32}|:[0-9][0-9.]{0,14}){2,8}(?![\w@$!#%.-])",
     re.DOTALL,
 )
@@ -158,7 +159,7 @@ _VALUE: Final = later(
     r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
 )
 #: In a connection's string, where only a semicolon ends it.
-_OF_STRING: Final = later(r"(?:[^\s;\"'`<>\\]| (?![\w.-]{1,64} ?[=:]))+")
+_OF_STRING: Final = later(r"(?:[^\s;&\"'`<>\\]| (?=[^;=:\n\"']{1,64}[;\"'])|&(?![\w.%\[\]-]{1,64}=))+")
 _TEMPLATE: Final = later(
     r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\$?\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s"
     r"|<(?:[\w -]{1,64}|[^\s<>]{1,64})>"

@@ -76,6 +76,7 @@ TEXTS = (
     "DETAIL: Key (token)=(§) already exists.",
     "Server=db;Database=shop;Password=a §;User Id=sa",
     "PASSWORD 'a §'",
+    "postgres://u:p@a/b@§@host/db",
     "la password è: §",
     "Sua senha é: §",
     "jelszó=§",
@@ -199,6 +200,8 @@ LOOKS = (
 #: Without.
 NEIGHBOUR_TEXTS = [
     "season_pass: gold",
+    "at session.mjs:3:1",
+    "Server=db;Password=***;User Id=sa;Timeout=3 failed",
     "pin=GPIO4 mode=OUTPUT",
     "pin: D13",
     "session=new user=42",
