@@ -146,13 +146,9 @@ class Redaction:
             return None
         words = words_of(_MARKED.sub(" ", name[:_REMEMBERED_CHARACTERS]))
         is_let = " ".join(words) in self._allow or name == _SESSION
-        if self._is_own(words):
-            return (None if is_let else kind_of(words)) or "key"
-        return (
-            None
-            if is_let
-            else kind_of(words) or ("key" if is_variable_of_key(name, words) else None)
-        )
+        kind = None if is_let else kind_of(words)
+        is_key = self._is_own(words) or (not is_let and is_variable_of_key(name, words))
+        return kind or ("key" if is_key else None)
 
     def may_hide(self, names: Iterable[Any]) -> bool:
         """Say whether one of *names* is a secret's, or says who it is."""
