@@ -127,8 +127,7 @@ class Redaction:
         #: What lines hold of messages and fields without their secrets: encoded (``binding``).
         self.encoded: dict[Any, tuple[bytes, bytes]] = {}
         self._last = ("", "")
-        #: Which kind of secret the field of a name holds; None: it holds something else.
-        self.kind = lru_cache(_REMEMBERED)(self._kind)
+        self._kind = lru_cache(_REMEMBERED)(self._kind_of)
 
     def for_who(self, who: Iterable[str]) -> "Redaction":
         """Return this with *who*, the keys that say on whose behalf something runs."""
@@ -141,7 +140,11 @@ class Redaction:
     def __hash__(self) -> int:
         return hash(self._given)
 
-    def _kind(self, name: object) -> str | None:
+    def kind(self, name: str) -> str | None:
+        """Return which kind of secret the field *name* holds; None: it holds something else."""
+        return self._kind(name)
+
+    def _kind_of(self, name: object) -> str | None:
         if not isinstance(name, str):
             return None
         words = words_of(_MARKED.sub(" ", name[:_REMEMBERED_CHARACTERS]))
@@ -152,7 +155,7 @@ class Redaction:
 
     def may_hide(self, names: Iterable[Any]) -> bool:
         """Say whether one of *names* is a secret's, or says who it is."""
-        return not self.who.isdisjoint(names) or any(map(self.kind, names))
+        return not self.who.isdisjoint(names) or any(map(self._kind, names))
 
     def says_who(self, event: str, *of: Mapping[str, Any]) -> bool:
         """Say whether the message *event* has a value of the ``who`` keys of the fields *of*."""
@@ -184,7 +187,7 @@ class Redaction:
             return _unprintable(value)
 
     def _field(self, name: str, value: Any) -> Any:
-        if self.kind(name) is not None:
+        if self._kind(name) is not None:
             found = self.by_name(name, value)
             changed["redacted"] += found != value
             return found
@@ -202,7 +205,7 @@ class Redaction:
 
     def by_name(self, name: str, value: Any) -> Any:
         """Return a plain *value* without what *name* says is a secret; it is not counted."""
-        kind = self.kind(name)
+        kind = self._kind(name)
         if kind is None:
             return self.pseudonym(value) if value is not None and name in self.who else value
         if is_none(name, kind, value) and self._value(value) == value:
@@ -230,7 +233,7 @@ class Redaction:
         if is_pair and not arguments and not str(value[1]).replace("_", "").isalpha():
             return self._pair(value)  # no list of names
         items = [*map(self._pair, arguments or value)]
-        return type(value)(_secret_tables.without_pairs(items, self.kind))
+        return type(value)(_secret_tables.without_pairs(items, self._kind))
 
     def _masked(self, kind: str, value: Any) -> Any:
         """Return *value*, of a field with secrets of *kind*: each of them is a marker."""
@@ -254,7 +257,7 @@ class Redaction:
                 self._masked(kind, value) if kind else self._field(name, value)
             )
         if len(values) > 1 and not kind and all(type(each) is str for each in values):
-            _secret_tables.without_members(found, self.kind, self._field)
+            _secret_tables.without_members(found, self._kind, self._field)
             code = found.get("code") if "state" in found else None
             if code and is_credential("token", None, str(code)):  # to log in by, no error's
                 found["code"] = self._masked("otp", code)
@@ -329,7 +332,7 @@ class Redaction:
         if "basic" in lower or "bearer" in lower:
             found = _secret_texts.SCHEME.sub(_secret_texts.scheme, found)
         if has_signs and (self._stems.search(lower) or (not is_plain and _FOREIGN.search(lower))):
-            found = self._as_data(without_named(found, self.kind))
+            found = self._as_data(without_named(found, self._kind))
         for pattern in self._patterns:
             parts = _MARKED.split(found)  # what was taken out is not looked at again
             parts[::2] = [pattern.sub(marker("pattern"), part) for part in parts[::2]]
@@ -359,7 +362,7 @@ class Redaction:
         for _ in range(3):  # an address in one in another has three
             plain, clean = unquote(plain), unquote(clean)
             if "%" in clean:  # a space that is encoded still does not end a value
-                clean = without_named(clean, self.kind)
+                clean = without_named(clean, self._kind)
         if ENCODED.search(plain):  # or it is no encoding
             return part
         clean = self.text(clean)

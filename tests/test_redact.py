@@ -209,7 +209,7 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(9000):
         redaction.field(f"n{number}", f"text {number}")
     assert len(redaction.seen) <= 4096
-    assert redaction.kind.cache_info().currsize <= 4096
+    assert redaction._kind.cache_info().currsize <= 4096
     assert redaction.field("password", "a") == "[redacted:password]"
 
 
