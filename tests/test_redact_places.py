@@ -129,6 +129,7 @@ def test_json_in_a_text_is_looked_at_as_data(body: str) -> None:
         f'{{"columns": ["id", "token"], "rows": [[1, "{S}"], [2, "{S}"]]}}',
         f'{{"contrase\\u00f1a": "{W}", "a": 1}}',
         f'[{{"password": "x"}}, {body}]',
+        json.dumps({"msg": f"неверный пароль '{S}'"}),
     ):
         found = DEFAULT.text(text)
         assert S not in found
