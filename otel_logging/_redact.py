@@ -20,13 +20,7 @@ from otel_logging import _errors, _names, _secret_tables, _secret_texts
 from otel_logging._errors import ConfigurationError
 from otel_logging._personal import is_phone, without_personal
 from otel_logging._secret_lookalikes import is_blank, is_credential, is_none
-from otel_logging._secret_names import (
-    FOREIGN,
-    STEMS,
-    is_variable_of_key,
-    kind_of,
-    words_of,
-)
+from otel_logging._secret_names import FOREIGN, STEMS, is_variable_of_key, kind_of, words_of
 from otel_logging._secret_texts import ENCODED, LIKELY, PACKED, marker, unpacked
 from otel_logging._secret_values import without_named
 from otel_logging._text import any_of, has_one, later

@@ -103,11 +103,10 @@ def is_blank(value: str, kind: str = "password") -> bool:
     if value[:1] in ("[", "(", "b") and value[-1:] in "])\"'":  # a list, or bytes, in a text
         return all(map(_BLANK.fullmatch, _BETWEEN.split(value[1:-1])))
     if kind == "cookie" and "=" in value:
-        pairs = value.split(";")
-        return all(
-            _OF_COOKIE.fullmatch(each) or is_placeholder(each.partition("=")[2] or "a")
-            for each in pairs
-        )
+        given = [
+            each.partition("=")[2] for each in value.split(";") if not _OF_COOKIE.fullmatch(each)
+        ]
+        return all(is_placeholder(each or "a") for each in given)
     if kind == "otp" and _PIN.fullmatch(value):
         return True
     if not value.isalpha() or kind in ANY_WORD:
@@ -133,16 +132,13 @@ def is_about(value: Any) -> bool:
 
 
 #: Small numbers and states, in a list or by name; a language model's words, and how many.
-_SMALL, _WORDS = (
-    later(
-        r"[\[({](?:(?:['\"]?[A-Za-z_]{1,32}+['\"]?[:=] ?)?"
-        rf"(?:{each}|(?i:true|false|none|null))(?:, ?|(?=[\])}}])))*[\])}}]"
-    )
-    for each in (
-        r"[0-9]{1,3}",
-        r"['\"]?(?:[A-Za-z]{1,16}+|[0-9.]{1,9}+|\[redacted:[^]]{1,32}\])['\"]?",
-    )
+_LIST: Final = (
+    r"[\[({](?:(?:['\"]?[A-Za-z_]{1,32}+['\"]?[:=] ?)?"
+    r"(?:(?i:true|false|none|null)|ITEM)(?:, ?|(?=[\])}])))*[\])}]"
 )
+_SMALL: Final = later(_LIST.replace("ITEM", "[0-9]{1,3}"))
+_WORD: Final = r"['\"]?(?:[A-Za-z]{1,16}+|[0-9.]{1,9}+|\[redacted:[^]]{1,32}\])['\"]?"
+_WORDS: Final = later(_LIST.replace("ITEM", _WORD))
 
 
 #: Behind what is counted: `tokens_of_prompt`.
