@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from otel_logging._secret_lookalikes import is_placeholder
 from otel_logging._secret_names import by_kind, words_in
-from otel_logging._text import ESCAPED, Begins, any_of, later
+from otel_logging._text import ESCAPED, Begins, any_of, has_one, later
 
 
 def marker(kind: str) -> str:
@@ -96,18 +96,18 @@ _PEM: Final = later(
 #: Between a command and its password, which is not taken for the next one the second time.
 _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: What is a secret by its place: what it is and signs of it that are quick to look for (· is a
-#: space, & is and), what may stand before it, and it. Of URLs' users; of users in commands, after
+#: space), what may stand before it, and it. Of URLs' users; of users in commands, after
 #: options that are another thing elsewhere, in statements; of files with a line for each host, of
 #: servers' protocols; of URLs, what signs them, a code to log in by, and one that is a secret as a
 #: whole; of JSON keys.
 _PLACES: Final = r"""
-=url-password ://&@
+=url-password @
 (?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:"'<>\[]{0,128}:(?![0-9]{1,5}(?:[/?#\s"',]|$))
 (?:(?!://)[^\s"'<>]){1,256}(?=@)
-=url-password //&@
+=url-password @
 (?:://[^\s/?#@:"'<>\[]{0,128}|(?<![\w:/])//[\w.%-]{1,128}):(?![0-9]{1,5}(?:[/?#\s"']|$))
 (?:[^\s"'<>/?#]+|[^\s"'<>@]{1,256})(?=@)
-=url-password ://&@
+=url-password @
 ://(?=[^\s/@:]{0,99}[0-9])
 [^\s/?#@:"'<>]{20,256}(?=@)
 =password ·- '- "-
@@ -182,7 +182,7 @@ hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/
 """
 
 
-def _placed() -> Iterator[tuple[str, list[tuple[str, str]], Any]]:
+def _placed() -> Iterator[tuple[str, list[str], Any]]:
     parts = {"<OPTION>": _NEAR + r"[\s\"']", "<NEXT>": "(?:(?: |[\"'], ?[\"'])[\"']?)"}
     parts["<OWN>"] = "(?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\\w-])"
     parts["<LOGIN>"] = "(?:docker|podman|az|oc|registry)[\"', \\\\]{1,9}login"
@@ -196,12 +196,11 @@ def _placed() -> Iterator[tuple[str, list[tuple[str, str]], Any]]:
         first, *before, secret = place.split("\n")
         kind, *signs = first.lstrip("=").split()
         pattern = later(f"({'|'.join(before)})(?!\\[red)(?:{secret})")
-        pairs = [sign.replace("·", " ").partition("&") for sign in signs]
-        yield marker(kind), [(sign, also) for sign, _, also in pairs], pattern
+        yield marker(kind), [sign.replace("·", " ") for sign in signs], pattern
 
 
 _PLACED: Final = list(_placed())
-_PLACE: Final = later(any_of(sign for _, signs, _ in _PLACED for sign, _ in signs))
+_PLACE: Final = later(any_of(sign for _, signs, _ in _PLACED for sign in signs))
 #: Bearer and basic credentials.
 SCHEME: Final = later(
     rf"(?:(?<![\w-])|{ESCAPED})"
@@ -347,10 +346,8 @@ def without_schemes(text: str) -> str:
         text = _PEM.sub(marker("private-key"), text)
     if _PLACE.search(text):
         for mark, signs, placed in _PLACED:
-            for sign, also in signs:
-                if sign in text and also in text:
-                    text = placed.sub(partial(_place, mark), text)
-                    break
+            if has_one(signs, text):
+                text = placed.sub(partial(_place, mark), text)
     return text
 
 
