@@ -334,7 +334,8 @@ ENCODED: Final = re.compile(
 LIKELY: Final = re.compile(
     rf"\b[\w-]{{4}}(?:(?<=[0-9])(?:(?<=[0-9]{{4}})([0-9\t_/+{_SPACES}]{{8,9}}[0-9]|\\[ux][0-9a]{{7}}|\\t[0-9]{{4}})"
     rf"|(?<=[A-Z]{{2}}[0-9]{{2}})[{_SPACES}]?[A-Z0-9]{{4}}"
-    rf"|(?<=[a-z]{{2}}[0-9]{{2}})[{_SPACES}][a-z0-9]{{4}}[{_SPACES}])|(?=[\w-]{{12}})(?:(?<![0-9a-f-]{{4}})|[0-9a-f-]*+\w)|Q~)",
+    rf"|(?<=[a-z]{{2}}[0-9]{{2}})[{_SPACES}][a-z0-9]{{4}}[{_SPACES}])"
+    r"|(?<=[0-9a-f-]{4})[0-9a-f-]{12,}+()(?![\w-])|[\w-]{12,}|Q~)",
     re.ASCII,
 )
 _HASH: Final = later(r"[0-9a-fA-F]+")
@@ -353,9 +354,10 @@ def without_schemes(text: str) -> str:
 
 def without_numbers(text: str) -> str:
     """Return *text* without issued tokens, cards' and accounts' numbers."""
-    if any(at.lastindex is None for at in LIKELY.finditer(text)):  # not digits alone
+    kinds = {at.lastindex for at in LIKELY.finditer(text)}  # 1: digits; 2: an id in hex digits
+    if None in kinds:
         text = _IBAN.sub(_iban, _RANDOM.sub(_random, _TOKEN.sub(_issued, text)))
-    return _CARD.sub(_card, text)
+    return text if kinds == {2} else _CARD.sub(_card, text)
 
 
 #: What is in base64: an object, or a list, as JSON.
