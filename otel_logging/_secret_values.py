@@ -118,7 +118,7 @@ _AND: Final = later(r", ?(?=[\w-]{6,64}(?:[\s,)\]\"']|$))(?=[\w-]{0,63}[0-9])")
 _FORM: Final = later(
     rf"form-data;(?:(?!{NEWLINE})[^\n]){{0,99}}?\bname=(?:{QUOTE}){_NAME}(?:{QUOTE})"
     rf"(?:(?!{NEWLINE})[^\n]){{0,99}}(?:{NEWLINE}[A-Z](?:(?!{NEWLINE})[^\n]){{1,99}}){{0,3}}(?:{NEWLINE}){{2}}"
-    r"(?P<given>(?:(?!', ')[^\n\r\\]|\\(?![rn]))*+)"  # in an item of a list it ends there
+    r"(?P<given>(?:(?![\"'][,}\]])[^\n\r\\]|\\(?![rn]))*+)"  # in a list, it ends with its item
 )
 _CELL: Final = later(
     rf"(?:^|{NEWLINE}|(?<=[\"'])|(?<=: ))[ \t|│┃]{{0,80}}{_NAME}"
