@@ -245,7 +245,7 @@ class Redaction:
             is_masked = kind and any(map(str.isdigit, known))
             text = name = marker(str(kind)) if is_masked else self.text(known)
             while text in found:  # two secrets, which are as good as one
-                text += "_"
+                text += "_" if text == name else str(len(found))
             name = "private_key" if name in _PRIVATE and "kty" in values else name
             found[each if text == known else text] = (  # a number stays one
                 self._masked(kind, value) if kind else self._field(name, value)

@@ -139,7 +139,8 @@ def without_members(found: dict[str, Any], kind_of: KindOf, field: _Field) -> No
             kind = None if last.endswith(_VALUES) or last == "v" else kind_of(said)
             is_first = kind is not None and (kind, is_name) not in seen
             seen.add((kind, is_name))
-            for each in [n for n in found if is_first and (n.lower().endswith(ends) or n == "v")]:
+            values = (n for n in found if n.lower().endswith(ends) or n == "v")
+            for each in [*values] if is_first else ():
                 # a label's may be a word of another kind
                 if is_name or kind == "password" or any(map(str.isdigit, str(found[each]))):
                     found[each] = field(said, found[each])
