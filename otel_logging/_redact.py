@@ -327,7 +327,7 @@ class Redaction:
             found = _secret_texts.SCHEME.sub(_secret_texts.scheme, found)
         if has_signs and (self._stems.search(lower) or (not is_plain and _FOREIGN.search(lower))):
             found = self._as_data(without_named(found, self._kind))
-        elif "\\u" in text:  # other letters, as JSON has them
+        elif not is_words and "\\u" in text:  # other letters, as JSON has them
             found = self._as_data(found)
         for pattern in self._patterns:
             parts = _MARKED.split(found)  # what was taken out is not looked at again
