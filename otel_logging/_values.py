@@ -250,13 +250,12 @@ def _mapping(value: Mapping[Any, Any], depth: int, left: _Left, of: Any) -> Any:
     result: dict[str, Any] = {}
     for key, item in value.items():
         more = len(value) - len(result)
-        is_last = left.nodes <= 0  # or a note; what was handed in may not know its length
-        if is_last and more != 1:
-            _redact.changed["shortened"] += 1
-            key, item = "…", f"{more} more"
-        result[_key(key, result)] = _walk(item, depth, left)
-        if is_last:
+        if left.nodes <= 0:  # the last one, or a note; what was handed in may not know its length
+            _redact.changed["shortened"] += more != 1
+            last = (key, item) if more == 1 else ("…", f"{more} more")
+            result[_key(last[0], result)] = _walk(last[1], depth, left)
             break
+        result[_key(key, result)] = _walk(item, depth, left)
     return result
 
 
