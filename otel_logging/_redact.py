@@ -6,27 +6,21 @@ but for what it remembers, total, idempotent, in linear time. Deliberately absen
 come from, and bounds of their size (``_values``).
 """
 
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import partial
-from itertools import repeat
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from otel_logging import _errors, _names, _secret_tables, _secret_texts
 from otel_logging._errors import ConfigurationError
-from otel_logging._harmless import is_about, is_blank, is_count, is_credential, is_of_else
 from otel_logging._personal import is_phone, without_personal
-from otel_logging._secret_names import (
-    FOREIGN,
-    STEMS,
-    is_variable_of_key,
-    kind_of,
-    words_of,
-)
+from otel_logging._secret_lookalikes import is_blank, is_credential, is_none
+from otel_logging._secret_names import FOREIGN, STEMS, is_variable_of_key, kind_of, words_of
 from otel_logging._secret_texts import ENCODED, LIKELY, PACKED, marker, unpacked
 from otel_logging._secret_values import without_named
 from otel_logging._text import any_of, has_one, later
@@ -106,10 +100,7 @@ class Redaction:
         if not isinstance(salt, str):
             raise ConfigurationError("Redaction: salt", type(salt), "a string")
         self.personal, self.who = personal, frozenset(who) if personal else frozenset()
-        if personal:
-            import hmac  # at set-up, and only for who asks: with OpenSSL it takes a millisecond
-
-            self._keyed = hmac.new(salt.encode() or _RANDOM_SALT, digestmod="sha256")
+        self._salt = salt.encode() or _RANDOM_SALT
         self._given = (type(self), self.keys, self.patterns, self.allow, self.who, personal, salt)
         self._keys = {"".join(words_of(key)) for key in self.keys} - {""}
         self._allow = {" ".join(words_of(key)) for key in self.allow}
@@ -130,7 +121,7 @@ class Redaction:
         #: What lines hold of messages and fields without their secrets: encoded (``binding``).
         self.encoded: dict[Any, tuple[bytes, bytes]] = {}
         self._last = ("", "")
-        self._kinds: dict[str, str | None] = {}
+        self._kind = lru_cache(_REMEMBERED)(self._kind_of)
 
     def for_who(self, who: Iterable[str]) -> "Redaction":
         """Return this with *who*, the keys that say on whose behalf something runs."""
@@ -145,24 +136,20 @@ class Redaction:
 
     def kind(self, name: str) -> str | None:
         """Return which kind of secret the field *name* holds; None: it holds something else."""
-        kind = self._kinds.get(name, "")
-        if kind == "":
-            words = words_of(_MARKED.sub(" ", name[:_REMEMBERED_CHARACTERS]))
-            joined = " ".join(words)
-            is_let = joined in self._allow or name == _SESSION
-            kind = None if is_let else kind_of(words)
-            if self._is_own(words) or (not is_let and is_variable_of_key(name, words)):
-                kind = kind or "key"
-            if len(self._kinds) >= _REMEMBERED:
-                self._kinds.clear()
-            self._kinds[name] = kind
-        return kind
+        return self._kind(name)
+
+    def _kind_of(self, name: object) -> str | None:
+        if not isinstance(name, str):
+            return None
+        words = words_of(_MARKED.sub(" ", name[:_REMEMBERED_CHARACTERS]))
+        is_let = " ".join(words) in self._allow or name == _SESSION
+        kind = None if is_let else kind_of(words)
+        is_key = self._is_own(words) or (not is_let and is_variable_of_key(name, words))
+        return kind or ("key" if is_key else None)
 
     def may_hide(self, names: Iterable[Any]) -> bool:
-        """Say whether one of *names* is a secret's, or who it is, or none that is remembered."""
-        if self.who and not self.who.isdisjoint(names):
-            return True
-        return any(map(self._kinds.get, names, repeat("?")))
+        """Say whether one of *names* is a secret's, or says who it is."""
+        return not self.who.isdisjoint(names) or any(map(self._kind, names))
 
     def says_who(self, event: str, *of: Mapping[str, Any]) -> bool:
         """Say whether the message *event* has a value of the ``who`` keys of the fields *of*."""
@@ -177,72 +164,62 @@ class Redaction:
 
     # ---- plain data
 
-    def field(self, name: str, value: Any, *, is_inner: bool = False) -> Any:
+    def field(self, name: str, value: Any) -> Any:
         """Return the plain *value* of the field *name* without its secrets. Never raises: of one
-        that nobody can look at, as it is in itself, the type is left; *is_inner*: of another's.
+        that nobody can look at, as it is in itself, the type is left.
         """
         try:
-            try:  # what ``kind`` does, without the call
-                kind = self._kinds[name]
-            except KeyError:
-                kind = self.kind(name)
-            if kind is not None and value and type(value) is not bool:
-                found = self.by_name(name, value)
-                changed["redacted"] += found != value
-                return found
-            if self.personal and value is not None:
-                if name in self.who:
-                    return self.by_name(name, value)
-                if is_phone(name, value):
-                    return marker("phone")
-            if type(value) is str:
-                if name in _IDS and _ID.fullmatch(value):  # another is the application's
-                    return value
-                known = self.seen.get(value)  # as ``text``, without the call
-                return self._new(value) if known is None else known
-            return self.value(value, is_inner=True)
+            return self._field(name, value)
         except Exception:
-            if is_inner:
-                raise
             return _unprintable(value)
+
+    def value(self, value: Any) -> Any:
+        """Return a plain *value* without secrets, as ``field`` does."""
+        try:
+            return self._value(value)
+        except Exception:
+            return _unprintable(value)
+
+    def _field(self, name: str, value: Any) -> Any:
+        if self._kind(name) is not None:
+            found = self.by_name(name, value)
+            changed["redacted"] += found != value
+            return found
+        if self.personal and value is not None:
+            if name in self.who:
+                return self.pseudonym(value)
+            if is_phone(name, value):
+                return marker("phone")
+        if type(value) is not str:
+            return self._value(value)
+        if name in _IDS and _ID.fullmatch(value):  # another is the application's
+            return value
+        known = self.seen.get(value)  # as ``text``, without the call
+        return self._new(value) if known is None else known
 
     def by_name(self, name: str, value: Any) -> Any:
         """Return a plain *value* without what *name* says is a secret; it is not counted."""
-        kind = self.kind(name)
-        if kind is None and value is not None and name in self.who:
-            return self.pseudonym(value)
-        if kind is None or not value or type(value) is bool:
-            return value
-        is_none = is_count(name, value) or is_about(value) or is_of_else(name, kind, value)
-        # what is left of a count or a schema has no secret in it either
-        if is_none and self.value(value, is_inner=True) == value:
-            return value
+        kind = self._kind(name)
+        if kind is None:
+            return self.pseudonym(value) if value is not None and name in self.who else value
+        if is_none(name, kind, value) and self._value(value) == value:
+            return value  # a count, or a schema, that has no secret in it either
         return self._masked(kind, value)
 
     def is_hidden(self, name: str, value: Any) -> bool:
         """Say whether a message beside the field has no such text; a shorter one is in many."""
         return len(str(value).strip()) > 3 and bool(self.by_name(name, value) != value)
 
-    def value(self, value: Any, *, is_inner: bool = False) -> Any:
-        """Return a plain *value* without secrets, as ``field`` does."""
+    def _value(self, value: Any) -> Any:
         kind = type(value)
         if kind is str:
             return self.text(value)
-        if kind is int:
-            if not 10**11 < value < 10**19:
-                return value
+        if kind is int and 10**11 < value < 10**19:
             text = self.text(str(value))
             return value if text.isdecimal() else text
-        try:
-            if kind is dict:
-                return self._mapping(value)
-            if kind is list or kind is tuple:
-                return self._sequence(value)
-        except Exception:
-            if is_inner:
-                raise
-            return _unprintable(value)
-        return value
+        if kind is dict:
+            return self._mapping(value)
+        return self._sequence(value) if kind is list or kind is tuple else value
 
     def _sequence(self, value: Any) -> Any:
         arguments = _secret_tables.arguments(value, self.text)
@@ -250,7 +227,7 @@ class Redaction:
         if is_pair and not arguments and not str(value[1]).replace("_", "").isalpha():
             return self._pair(value)  # no list of names
         items = [*map(self._pair, arguments or value)]
-        return type(value)(_secret_tables.without_pairs(items, self.kind))
+        return type(value)(_secret_tables.without_pairs(items, self._kind))
 
     def _masked(self, kind: str, value: Any) -> Any:
         """Return *value*, of a field with secrets of *kind*: each of them is a marker."""
@@ -258,26 +235,23 @@ class Redaction:
             return type(value)(self._masked(kind, each) for each in value)
         if type(value) is dict:
             return self._mapping(value, kind)
-        is_none = not value or value is True or (type(value) is str and is_blank(value, kind))
-        return value if is_none else marker(kind)
+        is_nothing = not value or value is True or (type(value) is str and is_blank(value, kind))
+        return value if is_nothing else marker(kind)
 
-    def _mapping(self, values: dict[str, Any], kind: str | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        is_key, is_text = "kty" in values, True
+    def _mapping(self, values: dict[Any, Any], kind: str | None = None) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
         for each, value in values.items():
-            known = each
-            if type(each) is not str:
-                known, is_text = str(each), False
-            text = name = (
-                marker(kind) if kind and any(map(str.isdigit, known)) else self.text(known)
-            )
+            known = str(each)
+            is_masked = kind and any(map(str.isdigit, known))
+            text = name = marker(str(kind)) if is_masked else self.text(known)
             while text in found:  # two secrets, which are as good as one
-                text += "_"
-            name = "private_key" if is_key and name in _PRIVATE else name
-            value = self._masked(kind, value) if kind else self.field(name, value, is_inner=True)
-            found[each if text == known else text] = value  # a number stays one
-        if len(values) > 1 and not kind and is_text:
-            _secret_tables.without_members(found, self.kind, partial(self.field, is_inner=True))
+                text += "_" if text == name else str(len(found))
+            name = "private_key" if name in _PRIVATE and "kty" in values else name
+            found[each if text == known else text] = (  # a number stays one
+                self._masked(kind, value) if kind else self._field(name, value)
+            )
+        if len(values) > 1 and not kind and all(type(each) is str for each in values):
+            _secret_tables.without_members(found, self._kind, self._field)
             code = found.get("code") if "state" in found else None
             if code and is_credential("token", None, str(code)):  # to log in by, no error's
                 found["code"] = self._masked("otp", code)
@@ -287,17 +261,18 @@ class Redaction:
         """Return an item of a list, which may be a name and its value."""
         if type(item) in (list, tuple) and _secret_tables.is_pair(item):
             name = self.text(item[0])
-            return type(item)((name, self.field(name, item[1], is_inner=True)))
-        return self.value(item, is_inner=True)
+            return type(item)((name, self._field(name, item[1])))
+        return self._value(item)
 
     def pseudonym(self, value: Any) -> str:
         """Return what stands for *value*, the same for the same one: to be searched for."""
+        from hmac import digest  # for who asks: with OpenSSL it takes a millisecond, once
+
         text = str(value)
         if re.fullmatch("who:[0-9a-f]{16}", text):
             return text
-        keyed = self._keyed.copy()
-        keyed.update(text.encode("utf-8", "backslashreplace"))
-        return f"who:{keyed.hexdigest()[:16]}"
+        keyed = digest(self._salt, text.encode("utf-8", "backslashreplace"), "sha256")
+        return f"who:{keyed.hex()[:16]}"
 
     # ---- text
 
@@ -344,15 +319,16 @@ class Redaction:
             if "%" in text:
                 found = ENCODED.sub(self._encoded, text)
             found = _secret_texts.without_schemes(found)
-        likely = LIKELY.search(found)
-        if likely is not None:
-            found = _secret_texts.without_numbers(found, likely)
+        if LIKELY.search(found):
+            found = _secret_texts.without_numbers(found)
             if has_one(("ey", "ew", "W3"), found):
                 found = PACKED.sub(self._packed, found)
         if "basic" in lower or "bearer" in lower:
             found = _secret_texts.SCHEME.sub(_secret_texts.scheme, found)
         if has_signs and (self._stems.search(lower) or (not is_plain and _FOREIGN.search(lower))):
-            found = without_named(found, self.kind)
+            found = self._as_data(without_named(found, self._kind))
+        elif not is_words and "\\u" in text:  # other letters, as JSON has them
+            found = self._as_data(found)
         for pattern in self._patterns:
             parts = _MARKED.split(found)  # what was taken out is not looked at again
             parts[::2] = [pattern.sub(marker("pattern"), part) for part in parts[::2]]
@@ -360,6 +336,17 @@ class Redaction:
         if self.personal:
             found = without_personal(found)
         return found
+
+    def _as_data(self, text: str) -> str:
+        """Return *text*; if it is JSON, without what its data has in the place of a secret."""
+        if text[:1] + text[-1:] not in ("{}", "[]"):
+            return text
+        try:
+            data = json.loads(text)
+            clean = self._value(data)
+            return text if clean == data else json.dumps(clean, ensure_ascii=text.isascii())
+        except (ValueError, RecursionError):
+            return text
 
     def _packed(self, found: re.Match[str]) -> str:
         text = unpacked(found.group())
@@ -371,7 +358,7 @@ class Redaction:
         for _ in range(3):  # an address in one in another has three
             plain, clean = unquote(plain), unquote(clean)
             if "%" in clean:  # a space that is encoded still does not end a value
-                clean = without_named(clean, self.kind)
+                clean = without_named(clean, self._kind)
         if ENCODED.search(plain):  # or it is no encoding
             return part
         clean = self.text(clean)
@@ -381,17 +368,16 @@ class Redaction:
 class _Off(Redaction):
     """Takes nothing out."""
 
-    def field(self, name: str, value: Any, *, is_inner: bool = False) -> Any:  # noqa: ARG002
+    def _field(self, name: str, value: Any) -> Any:  # noqa: ARG002
         return value
 
-    def value(self, value: Any, *, is_inner: bool = False) -> Any:  # noqa: ARG002
-        return value
-
-    def by_name(self, name: str, value: Any) -> Any:  # noqa: ARG002
+    def _value(self, value: Any) -> Any:
         return value
 
     def text(self, text: str) -> str:
         return text
+
+    by_name = _field
 
 
 #: What is done where nothing else is asked for; and nothing at all.

@@ -5,8 +5,11 @@ In: a name. Out: its words, and the kind of secret that they name. Deliberately 
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
+
+#: What says of a name which kind of secret it holds; None: something else.
+KindOf = Callable[[str], str | None]
 
 
 def words_in(text: str) -> frozenset[str]:
@@ -22,8 +25,8 @@ def by_kind(kinds: Mapping[str, str]) -> dict[str, str]:
 #: Words that name a secret, also where they are two (`api_key`), or end one (`dbpassword`).
 _SECRET: Final = by_kind(
     {
-        "password": "password passwd passwort kennwort pwd pswd passphrase passcode presharedkey"
-        " pasword passwrd pswrd psswd psw passw pword"
+        "password": "password pass pw psk passwd passwort kennwort pwd pswd passphrase passcode"
+        " presharedkey pasword passwrd pswrd psswd psw passw pword"
         " senha motdepasse contrasena parola lozinka wachtwoord heslo haslo sifre salasana losenord"
         " adgangskode clavesecreta clavedeacceso jelszo passord geslo katasandi matkhau пароль"
         " парола κωδικοςπροσβασης סיסמה סיסמא كلمةالمرور كلمةالسر पासवर्ड รหัสผ่าน"
@@ -32,18 +35,18 @@ _SECRET: Final = by_kind(
         " codeverifier keymaterial keypem codicesegreto clesecrete",
         "token": "token jwt bearer idtokenhint samlresponse samlrequest samlassertion"
         " clientassertion ghpat githubpat gitlabpat",
-        "authorization": "authorization masterauth httpauth basicauth proxyauth",
+        "authorization": "authorization auth oauth masterauth httpauth basicauth proxyauth",
         "cookie": "cookie aspxauth coreidentityapplication",
-        "session": "sessionid sessid sessionkey connectsid",
-        "credential": "credential cred connectionstring connstring connstr",
+        "session": "session sess sessionid sessid sessionkey connectsid",
+        "credential": "credential cred dsn connectionstring connstring connstr",
         "csrf": "csrf xsrf",
-        "signature": "webhooksignature stripesignature slacksignature requestsignature"
+        "signature": "sig webhooksignature stripesignature slacksignature requestsignature"
         " sharedaccesssignature",
-        "otp": "otp totp otpcode mfacode verificationcode twofactorcode securitycode authcode"
-        " pincode facode smscode timecode devicecode logincode accesscode unlockcode doorcode"
-        " unlockpattern",
-        "card": "cardnumber cardnum cardno ccnumber ccnum creditcard cvv cvc",
-        "personal": "socialsecurity socialsecuritynumber taxid taxidnumber",
+        "otp": "otp pin mfa totp otpcode mfacode verificationcode twofactorcode securitycode"
+        " authcode pincode facode smscode timecode devicecode logincode accesscode unlockcode"
+        " doorcode unlockpattern",
+        "card": "pan cardnumber cardnum cardno ccnumber ccnum creditcard cvv cvc",
+        "personal": "ssn iban socialsecurity socialsecuritynumber taxid taxidnumber",
         "key": " ".join(
             f"{whose}key"
             for whose in words_in(
@@ -55,19 +58,6 @@ _SECRET: Final = by_kind(
                 "role apollo sas"
             )
         ),
-    }
-)
-#: Words that do so as a word of their own.
-_ALONE: Final = by_kind(
-    {
-        "password": "pass pw psk",
-        "session": "session sess",
-        "credential": "dsn",
-        "authorization": "auth oauth",
-        "signature": "sig",
-        "otp": "pin mfa",
-        "personal": "ssn iban",
-        "card": "pan",
     }
 )
 #: Words that do so as the whole name, or the end of two.
@@ -98,11 +88,16 @@ _ASKED: Final = words_in(
     "allow allows are avg can count disable enable existing has have is max mean min n need needs "
     "no num number public require requires should total use uses using was with without"
 )
-#: Tokens that are none: of pages, of models, of a call that may be repeated, or given up.
-_NO_TOKEN: Final = words_in(
-    "page next eos bos pad unk mask sep cls stop special sync continuation cursor pagination "
-    "resume start end first last unexpected mismatched cancel cancellation idempotency fencing"
-)
+#: What comes before a word that is another thing then: tokens of pages, of models, of a call that
+#: may be repeated, or given up; a ticket, or one of several rounds.
+_OTHERS: Final = {
+    "token": words_in(
+        "page next eos bos pad unk mask sep cls stop special sync continuation cursor pagination "
+        "resume start end first last unexpected mismatched cancel cancellation idempotency fencing"
+    ),
+    "pass": words_in("band boarding by final first last low high one second single test season"),
+    "session": words_in("next"),
+}
 #: What is somewhere in each of their names, for a quick look.
 STEMS: Final = tuple(
     words_in(
@@ -113,12 +108,10 @@ STEMS: Final = tuple(
         "sandi acceso segreto"
     )
 )
-#: In those with other letters.
+#: In those with other letters; some words of two, and some with accents, begin so.
 FOREIGN: Final = tuple(
-    words_in(
-        "hasło şifre secrè khẩu парол πρόσβ προσβ סיסמ مرور السر पासवर्ड รหัส 密码 密碼 パスワード "
-        "비밀번호 暗証番号 κωδικ 암호 口令"
-    )
+    {word[:4] for word in _SECRET if not word.isascii()}
+    | words_in("hasło şifre secrè khẩu πρόσβ προσβ مرور السر")
 )
 #: Keys that are none: of stores, of tables, on keyboards.
 _NO_KEY: Final = words_in(
@@ -127,15 +120,15 @@ _NO_KEY: Final = words_in(
     "registry group order search shard distribution host config setting option attr dict field "
     "data item"
 )
-_NO_PASS: Final = words_in("band boarding by final first last low high one second single test")
-#: Whatever ends so is a password, whoever's it is (`dbpass`), but for these words.
-_PASS: Final = re.compile(
-    "(?!(?:all|band|boarding|by|com|encom|final|first|high|kom|last|low|multi|one|over|post|pre"
-    "|render|second|shader|single|sur|test|tres|two|under)pass).{2,}(?:pass|pw)"
+#: What names one inside a word: where words are not apart from others, or at its end; whatever ends
+#: with `pass` is a password, whoever's it is (`dbpass`), but for some words.
+_WITHIN: Final = re.compile(
+    "|".join(word for word in _SECRET if word[0] > "\u3000")
+    + f"|(?:{'|'.join(w for w in _SECRET if (len(w) > 4 and w != 'session') or w == 'pwd')})$"
+    "|^(?!(?:all|band|boarding|by|com|encom|final|first|high|kom|last|low|multi|one|over|post|pre"
+    "|render|second|shader|single|sur|test|tres|two|under)pass).{2,}(?:pass|pw)$"
 )
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|(?:[^\W\d_A-Za-z]|[\u0900-\u0eff])+")
-_GLUED: Final = tuple(word for word in _SECRET if word[0] > "\u3000")
-_ENDS: Final = tuple(word for word in _SECRET if len(word) > 4 or word == "pwd")
 _NO_ACCENTS: Final = str.maketrans("łŁøØđĐı", "lLoOdDi")  # which have no other form
 _COMPOUND: Final = re.compile(
     "(password|passwd|pwd)(.+)|(pass|pw|secret|token|cookie)(hash|value|text|plain|string)"
@@ -182,34 +175,29 @@ def kind_of(words: list[str]) -> str | None:
     before, first = "", ""
     kind, place = _WHOLE.get(words[-1]) if len(words) < 3 else None, 0
     for number, word in enumerate(words):
-        one = _SECRET.get(before + word) or _SECRET.get(word) or _ALONE.get(word)
-        one = one or _SECRET.get(first + before + word)
-        if (word == "key" and before.endswith("api")) or (
-            word in ("signature", "hmac") and words[0] == "x"
-        ):
-            one = word
-        if one is None and word.endswith(_ENDS):
-            one = next(_SECRET[end] for end in _ENDS if word.endswith(end))
-        if one is None and not word.isascii():  # where words are not apart from others
-            one = next((_SECRET[each] for each in _GLUED if each in word), None)
-        if one is None and _PASS.fullmatch(word):
-            one = "password"
-        if before in _WHOSE and first in _ABOUT:  # `length_of_password`
-            one = None
-        if before in (_NO_PASS if word == "pass" else _NO_TOKEN if word == "token" else ()):
-            one = None
-        if word == "session" and before == "next":
-            one = None
+        # `length_of_password`, `boarding_pass`
+        is_other = (before in _WHOSE and first in _ABOUT) or before in _OTHERS.get(word, ())
+        one = None if is_other else _kind_at(word, before, first, words[0])
         if one is not None:
             kind, place = one, number
         first, before = before, word
     for word in words[place + 1 :]:
         if word in _WHOSE and word != before:
             return kind
-        if (
-            word in _ABOUT
-            or f"{word}s" in _ABOUT
-            or (word.endswith(("ed", "ing")) and word not in _STILL)
-        ):
+        is_done = word.endswith(("ed", "ing")) and word not in _STILL
+        if is_done or word in _ABOUT or f"{word}s" in _ABOUT:
             return None
     return kind
+
+
+def _kind_at(word: str, before: str, first: str, begin: str) -> str | None:
+    """Return which kind a name's *word* is, alone, or with those before; *begin*: the first one."""
+    if word == "key" and before.endswith("api"):
+        return word
+    if word in ("signature", "hmac") and begin == "x":
+        return word
+    for each in (before + word, word, first + before + word):
+        if each in _SECRET:
+            return _SECRET[each]
+    within = _WITHIN.search(word)
+    return within and _SECRET.get(within.group(), "password")

@@ -11,12 +11,14 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
-from otel_logging._harmless import is_blank, is_count, is_credential, is_state
-from otel_logging._secret_names import words_in
+from otel_logging._secret_lookalikes import is_blank, is_credential, is_none, is_state
+from otel_logging._secret_names import KindOf, words_in
 from otel_logging._secret_texts import marker
 from otel_logging._text import has_one, later
 
 NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
+#: Takes a secret out of the value of a field with such a name.
+_Field = Callable[[str, Any], Any]
 _LONGEST: Final = 2048  # of what is looked at before a row
 
 #: A statement's rows, or what a driver is given beside it: `[SQL: … SET password=?] [parameters:
@@ -41,7 +43,7 @@ def _columns(statement: str) -> list[str]:
     return [column.strip('\\ "`[]\n') for column in columns]
 
 
-def without_rows(text: str, kind_of: Callable[[str], str | None]) -> str:
+def without_rows(text: str, kind_of: KindOf) -> str:
     """Return *text* without what a statement has for columns of such a name."""
     if not has_one(("alues", "ALUES", "aram", "PARAM", "args", "bind"), text):
         return text
@@ -79,7 +81,7 @@ _CELLS: Final = {
 }
 
 
-def without_columns(text: str, kind_of: Callable[[str], str | None]) -> str:
+def without_columns(text: str, kind_of: KindOf) -> str:
     """Return *text* without what lines have below the head of a table with such a name."""
     if "\n" in text or "\\n" in text:
         for sign in _CELLS:
@@ -88,7 +90,7 @@ def without_columns(text: str, kind_of: Callable[[str], str | None]) -> str:
     return text
 
 
-def _without_columns(text: str, sign: str, kind_of: Callable[[str], str | None]) -> str:
+def _without_columns(text: str, sign: str, kind_of: KindOf) -> str:
     lines, names = _LINE.split(text), [""]
     for number in range(0, len(lines), 2):
         cells = _CELLS[sign].findall(lines[number])
@@ -107,12 +109,10 @@ def _without_columns(text: str, sign: str, kind_of: Callable[[str], str | None])
     return "".join(lines)
 
 
-def _cell(
-    kind_of: Callable[[str], str | None], between: str, name: str, cell: tuple[str, str]
-) -> str:
+def _cell(kind_of: KindOf, between: str, name: str, cell: tuple[str, str]) -> str:
     text, sign = cell
     kind, value = kind_of(name), text.strip(_AROUND)
-    if kind is None or is_blank(value, kind) or is_count(name, value) or is_state(name, value):
+    if kind is None or is_none(name, kind, value) or is_state(name, value):
         return text + sign
     is_close = kind == "password" and (text[:1] != " " or between != ",")  # no sentence has it
     is_one = is_close or (any(map(str.isdigit, value)) and len(value) > 5 and " " not in value)
@@ -128,11 +128,7 @@ _VALUES: Final = tuple(
 )
 
 
-def without_members(
-    found: dict[str, Any],
-    kind_of: Callable[[str], str | None],
-    field: Callable[[str, Any], Any],
-) -> None:
+def without_members(found: dict[str, Any], kind_of: KindOf, field: _Field) -> None:
     """Take out of *found* what its members have in the place of a secret's name, by *field*."""
     seen = set()
     for name, said in list(found.items()):  # a name, its value: headers of archives
@@ -143,7 +139,8 @@ def without_members(
             kind = None if last.endswith(_VALUES) or last == "v" else kind_of(said)
             is_first = kind is not None and (kind, is_name) not in seen
             seen.add((kind, is_name))
-            for each in [n for n in found if is_first and (n.lower().endswith(ends) or n == "v")]:
+            values = (n for n in found if n.lower().endswith(ends) or n == "v")
+            for each in [*values] if is_first else ():
                 # a label's may be a word of another kind
                 if is_name or kind == "password" or any(map(str.isdigit, str(found[each]))):
                     found[each] = field(said, found[each])
@@ -175,7 +172,7 @@ def arguments(items: Sequence[Any], without: Callable[[str], str]) -> list[Any]:
     return [part if type(item) is str else item for item, part in pairs]
 
 
-def without_pairs(items: list[Any], kind_of: Callable[[str], str | None]) -> list[Any]:
+def without_pairs(items: list[Any], kind_of: KindOf) -> list[Any]:
     """Return *items* without those behind a secret's name: `["Host", "a", "Cookie", "x1"]`."""
     for at, (name, item) in enumerate(pairwise(items), 1):
         if type(name) is type(item) is str and any(map(str.isdigit, item)) and len(name) < 65:
@@ -185,7 +182,7 @@ def without_pairs(items: list[Any], kind_of: Callable[[str], str | None]) -> lis
     return items
 
 
-def _names_in(found: dict[str, Any], kind_of: Callable[[str], str | None]) -> list[str]:
+def _names_in(found: dict[str, Any], kind_of: KindOf) -> list[str]:
     """Return the names of columns that one of the members has, with a secret's among them."""
     for value in found.values():
         names = value
@@ -197,7 +194,7 @@ def _names_in(found: dict[str, Any], kind_of: Callable[[str], str | None]) -> li
     return []
 
 
-def _row(names: list[str], row: Any, field: Callable[[str, Any], Any]) -> Any:
+def _row(names: list[str], row: Any, field: _Field) -> Any:
     """Return *row*, or the rows that it has, without the values of such *names*."""
     if any(type(each) in (list, tuple) for each in row):
         return type(row)(_row(names, r, field) if type(r) in (list, tuple) else r for r in row)

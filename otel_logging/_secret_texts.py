@@ -13,9 +13,9 @@ from functools import partial, reduce
 from itertools import accumulate
 from typing import Any, Final
 
-from otel_logging._harmless import is_placeholder
+from otel_logging._secret_lookalikes import is_placeholder
 from otel_logging._secret_names import by_kind, words_in
-from otel_logging._text import ESCAPED, Begins, any_of, later
+from otel_logging._text import ESCAPED, Begins, any_of, has_one, later
 
 
 def marker(kind: str) -> str:
@@ -96,18 +96,18 @@ _PEM: Final = later(
 #: Between a command and its password, which is not taken for the next one the second time.
 _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: What is a secret by its place: what it is and signs of it that are quick to look for (· is a
-#: space, & is and), what may stand before it, and it. Of URLs' users; of users in commands, after
+#: space), what may stand before it, and it. Of URLs' users; of users in commands, after
 #: options that are another thing elsewhere, in statements; of files with a line for each host, of
 #: servers' protocols; of URLs, what signs them, a code to log in by, and one that is a secret as a
 #: whole; of JSON keys.
 _PLACES: Final = r"""
-=url-password ://&@
+=url-password @
 (?<!http)(?<!https)(?<!ws)(?<!wss)://[^\s/?#@:"'<>\[]{0,128}:(?![0-9]{1,5}(?:[/?#\s"',]|$))
 (?:(?!://)[^\s"'<>]){1,256}(?=@)
-=url-password //&@
+=url-password @
 (?:://[^\s/?#@:"'<>\[]{0,128}|(?<![\w:/])//[\w.%-]{1,128}):(?![0-9]{1,5}(?:[/?#\s"']|$))
 (?:[^\s"'<>/?#]+|[^\s"'<>@]{1,256})(?=@)
-=url-password ://&@
+=url-password @
 ://(?=[^\s/@:]{0,99}[0-9])
 [^\s/?#@:"'<>]{20,256}(?=@)
 =password ·- '- "-
@@ -118,9 +118,8 @@ _PLACES: Final = r"""
 <OWN>-(?:[uU]|-user(?:name)?)<NEXT>["']?[^\s:"'-][^\s:"']{0,64}["']?(?:, ?| )["']?-p<NEXT><P>
 \b(?:sshpass|twine|useradd|beeline|mongo\w{0,8}|<LOGIN>)<OPTION>-p(?:<NEXT>|=?["']?)
 \b(?:mosquitto_\w{1,8}|ipmitool|p4|(?:un)?zip|sqlcmd|bcp|[io]sql)\b<OPTION>-P(?:<NEXT>|["']?)
-\b(?:mysql\w{0,8}|mariadb\w{0,8}|7z[ar]?|(?:un)?rar)\b<OPTION>-h?p["']?|\bredis-cli\b<OPTION>-a<NEXT>
-\bsnmp\w{2,10}\b<OPTION>-[cAX]<NEXT>|\bldap\w{3,10}\b<OPTION>-w<NEXT>
-\bopenssl\b<OPTION>-k<NEXT>|\bssh-keygen\b<OPTION>-N<NEXT>
+\b(?:mysql\w{0,8}|mariadb\w{0,8}|7z[ar]?|(?:un)?rar)\b<OPTION>-h?p["']?
+\b(?:redis-cli<OPTION>-a|snmp\w{2,10}<OPTION>-[cAX]|(?:ldap\w{3,10}|openssl|ssh-keygen)<OPTION>-[wkN])<NEXT>
 \blftp\b<OPTION>-u<NEXT>["']?[^\s,"']{1,64},
 \b(?:put-parameter|secret set)\b<OPTION>--(?:value|body)<NEXT>
 \bhtpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64} ["']?
@@ -129,43 +128,33 @@ _PLACES: Final = r"""
 =password net·
 (?:^|[\n>;&"'] ?|/c )net(?:\.exe)? (?:user \S{1,64}|use(?: \S{1,128}){1,2}) ["']?
 (?=[^\s/"']{0,64}[0-9]|\S{1,64} /)[^\s"'/][^\s"']{0,64}
-=password rabbitmqctl LOGIN login requirepass masterauth pw· SecureString
-\brabbitmqctl (?:add_user|change_password) \S{1,64} ["']?
-(?:^|[\n>:"'] ?)[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
-\b(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
-\bConvertTo-SecureString(?: -String)? (?=["'])["']
-(?:^|[\n"'])\s{0,40}(?:requirepass|masterauth|(?:root)?bindpw|rootpw) (?!is |not )["']?
-[^\s"']{1,256}
+=password rabbitmqctl LOGIN login requirepass masterauth pw· SecureString AUTH PASSWORD IDENT ident
+\b(?:rabbitmqctl (?:add_user|change_password) \S{1,64} ["']?
+(?:machine\s{1,8}\S{1,128}|default)\s{1,40}login\s{1,8}\S{1,128}\s{1,40}password\s{1,8}
+ConvertTo-SecureString(?: -String)? (?=["'])["']
+(?:cargo|vault) login (?=[\w.+/-]{0,64}[0-9])
+AUTH (?:PLAIN|LOGIN|XOAUTH2)[ ](?=\S{0,64}[a-z])(?=[\w+/=]{12})
+PASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}["'](?=[^"'\\]{1,256}["'])(?!%)
+(?:IDENT|ident)(?i:ified(?: with \w{1,40})? by (?:password )?)(?:["'](?!%)|(?<=BY )(?=[A-Za-z])))
+(?:^|[\n>:"'])(?:[ ]?[A-Za-z]{1,4}[0-9]{1,6} LOGIN (?!failed )\S{1,128} ["']?
+\s{0,40}(?:requirepass|masterauth|(?:root)?bindpw|rootpw) (?!is |not )["']?
+AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["'](?=[^"'\s]{1,256}["'])(?![A-Z]+["'])
+\s?(?:redis(?:-cli)? )?AUTH (?:\w{1,64} )?(?=\S{0,64}[0-9]\S{0,256}\s*$))
+(?:(?<=['"])[^"'\\\n]{1,256}(?=["'])|(?:[^\s"'\\]|\\(?![rn"'])){1,256})
 =password (' ("
 (?:[ct]Auth|Credentials?|[Pp]assword|pw_set|\blogin|\bauth)\((?:["'][^"'\s]{1,64}["'], ?){1,2}["']
 [^"'\s]{1,256}(?=["'])
-=token login·
-\b(?:cargo|vault) login (?=[\w.+/-]{0,64}[0-9])
-[\w.+/=-]{8,1024}
 =otp your·
 \b[Yy]our code(?: is|:) (?=[0-9]{4,8}\b)
 \b[Uu]se (?=[0-9]{4,8} as your )
 (?:(?<![\w-])|\b[A-Z]-)(?=[0-9]{4,8} is your (?:\w{1,20} ){0,3}(?:code|OTP|PIN)\b)
 [0-9]{4,8}
-=password PASSWORD
-\bPASSWORD(?: FOR [^\s=]{1,128} =)?\s{1,4}\\{0,7}["']
-(?!%)[^"'\\]{1,256}(?=\\{0,7}["'])
-=password IED·BY· ied·by· ·BY·' ·BY·" ·BY·\ ·by·' ·by·" ·by·\
-(?i:\bidentified(?: with \w{1,40})? by (?:password )?)
-(?!%)\\{0,7}["'][^"'\\]{1,256}(?=\\{0,7}["'])|(?<=BY )[A-Za-z]\w{0,64}
 =password :5 :*:
 (?:^|(?<=[\s"']))[\w.*-]{1,128}:(?:5[0-9]{3}|\*):[\w*-]{1,64}:[\w.*-]{1,64}:
 [^\s"'\\:]{1,256}(?=[\s"'\\]|$)
-=password AUTH
-["']AUTH["'],? ?(?:["']\w{1,64}["'],? ?)?["'](?=[^"'\s]{1,256}["'])
-(?:^|[\n>:"']\s?|\bredis(?:-cli)? )AUTH (?:\w{1,64} )?(?=\S{0,64}[0-9]\S{0,256}\s*$)
-(?![A-Z]+["'])[^"'\s]{1,256}
 =token ::
 ::(?:add-mask|set-(?:output|env) name=[\w-]{0,64}(?i:token|secret|password|key)[\w-]{0,64})::
 [^\s"']{4,1024}
-=password AUTH·
-\bAUTH (?:PLAIN|LOGIN|XOAUTH2)[ ](?=\S{0,64}[a-z])
-[\w+/=]{12,1024}
 =password @
 (?<![\w/@\[])[\w.-]{1,64}:(?=[^\s:@"']{1,128}@tcp\()|jdbc:oracle:[a-z]{1,8}:[^\s/:@]{1,64}/
 \b(?:sqlplus|impdp|expdp|sqlldr|connect)(?: -\w{1,8})? \w{1,64}/
@@ -174,12 +163,11 @@ _PLACES: Final = r"""
 [?&](?:[Ss]ig(?:nature)?|hmac)=|\bt=[0-9]{1,12},v1=
 [^\s&"'<>]{1,1024}
 =otp code= ticket= code' code" code\
-[?&]ticket=(?=[SP]G?T-)|(?<![\w-])state=[^\s&]{1,512}&(?:[^\s&]{1,256}&){0,4}code=
-(?<![\w-])code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,4}state=)
+[?&]ticket=(?=[SP]G?T-)
+(?<![\w-])(?:state=[^\s&]{1,512}|grant_type=authorization_code)&(?:[^\s&]{1,256}&){0,6}code=
+(?<![\w-])code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,6}(?:state=|grant_type=authorization_code))
 ["']state["']: ?["'][^\s"']{1,512}["'],[^{}]{0,200}?["']code["']: ?["']<MIXED>
 ["']code["']: ?["']<MIXED>(?=[^\s"']{8,1024}["'],[^{}]{0,200}?["']state["']:)
-grant_type=authorization_code&(?:[^\s&]{1,256}&){0,6}code=
-(?<![\w-])code=(?=[^\s&]{8,1024}&(?:[^\s&]{1,256}&){0,6}grant_type=authorization_code)
 (?:(?!&)[^\s"']){8,1024}
 =key key= kty
 \bkey=b?["'](?=[\w/+-]{0,64}[0-9])(?=[\w/+-]{0,64}[A-Z])(?=[\w/+-]{0,64}[a-z])
@@ -194,7 +182,7 @@ hooks\.slack\.com/|/api/(?:v[0-9]+/)?webhooks/|/with/key/
 """
 
 
-def _placed() -> Iterator[tuple[str, list[tuple[str, str]], Any]]:
+def _placed() -> Iterator[tuple[str, list[str], Any]]:
     parts = {"<OPTION>": _NEAR + r"[\s\"']", "<NEXT>": "(?:(?: |[\"'], ?[\"'])[\"']?)"}
     parts["<OWN>"] = "(?<!exec )(?<!run )(?<!sudo )(?<! -it )(?<!exec', ')(?<!run', ')(?<![\\w-])"
     parts["<LOGIN>"] = "(?:docker|podman|az|oc|registry)[\"', \\\\]{1,9}login"
@@ -208,12 +196,11 @@ def _placed() -> Iterator[tuple[str, list[tuple[str, str]], Any]]:
         first, *before, secret = place.split("\n")
         kind, *signs = first.lstrip("=").split()
         pattern = later(f"({'|'.join(before)})(?!\\[red)(?:{secret})")
-        pairs = [sign.replace("·", " ").partition("&") for sign in signs]
-        yield marker(kind), [(sign, also) for sign, _, also in pairs], pattern
+        yield marker(kind), [sign.replace("·", " ") for sign in signs], pattern
 
 
 _PLACED: Final = list(_placed())
-_PLACE: Final = later(any_of(sign for _, signs, _ in _PLACED for sign, _ in signs))
+_PLACE: Final = later(any_of(sign for _, signs, _ in _PLACED for sign in signs))
 #: Bearer and basic credentials.
 SCHEME: Final = later(
     rf"(?:(?<![\w-])|{ESCAPED})"
@@ -296,12 +283,8 @@ def scheme(found: re.Match[str]) -> str:
     """Return what ``SCHEME`` found, without it where it is a credential."""
     name, given = found.group(1).lower(), found.group(3)
     if name == "basic":
-        try:
-            given = given.rstrip("=")
-            user = base64.b64decode(given + "=" * (-len(given) % 4)).decode()
-            is_secret = ":" in user and user.isprintable()
-        except ValueError:
-            is_secret = False
+        user = unpacked(given)
+        is_secret = ":" in user and user.isprintable() and "\ufffd" not in user
     else:
         is_secret = len(given) > 19 or any(map(str.isdigit, given)) or not given[1:].islower()
         is_secret &= not is_placeholder(given)
@@ -351,10 +334,10 @@ ENCODED: Final = re.compile(
 LIKELY: Final = re.compile(
     rf"\b[\w-]{{4}}(?:(?<=[0-9])(?:(?<=[0-9]{{4}})([0-9\t_/+{_SPACES}]{{8,9}}[0-9]|\\[ux][0-9a]{{7}}|\\t[0-9]{{4}})"
     rf"|(?<=[A-Z]{{2}}[0-9]{{2}})[{_SPACES}]?[A-Z0-9]{{4}}"
-    rf"|(?<=[a-z]{{2}}[0-9]{{2}})[{_SPACES}][a-z0-9]{{4}}[{_SPACES}])|[\w-]{{12,}}|Q~)",
+    rf"|(?<=[a-z]{{2}}[0-9]{{2}})[{_SPACES}][a-z0-9]{{4}}[{_SPACES}])"
+    r"|(?=[\w-]{12})(?:(?<=[0-9a-f-]{4})[0-9a-f-]++()(?![\w-])|[\w-]+)|Q~)",
     re.ASCII,
 )
-_HEX: Final = later(r"[0-9a-f-]+")
 _HASH: Final = later(r"[0-9a-fA-F]+")
 
 
@@ -364,27 +347,17 @@ def without_schemes(text: str) -> str:
         text = _PEM.sub(marker("private-key"), text)
     if _PLACE.search(text):
         for mark, signs, placed in _PLACED:
-            for sign, also in signs:
-                if sign in text and also in text:
-                    text = placed.sub(partial(_place, mark), text)
-                    break
+            if has_one(signs, text):
+                text = placed.sub(partial(_place, mark), text)
     return text
 
 
-def without_numbers(text: str, likely: re.Match[str]) -> str:
-    """Return *text* without issued tokens and numbers; *likely*: the first match of ``LIKELY``."""
-    has_digits = False
-    at: re.Match[str] | None = likely
-    while at is not None:
-        if at.lastindex == 1:
-            has_digits = True
-        elif not _HEX.fullmatch(at.group()):
-            text = _TOKEN.sub(_issued, text)
-            if "." in text or "-" in text or "_" in text:
-                text = _RANDOM.sub(_random, text)
-            return _CARD.sub(_card, _IBAN.sub(_iban, text))
-        at = LIKELY.search(text, at.end())
-    return _CARD.sub(_card, text) if has_digits else text
+def without_numbers(text: str) -> str:
+    """Return *text* without issued tokens, cards' and accounts' numbers."""
+    kinds = {at.lastindex for at in LIKELY.finditer(text)}  # 1: digits; 2: an id in hex digits
+    if None in kinds:
+        text = _IBAN.sub(_iban, _RANDOM.sub(_random, _TOKEN.sub(_issued, text)))
+    return text if kinds == {2} else _CARD.sub(_card, text)
 
 
 #: What is in base64: an object, or a list, as JSON.
@@ -393,5 +366,7 @@ PACKED: Final = later(r"(?<![\w+/-])(?:ey|ew|W3)[\w+/-]{20,}={0,2}(?![\w.])", re
 
 def unpacked(text: str) -> str:
     """Return what *text* has in base64."""
-    solid = text.rstrip("=").translate(str.maketrans("-_", "+/"))
-    return base64.b64decode(solid[: len(solid) // 4 * 4]).decode("utf-8", "replace")
+    solid = re.sub("[^A-Za-z0-9+/]", "", text.translate(str.maketrans("-_", "+/")))
+    return base64.b64decode(solid[: len(solid) - (len(solid) % 4 == 1)] + "==").decode(
+        "utf-8", "replace"
+    )

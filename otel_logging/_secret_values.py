@@ -6,17 +6,23 @@ which names those are (``_secret_names``).
 """
 
 import re
-from collections.abc import Callable
 from typing import Final
 
-from otel_logging import _harmless, _secret_names, _secret_tables
-from otel_logging._harmless import ANY_WORD, QUOTE, is_blank
-from otel_logging._secret_names import words_in, words_of
+from otel_logging import _secret_names, _secret_tables
+from otel_logging._secret_lookalikes import (
+    ANY_WORD,
+    QUOTE,
+    is_blank,
+    is_credential,
+    is_none,
+    is_source,
+    is_state,
+)
+from otel_logging._secret_names import KindOf, words_in, words_of
 from otel_logging._secret_tables import NEWLINE
 from otel_logging._secret_texts import marker
 from otel_logging._text import ESCAPED, has_one, later
 
-_KindOf = Callable[[str], str | None]
 _NAME: Final = (
     rf"(?:(?<![\w.\\])\.?|{ESCAPED})"
     r"(?P<name>[0-9]{0,2}[^\W\d][\w.\u0900-\u0eff-]{0,127}+"
@@ -25,13 +31,14 @@ _NAME: Final = (
 _OPTION: Final = _NAME[_NAME.index("(?P") :]
 #: A name, perhaps quoted, and the sign before its value.
 _NAMED: Final = later(
-    rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?\\{{0,7}}')|\*{{1,2}})?"
+    rf"{_NAME}(?:(?:{QUOTE})\]?|\](?= =>| ?= ?N?\\{{0,7}}')|\)(?==\()|\*{{1,2}})?"
     r"(?: (?:is|was|given|provided|used|received|created|generated|issued|entered)(?=:)"
     r"|(?<=[Kk]ey) [0-9]{1,2}(?=:))?[^\S\r\n]{0,40}"
     r"(?P<sign>=>|(?:->|→)(?= ?(?:[\"']|[^\s0-9]{0,64}[0-9]))|<-|[:?+]{1,2}=|!?==?=?|[\uff1a\uff1d]"
     r"|: ?(?:\w{5,8}\[)?(?:str|bytes|string)\]?(?: ?\| ?None)? ?=(?!=)"
     r"|:(?!//|:\S))(?:(?<=:)(?::(?=[ \t])|\*\* ))?"
-    r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\"))?"
+    r"[ \t]{0,8}(?:(?<=[> ])(?:\s|\\{1,4}n){0,9}string\([0-9]{1,4}\) (?=\")"
+    r"|(?<=: )(?:!{1,2}|&)[\w-]{1,64} +(?=\S))?"
 )
 #: A name with a colon that is one of a place, a host, an image, or the end of an address:
 #: `arn:aws:…:secret:db`, `//auth:80`, `shop/auth:v1`, `session.mjs:3:1`, `"https://x/token": no`;
@@ -79,12 +86,13 @@ _FLAG: Final = later(
 _TAG: Final = later(
     rf"(?:(?P<says><(?:key|name)>|<[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?i:name|key|id)=(?:{QUOTE}))"
     rf"|(?:<|&lt;)(?:[\w-]{{1,32}}:)?){_NAME}(?:(?:{QUOTE}|\s)[^<>]{{0,128}}?)?(?:>|&gt;|</(?:key|name)>)"
-    r"(?(says)(?:\s{0,40}<[\w:]{1,40}(?:\s[^<>]{0,128})?>){0,2})(?:<!\[CDATA\[)?(?=[^<\s&])"
+    r"(?(says)(?:\s{0,40}<[\w:]{1,40}(?:\s[^<>]{0,128})?>){0,2})(?P<data><!\[CDATA\[)?(?=[^<\s&])"
+    r"(?P<given>(?(data)(?:[^]]|\](?!\]>))*+|(?:[^<&]|&(?!lt;))*+(?=[<&])))"
 )
 #: In a sentence, behind a name and what is said of it: a word in quotes, or without.
 _SAID: Final = later(
     rf"{_NAME}(?: (?:is generated )?(?:for|of)(?: \S{{1,64}}){{1,4}}?(?: is:?|:)"
-    r"|(?: (?i:is|was|been|now|like|given|provided|used|eq|(?:re)?set"
+    r"|(?: (?i:is|was|es|est|ist|been|now|like|given|provided|used|eq|(?:re)?set"
     r"|changed|to|from|got|mismatch|[\u2013\u2014-])[:,]?){1,4}:?|(?P<more> [^\W\d]{1,16} ?:)|:?) "
     r"(?=\\{0,7}[\"'`](?P<quoted>[^\s\"'`\\]{6,64})\\{0,7}[\"'`](?![\w(\[])"
     r"|(?P<open>[(\[])?(?P<bare>[\w!@#$%^*+-]{4,128})(?(open)[)\]])(?![\w!@#$%^*+(\[/-]|:\S|\.\w))"
@@ -110,6 +118,7 @@ _AND: Final = later(r", ?(?=[\w-]{6,64}(?:[\s,)\]\"']|$))(?=[\w-]{0,63}[0-9])")
 _FORM: Final = later(
     rf"form-data;(?:(?!{NEWLINE})[^\n]){{0,99}}?\bname=(?:{QUOTE}){_NAME}(?:{QUOTE})"
     rf"(?:(?!{NEWLINE})[^\n]){{0,99}}(?:{NEWLINE}[A-Z](?:(?!{NEWLINE})[^\n]){{1,99}}){{0,3}}(?:{NEWLINE}){{2}}"
+    r"(?P<given>(?:(?![\"'][,}\]])[^\n\r\\]|\\(?![rn]))*+)"  # in a list, it ends with its item
 )
 _CELL: Final = later(
     rf"(?:^|{NEWLINE}|(?<=[\"'])|(?<=: ))[ \t|│┃]{{0,80}}{_NAME}"
@@ -118,8 +127,7 @@ _CELL: Final = later(
 )
 _WORD: Final = later(r"(?:[^\W\d]|[.-])+")
 _OPENING: Final = later(rf"[bBurRfN]{{0,2}}(\"\"\"|'''|{QUOTE})")
-#: Of a scalar in YAML: its type; and what says that it is the lines below, which are further in.
-_TYPED: Final = later(r"(?:!{1,2}|&)[\w-]{1,64} +(?=\S)")
+#: What says that a scalar in YAML is the lines below, which are further in.
 _BLOCK: Final = later(rf"(?:[|>][+-]?[0-9]?[+-]?)?[ \t]{{0,8}}{NEWLINE}")
 _BELOW: Final = later(
     rf"([ \t]{{0,64}})(?:- )?((?!{NEWLINE})\S(?:(?!\\{{1,4}}n)[^\r\n\"])*)(?:{NEWLINE}|(?=\")|$)"
@@ -128,8 +136,6 @@ _BELOW: Final = later(
 _ENDS: Final = later(r"\s{0,8}(?:[,;}\])&]|$)|[\"']")
 #: Of a quote in a statement's literal.
 _DOUBLED: Final = later(r"(?<=\w)''(?=\w)")
-#: Words of a wallet, of which there are twelve and more.
-_PHRASE: Final = later(r"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}\b")
 #: The rest of a line, or of it what is before its quote.
 _LINES: Final = {
     quote: later(rf"[^\n\r\\{quote}]*+(?:\\(?![rn]){quote and quote + '?'}[^\n\r\\{quote}]*+)*")
@@ -148,8 +154,13 @@ _SCHEMES: Final = words_in(
 _PARAMETERS: Final = later(r"[\w-]{2,24} [\w-]{1,24}=")
 _CLOSES: Final = r"""(?=[\s,;)}\]>"'&]|\\{1,8}["']|$|["']?[\w.-]{1,40}["']?\s?[=:])"""
 _VALUE: Final = later(
-    rf"(?:[^\s&;,\"'`()\[\]{{}}<>\\]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
+    r"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}\b"  # of a wallet, of which there are twelve and more
+    rf"|(?:[^\s&;,\"'`()\[\]{{}}<>\\]|(?!<)[;,\"'`()\[\]{{}}>](?!{_CLOSES})|\\{{1,8}}[ ]"
     r"|\\{1,8}(?![rnt\"'\\])|&(?![\w.%\[\]-]{1,64}=|amp;|quot;|#))+"
+)
+#: In a connection's string, where only a semicolon ends it.
+_OF_STRING: Final = later(
+    r"(?:[^\s;&\"'`<>\\]| (?=[^;=:\n\"']{1,64}[;\"'])|&(?![\w.%\[\]-]{1,64}=))+"
 )
 _TEMPLATE: Final = later(
     r"\$\{[\w.]+\}|\{(?:[a-z_.]*|[A-Z_]*)\}(?!\w)|\$?\{\{[^{}]*\}\}|\$\([^()]*\)|%\(\w+\)s"
@@ -186,20 +197,16 @@ def _value(text: str, at: int, kind: str, sign: str, quote: str) -> tuple[int, i
         if end >= 0 and not (kind == "cookie" and text.startswith(";", end + len(mark))):
             return begin, end
         at = begin
-    elif sign == ":" and (typed := _TYPED.match(text, at)):
-        at = typed.end()
     if sign in (":", "=") and (block := _BLOCK.match(text, at)):
         return _block(text, at, block.end(), kind)
-    if kind == "secret" and (phrase := _PHRASE.match(text, at)):
-        return phrase.span()
     if template := _TEMPLATE.match(text, at):
         return at, template.end()
-    quote = quote if quote in ("'", '"') else ""
+    is_of_string, quote = quote == ";", quote if quote in ("'", '"') else ""
     given = 0 if opening else _begin_of_credential(text, at, kind)
     is_line = kind == "cookie" or (kind == "authorization" and _PARAMETERS.match(text, at))
     if is_line and sign == ":" and text[at : at + 1] not in _ENCLOSED:
         return at, _after(_LINES[quote], text, at)
-    value = _COOKIES if kind == "cookie" else _VALUE
+    value = _COOKIES if kind == "cookie" else _OF_STRING if is_of_string else _VALUE
     end = _after(value, text, _end_of_enclosed(text, given or at))
     while text[end - 1 : end].isalnum() and text[end : end + 1] in _ENCLOSED:  # `SecretStr('…')`
         end = _after(_VALUE, text, _end_of_enclosed(text, end))
@@ -219,7 +226,7 @@ def _begin_of_credential(text: str, at: int, kind: str) -> int:
     (`token refresh`). Elsewhere, or behind another scheme, it has to look like a credential.
     """
     two = _TWO.match(text, at)
-    if two is None or _harmless.is_state("", two["scheme"]):
+    if two is None or is_state("", two["scheme"]):
         return 0
     given, has_digits = two["given"], any(map(str.isdigit, two["given"]))
     is_long = len(given) > (15 if has_digits else 19)
@@ -245,7 +252,7 @@ def _block(text: str, at: int, begin: int, kind: str) -> tuple[int, int]:
         indent, words = below.groups()
         if indent is not None:
             is_item = re.fullmatch(r"(?=\D*\d)\S*[^\s:,{\[]", words)
-            is_alone = is_item and last == at and _harmless.is_credential(kind, None, words)
+            is_alone = is_item and last == at and is_credential(kind, None, words)
             if len(indent) <= depth and is_alone and not is_marked:
                 return below.span(2)
             if len(indent) <= depth or not (is_marked or is_item):
@@ -293,9 +300,11 @@ _SHAPES: Final = (
     (_CELL, ("  ", "\t", "\\t", "|", "│", "┃")),
     (_TAG, ("</", "&lt;/")),
 )
+#: Those that match a value as well.
+_GIVES_ALL: Final = (_BEFORE, _FORM, _TAG)
 
 
-def without_named(text: str, kind_of: _KindOf) -> str:
+def without_named(text: str, kind_of: KindOf) -> str:
     """Return *text* without the values of the names that have a kind."""
     for shape, signs in _SHAPES:
         if has_one(signs, text):
@@ -303,27 +312,21 @@ def without_named(text: str, kind_of: _KindOf) -> str:
     return _secret_tables.without_columns(_secret_tables.without_rows(text, kind_of), kind_of)
 
 
-def _replaced(text: str, named: re.Pattern[str], kind_of: _KindOf) -> str:
+def _replaced(text: str, shape: re.Pattern[str], kind_of: KindOf) -> str:
     parts: list[str] = []
     done, patience = 0, _PATIENCE * len(text)
-    for found in named.finditer(text):
-        kind = _kind(text, found, kind_of)
-        if kind is None or found.start() < done or _is_none(text, named, found, kind_of):
+    for found in shape.finditer(text):
+        kind = _kind(found, kind_of) if found.start() >= done else None
+        if kind is None or (shape is _SAID and not _is_said(found, kind, kind_of)):
             continue
-        begin, before = found.end(), text[max(found.start() - 1, 0) : found.start()]
-        if named is _TAG:
-            close = "]]>" if text[begin - 1] == "[" else "&lt;" if text[begin - 1] == ";" else "<"
-            end = max(text.find(close, begin), len(text) if close == "]]>" else begin)
-        elif named is _BEFORE:
+        before, sign = _around(found)
+        if shape in _GIVES_ALL:
             begin, end = found.span("given")
-        elif named is _FORM:
-            end = _after(_LINES[""], text, begin)
         else:
-            sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
-            begin, end = _value(text, begin, kind, sign, before)
+            begin, end = _value(text, found.end(), kind, sign, before)
         if end - begin <= max(patience, _SHORT) and (
-            _is_other(text, named, found, (begin, end), kind_of)
-            or _harmless.is_none(found["name"], kind, text[begin:end], before)
+            is_none(found["name"], kind, text[begin:end], before)
+            or (shape not in _GIVES_ALL and _is_other(shape, found, slice(begin, end), kind_of))
         ):
             patience -= end - begin
             continue
@@ -336,63 +339,59 @@ def _replaced(text: str, named: re.Pattern[str], kind_of: _KindOf) -> str:
     return "".join((*parts, text[done:])) if parts else text
 
 
-def _is_none(text: str, named: re.Pattern[str], found: re.Match[str], kind_of: _KindOf) -> bool:
-    """Say whether what is *found* is no name with its value."""
-    if named is _SAID:  # `password reset: x1`
-        is_else = found["more"] and kind_of(f"{found['name']} {found['more']}") is None
-        return bool(is_else) or not _is_said(found, str(_kind(text, found, kind_of)))
-    return named is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)) is not None
+def _around(found: re.Match[str]) -> tuple[str, str]:
+    """Return what is before the name that was *found*, and the sign behind it."""
+    sign = found.groupdict().get("sign") or ""
+    return found.string[max(found.start() - 1, 0) : found.start()], sign.replace("\uff1a", ":")
 
 
-def _is_other(
-    text: str, named: re.Pattern[str], found: re.Match[str], at: tuple[int, int], kind_of: _KindOf
-) -> bool:
+def _is_other(shape: re.Pattern[str], found: re.Match[str], at: slice, kind_of: KindOf) -> bool:
     """Say whether *at* is no value of what was *found*: another name, a sentence, source."""
-    if named in (_TAG, _BEFORE, _FORM):
-        return False
-    name, kind = found["name"], str(_kind(text, found, kind_of))
-    value, before = text[slice(*at)], text[max(found.start() - 1, 0) : found.start()]
-    sign = found["sign"].replace("\uff1a", ":") if named is _NAMED else ""
-    if named is _PAIR and len(value) < 65 and _WORD.fullmatch(value) and kind_of(value):
+    name, kind, text = found["name"], str(_kind(found, kind_of)), found.string
+    value, (before, sign) = text[at], _around(found)
+    if shape is _NAMED and _ELSE.match(text, max(found.start() - 2, 0)):
+        return True
+    if shape is _PAIR and len(value) < 65 and _WORD.fullmatch(value) and kind_of(value):
         return True  # `["secrets", "tokens"]`
-    is_quoted = text[at[0] - 1] in "\"'`"
-    is_next = named is _PAIR and found["next"] is not None  # another item; or what is compared
-    if (is_next or (sign[:1] == "!" and not is_quoted)) and not _harmless.is_credential(
-        kind, None, value
-    ):
+    is_quoted = text[at.start - 1] in "\"'`"
+    is_next = shape is _PAIR and found["next"] is not None  # another item; or what is compared
+    is_one_of = is_next or (sign[:1] == "!" and not is_quoted)
+    if is_one_of and not is_credential(kind, None, value):
         return True
-    is_apart = sign == ":" and at[0] > found.start("sign") + 1
-    is_literal = is_quoted and kind in ANY_WORD and named in (_NAMED, _FLAG)
-    may_be_prose = (is_apart or named in (_CELL, _FLAG, _SAID)) and not is_literal
-    if may_be_prose and _harmless.is_state(name, value):
+    is_apart = sign == ":" and at.start > found.start("sign") + 1
+    is_literal = is_quoted and kind in ANY_WORD and shape in (_NAMED, _FLAG)
+    may_be_prose = (is_apart or shape in (_CELL, _FLAG, _SAID)) and not is_literal
+    if may_be_prose and is_state(name, value):
         return True
-    if kind in _MIXED and sign == ":" and _PROSE.match(text, at[0]):
-        is_header = kind == "authorization" and _PARAMETERS.match(text, at[0])
-        if not (is_header or _begin_of_credential(text, at[0], kind)):
+    if kind in _MIXED and sign == ":" and _PROSE.match(text, at.start):
+        is_header = kind == "authorization" and _PARAMETERS.match(text, at.start)
+        if not (is_header or _begin_of_credential(text, at.start, kind)):
             return True
     is_bare = not is_quoted and before not in ("?", "&")
-    if is_bare and _harmless.is_source(name, text, *at, kind_of):
+    if is_bare and is_source(name, text, at, kind_of):
         return True
     is_mixed = any(map(str.isdigit, value)) or not is_bare
     # compared to another; in a list of what runs
-    return not is_mixed and (sign[-2:] == "==" or (named is _CELL and kind != "password"))
+    return not is_mixed and (sign[-2:] == "==" or (shape is _CELL and kind != "password"))
 
 
-def _is_said(found: re.Match[str], kind: str) -> bool:
+def _is_said(found: re.Match[str], kind: str, kind_of: KindOf) -> bool:
     """Say whether the word that a sentence has behind a name is the value of that."""
     quoted, bare = found["quoted"], found["bare"]
+    if found["more"] and kind_of(f"{found['name']} {found['more']}") is None:
+        return False  # `password reset: x1`
     if found["name"] in ("pass", "Pass"):  # a verb as well: the word has to look like a secret
-        return _harmless.is_credential("", None, quoted or bare)
+        return is_credential("", None, quoted or bare)
     is_told = found.group().endswith(("is ", "to ", ": "))
-    return _harmless.is_credential(kind, quoted, bare, is_told=is_told)
+    return is_credential(kind, quoted, bare, is_told=is_told)
 
 
-def _kind(text: str, found: re.Match[str], kind_of: _KindOf) -> str | None:
+def _kind(found: re.Match[str], kind_of: KindOf) -> str | None:
     """Return the kind of the name that was *found*; its word before may be a part of it."""
     name, at = found["name"], found.start("name")
     kind, second = kind_of(name), name.lower()
     if second in _SECOND and (kind is None or second in ("pass", "token")):  # `API key: …`
-        words = text[max(at - 24, 0) : at].split(" ")
+        words = found.string[max(at - 24, 0) : at].split(" ")
         before = re.split(r"\W", words[-2])[-1] if len(words) > 1 and not words[-1] else ""
         if before:
             return kind_of(" ".join(["a", *words[-3:-2][: before in ("de", "di")], before, name]))

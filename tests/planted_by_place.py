@@ -71,6 +71,12 @@ TEXTS = (
     "암호: §",
     "Das Passwort lautet: §",
     "La contraseña es: §",
+    "La contraseña es '§'",
+    "Das Passwort ist '§'",
+    "DETAIL: Key (token)=(§) already exists.",
+    "Server=db;Database=shop;Password=a §;User Id=sa",
+    "PASSWORD 'a §'",
+    "postgres://u:p@a/b@§@host/db",
     "la password è: §",
     "Sua senha é: §",
     "jelszó=§",
@@ -193,6 +199,12 @@ LOOKS = (
 
 #: Without.
 NEIGHBOUR_TEXTS = [
+    "season_pass: gold",
+    "at session.mjs:3:1",
+    "Server=db;Password=***;User Id=sa;Timeout=3 failed",
+    "pin=GPIO4 mode=OUTPUT",
+    "pin: D13",
+    "session=new user=42",
     "training_session: evening",
     "secret_ingredient=cinnamon",
     "secret_ingredient: love",

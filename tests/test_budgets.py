@@ -27,7 +27,7 @@ BUDGETS = {
     "_fields": 28,
     "_forks": 70,
     "_green": 62,
-    "_harmless": 167,
+    "_secret_lookalikes": 167,
     "_http": 165,
     "_json": 100,
     "_links": 4,

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "otel_logging"
 #: Floors of docs/architecture.md, bottom first. A room imports only from floors below its own.
 FLOORS = [
     {"_names", "_text", "_green", "_errors", "_secret_names"},
-    {"_harmless", "_stream"},
+    {"_secret_lookalikes", "_stream"},
     {"_secret_texts"},
     {"_personal", "_secret_tables"},
     {"_secret_values"},

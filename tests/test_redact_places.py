@@ -121,6 +121,30 @@ def test_words_under_the_name_of_another_thing_stay(name: str, value: str) -> No
         assert DEFAULT.field(strict, W) != W
 
 
+@pytest.mark.parametrize("body", ['{"password": "§"}', '{"a": [["token", "§"]]}', '{"pin": "§"}'])
+def test_json_in_a_text_is_looked_at_as_data(body: str) -> None:
+    """Columns, names with escaped letters, JSON in JSON of any depth."""
+    body = body.replace("§", S)
+    for text in (
+        f'{{"columns": ["id", "token"], "rows": [[1, "{S}"], [2, "{S}"]]}}',
+        f'{{"contrase\\u00f1a": "{W}", "a": 1}}',
+        f'[{{"password": "x"}}, {body}]',
+        json.dumps({"msg": f"неверный пароль '{S}'"}),
+    ):
+        found = DEFAULT.text(text)
+        assert S not in found
+        assert W not in found
+        assert json.loads(found) == DEFAULT.value(json.loads(text))
+        assert DEFAULT.text(found) == found
+    for _ in range(9):
+        body = json.dumps({"body": body, "n": [1, "a"]})
+    assert S not in DEFAULT.text(body)
+    broken = '{"columns": ["token"], "rows": [["x"]}'
+    assert DEFAULT.text(broken) == broken
+    deep = f'[{"[" * 5000}"token"{"]" * 5000}]'
+    assert DEFAULT.text(deep) == deep
+
+
 def test_a_wallet_s_words_are_one_secret() -> None:
     """There are twelve of them and more; two are a sentence."""
     words = "legal winner thank year wave sausage worth useful legal winner thank yellow"

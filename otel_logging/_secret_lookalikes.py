@@ -5,10 +5,9 @@ Deliberately absent: where it was found (``_secret_values``).
 """
 
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
-from otel_logging._secret_names import is_else, words_in
+from otel_logging._secret_names import KindOf, is_else, words_in
 from otel_logging._text import later
 
 QUOTE: Final = r"""\\{0,15}["'`“”]|&quot;|&#3[49];"""
@@ -34,7 +33,11 @@ _IS_PLACEHOLDER: Final = later(_PLACEHOLDER)
 _BLANK: Final = later(
     rf"{_PLACEHOLDER}|v[0-9]{{1,3}}|none|null|nil|true|false|undefined|yes|no|on|off|ok"
     r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?"
-    rf"|[0-9]{{1,4}}/[0-9]{{1,4}}|[0-9]{{1,5}}(?:\.[0-9]{{1,3}})?[mnuµ]?s|basic|bearer|digest|oauth2?|anonymous|{_SENTENCE}",
+    rf"|[0-9]{{1,4}}/[0-9]{{1,4}}|[0-9]{{1,5}}(?:\.[0-9]{{1,3}})?[mnuµ]?s|basic|bearer|digest|oauth2?|anonymous|{_SENTENCE}"
+    # a path, a file
+    r"|(?-i:~?(?:(?:/(?:[A-Z]?[a-z_.-]{1,64}+[0-9]{0,4}[a-z_.-]{0,64}|[0-9]{1,4})){2,16}|/[a-z]{1,16})/?"
+    r"|(?:[a-z0-9_-]{1,64}/){1,8}[a-z0-9_-]{1,64}\.[a-z]{2,4}"
+    r"|[a-z0-9_-]{1,64}\.(?:pem|crt|cer|key|p12|pfx|jks|pub|json|ya?ml|txt|env|sql))",
     re.IGNORECASE,
 )
 #: Between the items of a list in a text, and around them; what a cookie has beside its value.
@@ -42,6 +45,8 @@ _BETWEEN: Final = later(rf"(?:{QUOTE}), ?b?(?:{QUOTE})|^(?:{QUOTE})|(?:{QUOTE})$
 _OF_COOKIE: Final = later(
     r"\s*(?:path|domain|expires|max-age|samesite)=.*|\s*(?:secure|httponly)", re.I
 )
+#: Of a chip: `GPIO4`.
+_PIN: Final = later("[A-Z]{1,4}_?[0-9]{1,2}")
 #: Kinds that any word may be one of, where it is no prose.
 ANY_WORD: Final = ("password", "secret")
 #: What is none behind a colon: the state of one, its type, the beginning of a sentence.
@@ -71,18 +76,18 @@ _CODE: Final = later(
     r"(?:\.[A-Za-z_]{1,64}){1,8}(?=[):;,\]]*(?:[\s&]|$))"
 )
 _REFERENCE: Final = later(_CHAIN)
-_DAY: Final = later("20[0-9]{2}-[01][0-9]-[0-3][0-9]")
+#: Words and small numbers, or a day.
+_WORDED: Final = later(
+    r"(?=.*[^\W\d_]|20[0-9]{2}-[01][0-9]-[0-3][0-9])[\s_,.:'\u2019/&+-]*"
+    r"(?:(?:[0-9]{1,4}|[^\W\d_][^\W\d_A-Z]{0,18}|[A-Z]{1,19})(?:[\s_,.:'\u2019/&+-]+|$))+",
+    re.DOTALL,
+)
 #: Of JSON's schemas, without a value.
 _ABOUT: Final = later(
     r"\{(?=[^{}]*type[\"'\\]{0,9}: ?[\"'\\]{0,9}"
     r"(?i:string|object|integer|number|boolean|array|null)\b)"
     r"(?!.*(?:default|examples?|const|enum|value)[\"'\\:]).*",
     re.DOTALL,
-)
-_PATH: Final = later(
-    r"~?(?:(?:/(?:[A-Z]?[a-z_.-]{1,64}+[0-9]{0,4}[a-z_.-]{0,64}|[0-9]{1,4})){2,16}|/[a-z]{1,16})/?"
-    r"|(?:[a-z0-9_-]{1,64}/){1,8}[a-z0-9_-]{1,64}\.[a-z]{2,4}"
-    r"|[a-z0-9_-]{1,64}\.(?:pem|crt|cer|key|p12|pfx|jks|pub|json|ya?ml|txt|env|sql)"
 )
 
 
@@ -93,20 +98,21 @@ def is_placeholder(value: str) -> bool:
 
 def is_blank(value: str, kind: str = "password") -> bool:
     """Say whether *value* is no secret: one that was taken out, a placeholder, a state."""
-    if _BLANK.fullmatch(value) or _PATH.fullmatch(value):
+    if _BLANK.fullmatch(value):
         return True
     if value[:1] in ("[", "(", "b") and value[-1:] in "])\"'":  # a list, or bytes, in a text
         return all(map(_BLANK.fullmatch, _BETWEEN.split(value[1:-1])))
     if kind == "cookie" and "=" in value:
-        pairs = value.split(";")
-        return all(
-            _OF_COOKIE.fullmatch(each) or is_placeholder(each.partition("=")[2] or "a")
-            for each in pairs
-        )
+        given = [
+            each.partition("=")[2] for each in value.split(";") if not _OF_COOKIE.fullmatch(each)
+        ]
+        return all(is_placeholder(each or "a") for each in given)
+    if kind == "otp" and _PIN.fullmatch(value):
+        return True
     if not value.isalpha() or kind in ANY_WORD:
         # a port, a status
         return value.isdecimal() and len(value) < {"authorization": 6, "token": 4}.get(kind, 0)
-    is_state = len(value) > 3 and (value in _STATES or (value.islower() and value.endswith("ed")))
+    is_state = len(value) > 2 and (value in _STATES or (value.islower() and value.endswith("ed")))
     return is_state or (kind in ("otp", "signature", "card") and len(value) < 12)
 
 
@@ -114,17 +120,8 @@ def is_of_else(name: str, kind: str, value: Any) -> bool:
     """Say whether *value* is but words, or a day, where a secret is none: a session's id, or what
     a cookie has. Of a *name* that is another thing's: `secret_ingredient`, `training_session`.
     """
-    if type(value) is not str or kind not in ("session", "cookie", "secret"):
-        return False
-    parts = re.split(r"[\s_,.:'\u2019/&+-]+", value)
-    is_worded = any(map(str.isalpha, parts)) or _DAY.match(value)
-    is_plain = is_worded and all(
-        len(part) < 5
-        if part.isdecimal()
-        else part.isalpha() and len(part) < 20 and (part[1:] == part[1:].lower() or part.isupper())
-        for part in filter(None, parts)
-    )
-    return bool(is_plain) and is_else(name)
+    may_be = type(value) is str and kind in ("session", "cookie", "secret")
+    return may_be and _WORDED.fullmatch(value) is not None and is_else(name)
 
 
 def is_about(value: Any) -> bool:
@@ -135,16 +132,13 @@ def is_about(value: Any) -> bool:
 
 
 #: Small numbers and states, in a list or by name; a language model's words, and how many.
-_SMALL, _WORDS = (
-    later(
-        r"[\[({](?:(?:['\"]?[A-Za-z_]{1,32}+['\"]?[:=] ?)?"
-        rf"(?:{each}|(?i:true|false|none|null))(?:, ?|(?=[\])}}])))*[\])}}]"
-    )
-    for each in (
-        r"[0-9]{1,3}",
-        r"['\"]?(?:[A-Za-z]{1,16}+|[0-9.]{1,9}+|\[redacted:[^]]{1,32}\])['\"]?",
-    )
+_LIST: Final = (
+    r"[\[({](?:(?:['\"]?[A-Za-z_]{1,32}+['\"]?[:=] ?)?"
+    r"(?:(?i:true|false|none|null)|ITEM)(?:, ?|(?=[\])}])))*[\])}]"
 )
+_SMALL: Final = later(_LIST.replace("ITEM", "[0-9]{1,3}"))
+_WORD: Final = r"['\"]?(?:[A-Za-z]{1,16}+|[0-9.]{1,9}+|\[redacted:[^]]{1,32}\])['\"]?"
+_WORDS: Final = later(_LIST.replace("ITEM", _WORD))
 
 
 #: Behind what is counted: `tokens_of_prompt`.
@@ -163,16 +157,14 @@ def is_count(name: str, value: Any) -> bool:
     return is_number and (is_plural or len(str(value)) < 3)
 
 
-def is_source(
-    name: str, text: str, begin: int, end: int, kind_of: Callable[[str], str | None]
-) -> bool:
+def is_source(name: str, text: str, at: slice, kind_of: KindOf) -> bool:
     """Say whether a program's source goes on there: `token=token`, `password=self.get(x)`."""
-    value = text[begin:end].rstrip("):;,]")
+    value = text[at].rstrip("):;,]")
     last = re.split("[.-]", name)[-1].lstrip("_").lower()
     if (
         value.rstrip("0123456789") in (last, last.upper())
         or is_blank(value)
-        or _CODE.match(text, begin)
+        or _CODE.match(text, at.start)
     ):
         return True
     if not _REFERENCE.fullmatch(value):
@@ -182,10 +174,10 @@ def is_source(
     )
 
 
-def is_none(name: str, kind: str, value: str, before: str) -> bool:
+def is_none(name: str, kind: str, value: Any, before: str = "") -> bool:
     """Say whether the *value* of a *name* is no secret of *kind*; *before*: the sign before."""
-    is_placeholder = is_blank(value, kind) and (before != ";" or value[:1] != "{")  # of ODBC
-    is_else = is_placeholder or is_count(name, value) or is_about(value)
+    is_text = type(value) is str and (before != ";" or value[:1] != "{")  # of ODBC
+    is_else = (is_text and is_blank(value, kind)) or is_count(name, value) or is_about(value)
     return is_else or is_of_else(name, kind, value)
 
 
