@@ -18,25 +18,20 @@ from typing import Any, TypeVar, cast
 F = TypeVar("F", bound=Callable[..., Any])
 _Enter = Callable[[Any], Any]
 _Leave = Callable[[Any, BaseException | None], object]
+_InLine = Callable[[Any, Any], Any] | None
 
 
-def wrap(
-    function: F,
-    enter: _Enter,
-    leave: _Leave,
-    of: Any,
-    around: Callable[[Any, Any], Any] | None = None,
-) -> F:
+def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, in_line: _InLine = None) -> F:
     """Return *function* so that each call runs between ``entered = enter(of)`` and
     ``leave(entered, error)``, neither of which may raise.
 
     Generators are inside from their first step until they are closed, and only
     while their own code runs. ``classmethod`` and ``staticmethod`` objects are
-    wrapped around what they hold. *around*: of a plain function and *of*, returns what does the
-    same in line.
+    wrapped around what they hold. *in_line*: returns a plain function, and *of*, with both calls
+    written into it.
     """
     if isinstance(function, (classmethod, staticmethod)):
-        return cast(F, type(function)(wrap(function.__func__, enter, leave, of, around)))
+        return cast(F, type(function)(wrap(function.__func__, enter, leave, of, in_line)))
     wrapper: Any
     if (kind := _kind_of(function)) == "coroutine":
 
@@ -50,8 +45,8 @@ def wrap(
             leave(entered, None)
             return result
 
-    elif kind == "function" and around is not None:
-        wrapper = around(function, of)
+    elif kind == "function" and in_line is not None:
+        wrapper = in_line(function, of)
     elif kind == "function":
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:

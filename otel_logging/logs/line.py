@@ -31,7 +31,7 @@ from otel_logging import context as bindings
 from otel_logging._redact import Redaction
 from otel_logging._text import later
 from otel_logging._values import MAX_CHARACTERS, bounded, is_true
-from otel_logging.binding import CLOSED, json_of, on_lines, remember
+from otel_logging.binding import CLOSED, encode_field, json_of, on_lines, remember
 from otel_logging.logs import caller
 from otel_logging.processors import EventDict, TracebackText
 
@@ -165,16 +165,6 @@ def _message(redaction: Redaction, event: str) -> tuple[bytes, bytes]:
     return found
 
 
-def _tagged(redaction: Redaction, tag: str) -> tuple[bytes, bytes]:
-    """Return a job tag as ``on_lines`` does a field."""
-    shown = redaction.field(_names.JOB_TAG, bounded(tag, _names.JOB_TAG))
-    of_tag = _otlp.attribute_of(_EVENT_TAG, _names.JOB_TAG, shown)
-    found = json_of({_names.JOB_TAG: shown}), of_tag
-    if shown == tag:  # what was redacted is counted
-        remember(redaction, (tag,), len(tag), found)
-    return found
-
-
 def never_straight(logger: str, level: int, event: Any, own: Mapping[str, Any]) -> bool:
     """Make no line: none is usual."""
     return False
@@ -210,7 +200,9 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
                 return False
             if tag is not None:
                 event, redaction = event.removeprefix(f"[{tag}] "), runtime.redaction
-                tagged = redaction.encoded.get((tag,)) or _tagged(redaction, tag)
+                tagged = redaction.encoded.get((tag,)) or encode_field(
+                    redaction, _names.JOB_TAG, bounded(tag, _names.JOB_TAG), (tag,)
+                )
             message = runtime.redaction.encoded.get(event) or _message(runtime.redaction, event)
             now_ns = span.now_ns()
             before, behind, placed = around
