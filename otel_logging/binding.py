@@ -110,7 +110,7 @@ def encode_field(redaction: Redaction, name: str, value: Any, key: Any) -> tuple
     said = name if name in redaction.seen else redaction.text(name)
     found = json_of({said: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, said, shown)
     if key is not None and shown == value and said == name:  # what was redacted is counted
-        remember(redaction, key, len(name) + (len(value) if type(value) is str else 0), found)
+        remember(redaction, key, len(name) + len(str(value)), found)
     return found
 
 
