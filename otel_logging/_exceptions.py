@@ -155,11 +155,11 @@ _ORIGIN: Final = "_otel_logging_origin"
 def remember_context(error: BaseException | None, began: int) -> None:
     """Remember on *error* the context that it leaves, for a later line about it.
 
-    *began*: what ``last`` was when the stage, job or carried function was entered. A stage
-    inside it knows more, and its context stays: where *error* has been noted there since then, and
-    has come from there directly, or in the same trace, raised anew on its way (by a task that
-    awaited another, a future). What was noted otherwise is an earlier raise of the same
-    exception object. From here on it has to go on directly, or to end its task. Never raises.
+    *began*: what ``last`` was when the stage, job or carried function was entered. If *error* has
+    left a stage inside it since then, that one's context stays, in two cases: *error* has come from
+    there directly, or it was raised anew on its way in the same trace (by a task that awaited
+    another, a future). Any other note is of an earlier raise of the same exception object. From
+    here on *error* has to go on directly, or to end its task. Never raises.
     """
     if isinstance(error, Exception) and (step := error.__traceback__):
         with suppress(Exception):  # it may have attribute methods of its own, that raise

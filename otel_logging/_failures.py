@@ -122,7 +122,7 @@ def is_cancelled(error: BaseException) -> bool:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Say whether *error* is a failure, unless it is an answer: the end of a program is none."""
+    """Say whether *error*, which is no answer, is a failure: the end of a program is not."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_failure, error.exceptions))
     names = _names_of(error)

@@ -18,19 +18,20 @@ from typing import Any, TypeVar, cast
 F = TypeVar("F", bound=Callable[..., Any])
 _Enter = Callable[[Any], Any]
 _Leave = Callable[[Any, BaseException | None], object]
+_InLine = Callable[[Any, Any], Any] | None
 
 
-def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = False) -> F:
+def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, in_line: _InLine = None) -> F:
     """Return *function* so that each call runs between ``entered = enter(of)`` and
     ``leave(entered, error)``, neither of which may raise.
 
     Generators are inside from their first step until they are closed, and only
     while their own code runs. ``classmethod`` and ``staticmethod`` objects are
-    wrapped around what they hold. *later*: a coroutine that a plain function
-    returns is inside as well, entered and left on its own.
+    wrapped around what they hold. *in_line*: returns a plain function, and *of*, with both calls
+    written into it.
     """
     if isinstance(function, (classmethod, staticmethod)):
-        return cast(F, type(function)(wrap(function.__func__, enter, leave, of, later=later)))
+        return cast(F, type(function)(wrap(function.__func__, enter, leave, of, in_line)))
     wrapper: Any
     if (kind := _kind_of(function)) == "coroutine":
 
@@ -44,6 +45,8 @@ def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = Fa
             leave(entered, None)
             return result
 
+    elif kind == "function" and in_line is not None:
+        wrapper = in_line(function, of)
     elif kind == "function":
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -54,25 +57,11 @@ def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, *, later: bool = Fa
                 leave(entered, error)
                 raise
             leave(entered, None)
-            if (
-                later
-                and type(result) is types.CoroutineType
-                and inspect.getcoroutinestate(result) == inspect.CORO_CREATED
-            ):
-                return wrap(_given(result), enter, leave, of)()
             return result
 
     else:
         wrapper = wrap_in_context(function, copy_context, enter, leave, of)
     return _named(wrapper, function)
-
-
-def _given(coroutine: Any) -> Callable[[], Any]:
-    async def given() -> Any:
-        return await coroutine
-
-    given.__name__, given.__qualname__ = coroutine.__name__, coroutine.__qualname__
-    return given
 
 
 def _named(wrapper: Any, function: F) -> F:

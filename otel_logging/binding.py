@@ -97,15 +97,21 @@ def on_lines(fields: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
                 return None
             if redaction.kind(name) and redaction.is_hidden(name, value):
                 return None  # the message may have it as well
-            shown = redaction.field(name, value)
-            said = name if name in redaction.seen else redaction.text(name)
-            found = json_of({said: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, said, shown)
             is_usual = kind is not float and (kind is not int or -_SMALL < value < _SMALL)
-            if is_usual and shown == value and said == name:  # what was redacted is counted
-                remember(redaction, key, len(name) + (len(value) if kind is str else 0), found)
+            found = encode_field(redaction, name, value, key if is_usual else None)
         text += found[0]
         attributes += found[1]
     return text, attributes
+
+
+def encode_field(redaction: Redaction, name: str, value: Any, key: Any) -> tuple[bytes, bytes]:
+    """Return a field as usual lines have it, and remember that as *key*; None: it comes once."""
+    shown = redaction.field(name, value)
+    said = name if name in redaction.seen else redaction.text(name)
+    found = json_of({said: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, said, shown)
+    if key is not None and shown == value and said == name:  # what was redacted is counted
+        remember(redaction, key, len(name) + len(str(value)), found)
+    return found
 
 
 def json_of(fields: Mapping[str, Any]) -> bytes:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextvars import Token
 from enum import StrEnum
 from functools import cache
+from inspect import CORO_CREATED, getcoroutinestate
+from types import CoroutineType
 from typing import Any, Self, cast
 
 from otel_logging import _exceptions
@@ -20,7 +22,7 @@ from otel_logging._wrap import F, wrap
 
 #: A run of a job, the token that ends it, and the number of the last exception before it.
 _Entered = tuple[bindings.Job, Token[bindings.Job], int]
-_current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
+_Job, _current, _set, _reset = bindings.Job, bindings.job.get, bindings.job.set, bindings.job.reset
 
 
 class BackgroundJobTag(StrEnum):
@@ -75,7 +77,7 @@ def tag_background_logger(tag: str) -> Callable[[F], F]:
     text = _text_of(tag)
     if not issubclass(type(tag), str) or not text.strip() or not text.isprintable():
         raise ConfigurationError("job tag", text, "a text like PRICE_CACHE, or a BackgroundJobTag")
-    return lambda function: wrap(function, _begin, _end, text, later=True)
+    return lambda function: wrap(function, _begin, _end, text, _in_line)
 
 
 def _text_of(tag: Any) -> str:
@@ -84,7 +86,7 @@ def _text_of(tag: Any) -> str:
 
 
 def _begin(tag: str) -> _Entered:
-    job = bindings.Job()  # without a constructor: this is the way of each call
+    job = _Job()  # without a constructor: this is the way of each call
     around = _current()
     job.tag = tag
     job.around = around if not around.otel_logging_closed else bindings.going_on(around)
@@ -103,6 +105,40 @@ def _end(entered: _Entered, error: BaseException | None) -> None:
         _reset(token)
     except ValueError:  # a dropped coroutine is left where it is collected
         return
+
+
+def _in_line(function: Any, tag: str) -> Any:
+    """Return *function*, tagged, without a call of ``_begin`` and ``_end``: a third of the cost."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        job, around, began = _Job(), _current(), _exceptions.last
+        job.around = around if not around.otel_logging_closed else bindings.going_on(around)
+        job.tag, job.otel_logging_closed = tag, False
+        token = _set(job)
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            _end((job, token, began), error)
+            raise
+        if job.otel_logging_closed is None:
+            bindings.unbind_of(job)
+        job.otel_logging_closed = True
+        _reset(token)
+        if type(result) is CoroutineType and getcoroutinestate(result) == CORO_CREATED:
+            return wrap(_given(result), _begin, _end, tag)()
+        return result
+
+    return wrapper
+
+
+def _given(coroutine: Any) -> Any:
+    """Return a function that returns *coroutine*, with its name."""
+
+    async def given() -> Any:
+        return await coroutine
+
+    given.__name__, given.__qualname__ = coroutine.__name__, coroutine.__qualname__
+    return given
 
 
 class TaggedLogger(logging.Logger):

@@ -85,7 +85,7 @@ def add_ids(span: trace.Span, event_dict: EventDict) -> EventDict:
     """Do what ``add_trace_context`` does, for *span*."""
     try:
         fields = getattr(span, "line_fields", None) or _fields_of(span.get_span_context())
-    except Exception as error:  # another SDK's, or a test's that is but a mock
+    except Exception as error:  # another SDK's, or a test's that is only a mock
         _diagnostics.report("lines without their trace: a span did not say its ids", detail=error)
         return event_dict
     if fields and not event_dict.keys().isdisjoint(fields):
@@ -147,8 +147,10 @@ def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> Even
 
 
 def hide_named(event_dict: EventDict) -> None:
-    """Take out of the message what a field beside it has, whose name says that it is a secret, or
-    with ``personal`` who somebody is: that is hashed, as the field, where it stands for itself.
+    """Take out of the message what each field beside it holds whose name says that it is a secret.
+
+    With ``personal`` also who somebody is: where that is a word of its own, it is hashed as the
+    field is.
     """
     if not _runtime.current.redaction.may_hide(event_dict):
         return
@@ -205,7 +207,7 @@ def without_colors(text: Any) -> str:
 
 
 class TracebackText(str):
-    """An ``exc_info`` that is but a text: its exception is in another process."""
+    """An ``exc_info`` that is only a text: its exception is in another process."""
 
     __slots__ = ()
 

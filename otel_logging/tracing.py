@@ -65,7 +65,7 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     *kind*: internal, server, client, producer or consumer. *links*: spans, span contexts or
     OpenTelemetry links. *fields* and *attributes* are attributes of the span; a field that is
     called like one of these options goes through *attributes*. ``with`` gives the OpenTelemetry
-    span; ``.begin()`` opens the stage as no block, to be ended by ``.end()`` of what it returns;
+    span; ``.begin()`` opens the stage without a block, and ``.end()`` of what it returns ends it;
     ``@traced`` works bare, and on functions, coroutine functions, methods and generators of both
     kinds (these from their first step until they are closed).
 
@@ -74,10 +74,10 @@ def traced(name: Any = None, /, **options: Any) -> Any:
     of a web framework below 400; those of 4xx are an event and no error. A cancelled stage has the
     attribute ``cancelled``.
 
-    A task or a callback may go on after its request. Its stages are the request's still, but not
-    those that say that something else begins: a *root*, or a stage of the *kind* server or
-    consumer, has nothing of what was bound in a request or a ``bound_context`` that has ended, and
-    the latter a trace of its own where the current stage has.
+    A task or a callback may go on after its request, and its stages are still the request's. Two
+    kinds of stages say that something else begins: a *root*, and one of the *kind* server or
+    consumer. They have nothing of what was bound in a request or a ``bound_context`` that has
+    ended. If the current stage has ended, a server or consumer begins a trace of its own.
 
     In the body of a generator that is not itself decorated, the stage is current for the consumer
     between two yields: Python has it so.
@@ -155,9 +155,8 @@ class Stage:
         end(span, error, is_block=True)
 
     def begin(self) -> OpenStage:
-        """Open the stage as no block: current here, and in what starts here, until its ``end()``.
-
-        Never raises.
+        """Open the stage without a block: it is current here, and in what starts here, until its
+        ``end()``. Never raises.
         """
         return OpenStage(start(self), end)
 

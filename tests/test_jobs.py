@@ -447,6 +447,39 @@ def test_what_a_job_binds_ends_with_it() -> None:
         assert goes_on.run(traced("request", root=True)(lambda: dict(bound()))) == {"host": "a"}
 
 
+def test_what_a_coroutine_a_generator_and_a_failed_job_bind_ends_with_them() -> None:
+    """However it is left; the tag does, too."""
+
+    @tag_background_logger("COROUTINE")
+    async def coroutine() -> None:
+        bind_context(user_id="alice")
+
+    @tag_background_logger("GENERATOR")
+    def generator() -> Iterator[Any]:
+        bind_context(user_id="bob")
+        yield bound()["user_id"]
+
+    @tag_background_logger("FAILED")
+    def failed() -> None:
+        bind_context(user_id="carol")
+        raise ZeroDivisionError
+
+    @tag_background_logger("OUTER")
+    def outer() -> None:
+        with pytest.raises(ZeroDivisionError):
+            failed()
+        assert list(generator()) == ["bob"]
+        assert (bound(), current_job_tag()) == ({}, "OUTER")
+
+    async def one_after_the_other() -> None:
+        await coroutine()
+        assert (bound(), current_job_tag()) == ({}, None)
+
+    outer()
+    asyncio.run(one_after_the_other())
+    assert (bound(), current_job_tag()) == ({}, None)
+
+
 def test_a_job_that_starts_its_next_run_keeps_nothing_of_the_ones_before() -> None:
     """Each run begins in a copy of the context of the last one."""
     variable: contextvars.ContextVar[Any] = contextvars.ContextVar("of the run")

@@ -26,8 +26,8 @@ _calling: Final[ContextVar[FrameType | None]] = getattr(
 _HANDLE: Final = getattr(logging.Logger.handle, "__code__", None)
 _LOG: Final = getattr(logging.Logger._log, "__code__", None)  # noqa: SLF001
 _INSIDE: Final = frozenset({"otel_logging", "structlog", "logging"})
-#: They show their lines by themselves, but uvicorn with log_config=None: for us to do it. And
-#: werkzeug before the first request's thread has added its handler: other threads' are lost there.
+#: Servers that show their lines by themselves, with two exceptions: uvicorn with log_config=None,
+#: and werkzeug as long as the thread of its first request has not added its handler.
 _SHOWN: Final = frozenset({"uvicorn", "werkzeug"})
 
 
@@ -85,8 +85,9 @@ def _package_of(frame: FrameType) -> str:
 def is_library(logger: str, logged_in: str) -> bool:
     """Say whether *logger* is an installed library's.
 
-    It has the name of the library's module, or one whose letters begin the path of the file that it
-    first *logged_in*, with all those of the package: ``google_genai`` for ``google/genai/…``.
+    There are two cases: it has the name of the library's module; or its letters are those of the
+    package of the file that it first *logged_in*, and of what follows in that file's path:
+    ``google_genai`` for ``google/genai/…``.
     """
     name = logger.partition(".")[0]
     module = sys.modules.get(name)

@@ -32,12 +32,11 @@ _listening: tuple[Listener | None, int | None] = (None, None)
 def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.FilteringBoundLogger:
     """Return structlog's bound logger for *name*, with *initial* fields bound to it.
 
-    Without a name it is that of the calling module. Works at import, before any
-    set-up: what is set up when a line is logged counts, and before
-    ``configure_logging`` or ``setup_observability`` that is structlog's own
-    configuration. After them its lines are ours: processors of a later ``structlog.configure``
-    see them where ours are among them, behind. Scope: nothing is changed. Failure: never
-    raises. Concurrency: any thread and task.
+    Without a name it is that of the calling module. It may be called at import, before any
+    set-up: each line goes by what is set up when it is logged. Before ``configure_logging`` or
+    ``setup_observability`` that is structlog's own configuration. After them lines are ours;
+    processors of a later ``structlog.configure`` see them only if ours is behind them. Scope:
+    nothing is changed. Failure: never raises. Concurrency: any thread and task.
     """
     if name is None:
         name = sys._getframe(1).f_globals.get("__name__", "root")  # noqa: SLF001 - documented

@@ -51,13 +51,10 @@ def hears(logger: logging.Logger) -> bool:
     return False
 
 
-def hand_on(
-    logger: logging.Logger, level: int, make: Callable[[], logging.LogRecord], *, asked: bool
-) -> bool:
+def hand_on(logger: logging.Logger, level: int, make: Callable[[], logging.LogRecord]) -> bool:
     """Give a line of ours to the application's handlers, as the record that *make* returns.
 
-    Return whether one of them took it, or may have: known only where it is *asked*. Failure:
-    never raises.
+    Return whether one of them took it, or may have. Failure: never raises.
     """
     least = max(logger.manager.disable + 1, levels.for_handlers(logger))
     if _handing_on.mine() or level < least:
@@ -66,12 +63,8 @@ def hand_on(
         with _handing_on.doing(logger):
             record = make()
             passed: Any = logger.filter(record)
-            record = record if passed is True else passed
-            if passed and asked and type(logger).callHandlers in only_handlers:
-                return call_each(logger, record, taken_by)
-            if passed:
-                logger.callHandlers(record)
-            return bool(passed)
+            handle: Callable[[Any], Any] = logger.callHandlers
+            return bool(passed) and handle(record if passed is True else passed) is not False
     except Exception as error:
         _diagnostics.report("errors of a logging handler", detail=error)
     return True
@@ -98,9 +91,11 @@ def call_each(
 
 
 def taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
-    """Call the handlers of *logger*; return whether one of them took *record*, or may have."""
+    """Call the handlers of *logger*, without any Python's last resort; return whether one of them
+    took *record*, or may have.
+    """
     is_taken = False
-    for handler in handlers_of(logger):
+    for handler in list(handlers_of(logger)) or filter(None, [logging.lastResort]):
         if record.levelno >= handler.level:
             taken = handler.handle(record)
             is_taken = is_taken or bool(taken) or (taken is None and not is_null(handler))

@@ -18,7 +18,7 @@ _is_warning_given = False
 def note_root(before: int, level: int) -> None:
     """Remember whether the root logger, which had the level *before*, is given WARNING.
 
-    Who puts WARNING back after another level gives it none of its own.
+    Code that only puts WARNING back, after another level, does not count.
     """
     global _is_warning_given
     _is_warning_given = before == level == logging.WARNING
@@ -32,8 +32,8 @@ def of_root() -> int:
 
 
 def nearest(logger: logging.Logger) -> tuple[logging.Logger | None, int]:
-    """Return the nearest of *logger* and its parents that has a level, and the level that code has
-    set there; zero where LOG_LEVEL or LOG_LEVELS names that logger, whose level counts then.
+    """Return the nearest of *logger* and its parents that has a level, and the level that code gave
+    it: zero where LOG_LEVEL or LOG_LEVELS names it, since their level counts then.
     """
     at: logging.Logger | None = logger
     while at is not None and at.name not in ours:

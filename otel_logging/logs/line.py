@@ -31,7 +31,7 @@ from otel_logging import context as bindings
 from otel_logging._redact import Redaction
 from otel_logging._text import later
 from otel_logging._values import MAX_CHARACTERS, bounded, is_true
-from otel_logging.binding import CLOSED, json_of, on_lines, remember
+from otel_logging.binding import CLOSED, encode_field, json_of, on_lines, remember
 from otel_logging.logs import caller
 from otel_logging.processors import EventDict, TracebackText
 
@@ -138,6 +138,7 @@ def _timestamp(now_ns: int) -> str:
 
 _EVENT_TAG: Final = _otlp.EVENT_TAG
 _current, _state, _job = bindings.CURRENT.get, bindings.state, bindings.job.get
+_SPAN: Final = bindings.SPAN
 _NOTHING: Final = (b"", b"")
 _BEGIN: Final = f'{{"{_names.TIMESTAMP}":"'.encode()
 #: Makes the line of a logger's name, a level, a message and fields; False: it is not usual, and
@@ -165,16 +166,6 @@ def _message(redaction: Redaction, event: str) -> tuple[bytes, bytes]:
     return found
 
 
-def _tagged(redaction: Redaction, tag: str) -> tuple[bytes, bytes]:
-    """Return a job tag as ``on_lines`` does a field."""
-    shown = redaction.field(_names.JOB_TAG, bounded(tag, _names.JOB_TAG))
-    of_tag = _otlp.attribute_of(_EVENT_TAG, _names.JOB_TAG, shown)
-    found = json_of({_names.JOB_TAG: shown}), of_tag
-    if shown == tag:  # what was redacted is counted
-        remember(redaction, (tag,), len(tag), found)
-    return found
-
-
 def never_straight(logger: str, level: int, event: Any, own: Mapping[str, Any]) -> bool:
     """Make no line: none is usual."""
     return False
@@ -188,9 +179,10 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
     """
 
     def straight(logger: str, level: int, event: Any, own: Mapping[str, Any]) -> bool:
-        runtime = _runtime.current
         if type(event) is not str or len(event) > MAX_CHARACTERS:
             return False
+        runtime = _runtime.current
+        redaction = runtime.redaction
         if sys.stdout is not sys.__stdout__ or runtime.record_sink is not None:
             return False
         if level >= logging.WARNING and sys.exc_info()[1] is not None:
@@ -198,20 +190,22 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
         try:
             if _BINDABLE:
                 own = merge_contextvars(None, "", {**own})
-            span, around = _current().get(bindings.SPAN), _around(logger, level)
+            span, around = _current().get(_SPAN), _around(logger, level)
             add_encoded = getattr(span, "add_encoded", None)
             if add_encoded is None or around is None or span.otel_logging_closed:
                 return False
             state, tag, tagged = _state(), _job().tag, _NOTHING
-            if runtime.redaction.who and runtime.redaction.says_who(event, own, state.values):
+            if redaction.who and redaction.says_who(event, own, state.values):
                 return False
             fields, bound = on_lines(own) if own else _NOTHING, state.on_lines
             if fields is None or bound is None or not state.values.keys().isdisjoint(own):
                 return False
             if tag is not None:
-                event, redaction = event.removeprefix(f"[{tag}] "), runtime.redaction
-                tagged = redaction.encoded.get((tag,)) or _tagged(redaction, tag)
-            message = runtime.redaction.encoded.get(event) or _message(runtime.redaction, event)
+                event = event.removeprefix(f"[{tag}] ")
+                tagged = redaction.encoded.get((tag,)) or encode_field(
+                    redaction, _names.JOB_TAG, bounded(tag, _names.JOB_TAG), (tag,)
+                )
+            message = redaction.encoded.get(event) or _message(redaction, event)
             now_ns = span.now_ns()
             before, behind, placed = around
             at, more = _timestamp(now_ns).encode(), fields[0] + bound[0] + tagged[0]

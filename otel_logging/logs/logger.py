@@ -90,7 +90,7 @@ class LineLogger:
             floor = min(threshold, handlers_level)
             if self.is_quiet:
                 lowest = max(lowest, handlers_level)
-        #: Levels: LOG_LEVEL's, for records; of lines, with those set in code; with handlers'.
+        #: Lowest level of a record that is a line, of a line of ours, and of what a handler takes.
         self.lowest, self.threshold, self.floor = lowest, threshold, floor
         self.straight = line.never_straight if configured is None else configured.straight
 
@@ -233,7 +233,7 @@ def emit(
                 configured.write(event_dict, render or configured.render)
             if is_heard:
                 record = partial(handlers.record_of, *of, event_dict, given, place)
-                if handlers.hand_on(*of, record, asked=refused) and refused:
+                if handlers.hand_on(*of, record) and refused:
                     complete(given, on_span=on_span)  # another handler shows it
     except Exception as error:
         _diagnostics.report(LOST, detail=error)

@@ -12,8 +12,8 @@ DEEPEST: Final = 3
 
 #: By thread: how many log calls are open.
 _depths: Final = OfThread()
-#: By thread: the record that handlers have, or the texts that another library's sink has. What they
-#: give on to another library is a line already.
+#: By thread: the record that handlers have just now, or the texts that another library's sink has.
+#: What these hand on to one more library is a line already.
 handed: Final = OfThread()
 
 

@@ -80,7 +80,7 @@ _LONG: Final = later(f"()([{_CJK}]{_SIGNS}|[^/?&{_CJK}]+[/?&]*|[/?&]+)")
 _PARTS: Final = later("( *)([^ ,]+,*|,+)")  # of a value that is too long for one line
 _MARKS: Final = later(r"[ |]*[~^][ ~^]*")
 _Paint = Callable[[str, str], str]
-#: What no line is broken inside: the columns before it, a field's name, the text, its colour.
+#: A part that is never broken: the columns before it, a field's name, the text, its colour.
 _Token = tuple[int, str | None, str, str]
 
 
@@ -136,8 +136,10 @@ def console_renderer(
 
 
 def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_Token]:
-    """Return what is on a line that has *room*, on whose behalf first. The message's padding gives
-    way, then the path of its logger; else it is in parts, which several lines can take, and whole.
+    """Return what is on a line that has *room*: the message, on whose behalf, the other fields.
+
+    Where it is too much, the message's padding gives way, then the path of its logger. Where it is
+    still too much it is whole, in parts that several lines can take.
     """
     is_verdict = _names.LATE_CAUSE in event_dict  # whose sentence has it all
     keys = dict.fromkeys([*(key for key in _runtime.current.who if key in event_dict), *event_dict])

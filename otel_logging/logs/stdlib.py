@@ -25,13 +25,12 @@ from otel_logging.processors import EventDict, TracebackText, is_handled, mark_h
 
 _python: Any = logging  # whose methods we replace
 #: What was there before us: Python's own, or somebody's who came first.
-_call_handlers: Callable[[logging.Logger, logging.LogRecord], None] | None = None
+_call_handlers: Callable[[logging.Logger, logging.LogRecord], Any] | None = None
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
 _set_level: Callable[[logging.Logger, Any], None] = logging.Logger.setLevel
 _log: Any = logging.Logger._log  # noqa: SLF001
-#: Whether records go to handlers alone, and the methods that they go through, with ours.
-_is_pythons = True
+#: The methods that a usual record goes through, with ours.
 _ways: tuple[Any, ...] = ()
 
 
@@ -56,17 +55,16 @@ def take_over(wanted: Mapping[str, int]) -> None:
 
 def _replace_methods() -> None:
     # once: somebody may put theirs before ours, and lead back to it
-    global _call_handlers, _is_pythons, _handle, _has_handlers, _ways
+    global _call_handlers, _handle, _has_handlers, _ways
     kind = _python.Logger
     _call_handlers, _handle = kind.callHandlers, logging.Handler.handle
-    _is_pythons = getattr(_call_handlers, "__globals__", None) is vars(logging)
     _has_handlers = kind.hasHandlers
     kind.callHandlers, kind.hasHandlers = _to_line_and_handlers, _has_handlers_or_line
     _python.Handler.handle = _unless_console
-    if _is_pythons:
+    if getattr(_call_handlers, "__globals__", None) is vars(logging):
         handlers.only_handlers.append(_to_line_and_handlers)
     log = kind._log  # noqa: SLF001 - what all of a logger's methods call
-    if _is_pythons and getattr(log, "__globals__", None) is vars(logging):
+    if handlers.only_handlers and getattr(log, "__globals__", None) is vars(logging):
         kind._log = _as_loggings(_log_or_line, log)  # noqa: SLF001
         _ways = (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers)
 
@@ -157,11 +155,11 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
     return "\x1b" not in message and lines.straight(lines.name, level, message.rstrip("\n"), {})
 
 
-def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
+def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> Any:
+    """Make a line of *record*; return whether a handler took it, or may have."""
     call_handlers = cast(Any, _call_handlers)
     if not levels.ours:
-        call_handlers(self, record)
-        return
+        return call_handlers(self, record)
     is_refused = False
     if not is_handled(record):  # else the filters have been asked
         passed = handlers.through_filters(self, record)
@@ -170,11 +168,13 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> No
             _make_line(passed)
     mark_handled(record)
     if record.levelno < levels.for_handlers(self) and caller.is_log_call():
-        return
-    if is_refused and _is_pythons:
+        return False
+    if handlers.only_handlers:
         call_handlers = handlers.taken_by
-    if handlers.call_each(self, record, call_handlers) and is_refused:
+    is_taken = handlers.call_each(self, record, call_handlers)
+    if is_taken and is_refused:
         _make_line(record, written=False)
+    return is_taken
 
 
 def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:

@@ -24,7 +24,7 @@ LOST: Final = "log lines lost: stdout takes none"
 
 #: How text ends behind which a line may begin; empty, where nothing was printed.
 _ENDS: Final = frozenset({"", "\n"})
-#: By thread: where it gets the text that a stream of Python's keeps, in place of its buffer.
+#: By thread: the list that gets what a stream of Python's has kept, in place of its buffer.
 _taking: Final = OfThread()
 
 
@@ -55,8 +55,8 @@ class _Print:
             self.of_stdout.last = self.of_stdout.last or "\n"
 
     def put_out(self, descriptor: Descriptor) -> float:
-        """Write to *descriptor* what was printed before a line, and note how it ends; return until
-        when that waits. Failure: raises ``TimeoutError`` where its reader has stopped.
+        """Write to *descriptor* what was printed before a line, and note how it ends; return the
+        deadline of that. Failure: raises ``TimeoutError`` where its reader has stopped.
         """
         until = time.monotonic() + PATIENCE_S
         for each in filter(None, (self, self.beside)):

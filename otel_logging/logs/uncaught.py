@@ -133,8 +133,9 @@ def _of_warning(  # as ``warnings.showwarning``, whose arguments some give by th
 
 
 def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
-    """Make the line about *error*, which leaves the entry stage *stage*; return what writes it, to
-    the output alone: the span has the exception already.
+    """Make the line about *error*, which leaves the entry stage *stage*; return what writes it.
+
+    It goes to the output alone: the span has the exception already.
     """
     lines, span = loggers.logger_of("traced"), trace.get_current_span()
     configured = loggers.in_use()
