@@ -307,8 +307,7 @@ class Redaction:
         return self._new(text) if known is None else known
 
     def _new(self, text: str) -> str:
-        # a line and its event have the same text, and so have many errors of one cause
-        last = self._last
+        last = self._last  # a line and its event have one text, and so have errors of one cause
         if len(text) > _REMEMBERED_CHARACTERS and text in last:
             return last[1]
         cleaned = self._cleaned.get(text) if self._cleaned else None

@@ -106,10 +106,9 @@ class Connection:
 
     def open(self, scope: Scope, began_ns: int | None = None) -> None:
         """Begin the handshake; whatever is done in this task now is done on the connection."""
-        handshake = Request(scope, start_ns=began_ns)
-        self.stand(handshake)
+        self.stand(Request(scope, start_ns=began_ns))
         here = bindings.Here.now()
-        handshake.leave()
+        self.handshake.leave()
         here.put_back()
 
     def stand(self, handshake: Request) -> None:

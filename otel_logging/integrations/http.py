@@ -192,7 +192,7 @@ class Request:
 
     def leave(self) -> None:
         """Have current and bound again what was so before it."""
-        self._inbound.__exit__(None, None, None)
+        vars(self).pop("_inbound").__exit__(None, None, None)  # a connection keeps its handshake
 
     def route(self) -> str | None:
         """Return its route, once a framework has found it."""

@@ -67,7 +67,11 @@ class Replaced:
 
 
 class _Instead(partial[Any]):
-    """A function that is given what it replaces first; a method of whoever it is looked up on."""
+    """A function that is given what it replaces first; a method of whoever it is looked up on.
+
+    A partial: whether it is a coroutine function, and whether it takes the arguments, is answered
+    as of a plain one. uvicorn asks for both, of an application.
+    """
 
     def __get__(self, instance: Any, _: Any = None) -> Any:
         return self if instance is None else MethodType(self, instance)
