@@ -191,8 +191,8 @@ class Request:
         self.leave()
 
     def leave(self) -> None:
-        """Have current and bound again what was so before it."""
-        vars(self).pop("_inbound").__exit__(None, None, None)  # a connection keeps its handshake
+        """Have current and bound again what was so before it; a second call does nothing."""
+        self._inbound.__exit__(None, None, None)
 
     def route(self) -> str | None:
         """Return its route, once a framework has found it."""
