@@ -282,8 +282,8 @@ class Redaction:
         return self._new(text) if known is None else known
 
     def _new(self, text: str) -> str:
-        last = self._last  # a line and its event have the same text; other threads have others
-        if len(text) > _REMEMBERED_CHARACTERS and (text is last[0] or text is last[1]):
+        last = self._last  # a line and its event have one text, and so have errors of one cause
+        if len(text) > _REMEMBERED_CHARACTERS and text in last:
             return last[1]
         cleaned = self._cleaned.get(text) if self._cleaned else None
         if cleaned is not None:

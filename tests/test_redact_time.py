@@ -157,3 +157,18 @@ def test_what_is_in_one_another_is_looked_into_so_often() -> None:
     """Colours in colours, of which a thousand raised an error."""
     text = f"password=b1c2 {chr(27) * 4_000}{'[m' * 4_000} token=b1c2"
     assert "b1c2" not in Redaction().text(text)
+
+
+def test_a_long_text_that_comes_again_is_looked_at_once() -> None:
+    """A hundred sockets that a server closes fail with one traceback: each took 6 ms."""
+    redaction, step = (
+        Redaction(),
+        'File "/srv/shop.py", line 7, in pay\n  token = read(password=x1y2z3)\n',
+    )
+    times = []
+    for _ in range(20):
+        text = step * 200  # each an object of its own
+        began = time.process_time()
+        assert "x1y2z3" not in redaction.text(text)
+        times.append(time.process_time() - began)
+    assert sum(times[1:]) < times[0]  # measured: a hundredth

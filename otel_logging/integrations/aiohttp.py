@@ -1,6 +1,7 @@
 """Servers of aiohttp: each request is a trace, and each message of a WebSocket."""
 
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Final
 
 from aiohttp import web
@@ -8,9 +9,9 @@ from aiohttp import web
 from otel_logging import _runtime
 from otel_logging.context import unbound
 from otel_logging.integrations.asgi_message import closes
-from otel_logging.integrations.http import QUIET, Request, Scope, inbound
+from otel_logging.integrations.http import QUIET, Request, Scope
 from otel_logging.integrations.replaced import Replaced
-from otel_logging.integrations.websockets import OBSERVED, Handled, receiving, sending
+from otel_logging.integrations.websockets import OBSERVED, Handled, receive, send
 
 _served: ContextVar["_Request | None"] = ContextVar("otel_logging.aiohttp", default=None)
 _ENDS = (web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR)
@@ -21,9 +22,9 @@ class _Request(Request):
 
     socket: Any = None
 
-    def __init__(self, request: web.BaseRequest, *options: Any) -> None:
+    def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
-        super().__init__(_scope_of(request), *options)
+        super().__init__(_scope_of(request), QUIET)
 
     def route(self) -> str | None:
         """Return its route, once a resource is found."""
@@ -31,13 +32,13 @@ class _Request(Request):
         resource = getattr(resource, "resource", None)
         return None if resource is None else str(resource.canonical)
 
-    async def close(self, error: BaseException | None) -> None:
-        """End what is open on the WebSocket: its handler has returned, or raised *error*."""
+    def end(self, error: BaseException | None = None) -> None:
+        """End it, and what is open on the WebSocket."""
         if self.socket is not None:
-            connection = getattr(self.socket, OBSERVED)
-            delattr(self.socket, OBSERVED)
+            connection = vars(self.socket).pop(OBSERVED)
             connection.code = self.socket.close_code
-            await connection.close(error)
+            connection.close(error)
+        super().end(error)
 
 
 def _scope_of(request: web.BaseRequest) -> Scope:
@@ -53,57 +54,41 @@ def _scope_of(request: web.BaseRequest) -> Scope:
     }
 
 
-def _handled(original: Any) -> Any:
-    async def handle(self: Any, request: web.BaseRequest, *args: Any) -> Any:
-        if _runtime.current.tracer is None or request.method == "UNKNOWN":  # what is no HTTP
-            with unbound():
-                return await original(self, request, *args)
-        with inbound(request.raw_headers) as links:
-            served = _Request(request, links, QUIET)
-            _served.set(served)
-            try:
-                response, has_gone = result = await original(self, request, *args)
-            except BaseException as error:
-                await served.close(error)
-                served.end(error)
-                raise
-            await served.close(None)
-            served.status, served.is_complete = response.status, not has_gone
-            served.end()
-            return result
-
-    return handle
+async def _handle(original: Any, self: Any, request: web.BaseRequest, *args: Any) -> Any:
+    if _runtime.current.tracer is None or request.method == "UNKNOWN":  # what is no HTTP
+        with unbound():
+            return await original(self, request, *args)
+    with _Request(request) as served:
+        _served.set(served)
+        response, has_gone = result = await original(self, request, *args)
+        served.status, served.is_complete = response.status, not has_gone
+        return result
 
 
-def _prepared(original: Any) -> Any:
-    async def prepare(self: Any, request: web.BaseRequest) -> Any:
-        served = _served.get()
-        if served is None or served.span is None or self.prepared:
-            return await original(self, request)
-        self.headers.extend(served.headers(self.headers))
-        writer = await original(self, request)
-        if isinstance(self, web.WebSocketResponse):
-            served.socket = self
-            connection = Handled(
-                lambda: len(served.socket._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
-                lambda message: message.type in _ENDS,
-            )
-            connection.stand(served)
-            connection.accept()
-            setattr(self, OBSERVED, connection)
-        return writer
-
-    return prepare
+async def _prepare(original: Any, self: Any, request: web.BaseRequest) -> Any:
+    served = _served.get()
+    if served is None or served.span is None or self.prepared:
+        return await original(self, request)
+    self.headers.extend(served.headers(self.headers))
+    writer = await original(self, request)
+    if isinstance(self, web.WebSocketResponse):
+        connection = Handled(
+            lambda: len(served.socket._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
+            lambda message: message.type in _ENDS,
+        )
+        connection.stand(served)
+        connection.accept()
+        setattr(self, OBSERVED, connection)
+        served.socket = self
+    return writer
 
 
-def _closing(original: Any) -> Any:
-    def close(self: Any, *, code: int = 1000, **options: Any) -> Any:
-        closes(getattr(self, OBSERVED, None), code)
-        return original(self, code=code, **options)
-
-    return close
+def _close(original: Any, self: Any, *, code: int = 1000, **options: Any) -> Any:
+    closes(getattr(self, OBSERVED, None), code)
+    return original(self, code=code, **options)
 
 
+@cache
 def _noting(kind: Any) -> Any:
     class WebSocketDataQueue(kind):  # type: ignore[misc]
         """What is received on a WebSocket, and when it came."""
@@ -122,15 +107,19 @@ def _noting(kind: Any) -> Any:
     return WebSocketDataQueue
 
 
+def _queue(kind: Any, *args: Any, **options: Any) -> Any:
+    return _noting(kind)(*args, **options)
+
+
 _SOCKET: Final = "aiohttp.web_ws", "WebSocketResponse"
 _replaced = Replaced(
-    ("aiohttp.web_protocol", "RequestHandler", "_handle_request", _handled),
-    ("aiohttp.web", "StreamResponse", "prepare", _prepared),
-    (*_SOCKET, "receive", receiving),
-    (*_SOCKET, "close", _closing),
-    (*_SOCKET, "send_str", sending),
-    (*_SOCKET, "send_bytes", sending),
-    ("aiohttp.web_ws", "", "WebSocketDataQueue", _noting),
-    ("aiohttp.web_ws", "", "FlowControlDataQueue", _noting),  # before aiohttp 3.11
+    ("aiohttp.web_protocol", "RequestHandler", "_handle_request", _handle),
+    ("aiohttp.web", "StreamResponse", "prepare", _prepare),
+    (*_SOCKET, "receive", receive),
+    (*_SOCKET, "close", _close),
+    (*_SOCKET, "send_str", send),
+    (*_SOCKET, "send_bytes", send),
+    ("aiohttp.web_ws", "", "WebSocketDataQueue", _queue),
+    ("aiohttp.web_ws", "", "FlowControlDataQueue", _queue),  # before aiohttp 3.11
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -2,7 +2,7 @@
 
 In: an application, whichever framework's. Out: the same, observed. Invariant: a request that
 somebody else's instrumentation has a span for is left alone. Deliberately absent: what becomes of
-a request (``asgi_http``) and of a connection (``asgi_websocket``).
+a request (``http``) and of a connection (``asgi_websocket``).
 """
 
 import asyncio
@@ -18,9 +18,18 @@ from opentelemetry import trace
 from otel_logging import _names, _runtime, tracing
 from otel_logging.binding import has_ended, leave_structlogs
 from otel_logging.context import Here, entry_of, unbound
-from otel_logging.integrations import asgi_http, asgi_websocket, connection
-from otel_logging.integrations.asgi_http import App, Receive, Send
-from otel_logging.integrations.http import QUIET, Scope, granian, inside, serving
+from otel_logging.integrations import asgi_websocket, connection
+from otel_logging.integrations.http import (
+    QUIET,
+    App,
+    HttpRequest,
+    Receive,
+    Scope,
+    Send,
+    granian,
+    inside,
+    serve,
+)
 from otel_logging.integrations.replaced import Replaced
 
 _A = TypeVar("_A")
@@ -51,9 +60,8 @@ class ObservabilityMiddleware:
     def __init__(
         self, app: App, *, read_ahead: int = READ_AHEAD, quiet: Collection[str] = QUIET
     ) -> None:
-        self.app = app
-        self._read_ahead = read_ahead
-        self._quiet = frozenset(quiet)
+        self.app, self._read_ahead, self._quiet = app, read_ahead, frozenset(quiet)
+        self.options = {"read_ahead": read_ahead, "quiet": quiet}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, connection or lifespan."""
@@ -70,7 +78,8 @@ class ObservabilityMiddleware:
         if _is_elsewhere(self.app):
             await self.app(scope, receive, send)
         elif kind == "http":
-            await asgi_http.serve(self.app, scope, receive, send, self._quiet)
+            with HttpRequest(scope, send, self._quiet) as request:
+                await self.app(scope, receive, request.send)
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
 
@@ -96,9 +105,9 @@ def _options_of(app: Any) -> dict[str, Any]:
     """Return the options that *app*, or an application inside it, was given by hand."""
     for each in inside(app):
         if type(each) is ObservabilityMiddleware:
-            return {"read_ahead": each._read_ahead, "quiet": each._quiet}  # noqa: SLF001 - ours
-        for given, options in _given.items():
-            if given is each:
+            return each.options
+        for known, options in _given.items():
+            if known is each:
                 return options
         for kind, *_, options in getattr(each, "user_middleware", ()):  # Starlette's
             if kind is ObservabilityMiddleware:
@@ -117,7 +126,6 @@ class _OfServer(ObservabilityMiddleware):
 
 #: Applications of frameworks that were given by hand, with their middleware's options.
 _given: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()
-_is_automatic = False
 
 
 def instrument(app: Any = None, /, **options: Any) -> Any:
@@ -127,9 +135,7 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
     where its framework is Starlette or FastAPI. Scope: *app*, or the process. Failure: never
     raises of itself. Concurrency: before it is served.
     """
-    global _is_automatic
     if app is None:
-        _is_automatic = True
         _replaced.instrument()
     elif any(each.__module__ == "starlette.applications" for each in type(app).__mro__):
         _given[app] = options
@@ -141,70 +147,60 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
 
 def uninstrument() -> None:
     """Take away what ``instrument`` has put in place; applications that were given stay so."""
-    global _is_automatic
-    _is_automatic = False
     connection.finish_all()
     _frameworks.uninstrument()
     _replaced.uninstrument()
 
 
-def _framework_call(original: Any) -> Any:
-    async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807
-        async def app(*given: Any) -> None:
-            telemetry: Any = getattr(self, "_telemetry", None)
-            is_its = isinstance(telemetry, dict) and telemetry.get("tracer_provider") is None
-            if is_its and scope.get(_SEEN):
-                # FastAPI's own spans, from 0.165 on, would double ours; its metrics and logs stay
-                telemetry["tracing"] = False
-            await original(self, *given)
+async def _framework_call(
+    original: Any, self: Any, scope: Scope, receive: Receive, send: Send
+) -> None:
+    async def app(*given: Any) -> None:
+        telemetry: Any = getattr(self, "_telemetry", None)
+        is_its = isinstance(telemetry, dict) and telemetry.get("tracer_provider") is None
+        if is_its and scope.get(_SEEN):
+            # FastAPI's own spans, from 0.165 on, would double ours; its metrics and logs stay
+            telemetry["tracing"] = False
+        await original(self, *given)
 
-        app.app = self  # type: ignore[attr-defined]
-        observed: App = app
-        if _SEEN not in scope and (_is_automatic or self in _given):
-            observed = ObservabilityMiddleware(app, **_options_of(self))
-        await observed(scope, receive, send)
-
-    return __call__
+    app.app = self  # type: ignore[attr-defined]
+    observed: App = app
+    if _SEEN not in scope and (_replaced or self in _given):
+        observed = ObservabilityMiddleware(app, **_options_of(self))
+    await observed(scope, receive, send)
 
 
-def _server_shutdown(original: Any) -> Any:
+async def _server_shutdown(original: Any, self: Any, *given: Any, **named: Any) -> None:
     """Deliver before uvicorn ends by the signal that ended it: no exit handler runs then."""
-
-    async def shutdown(self: Any, *given: Any, **named: Any) -> None:
-        await original(self, *given, **named)
-        patience_s = 0.0 if self.force_exit else SHUTDOWN_S
-        if cut_off := self.server_state.tasks:  # cancelled, but not told of it yet
-            await asyncio.wait(cut_off, timeout=patience_s)
-        connection.finish_all()
-        if (pipeline := _runtime.current.pipeline) is not None:
-            await asyncio.to_thread(pipeline.on_flush, patience_s)
-
-    return shutdown
+    await original(self, *given, **named)
+    patience_s = 0.0 if self.force_exit else SHUTDOWN_S
+    if cut_off := self.server_state.tasks:  # cancelled, but not told of it yet
+        await asyncio.wait(cut_off, timeout=patience_s)
+    connection.finish_all()
+    if (pipeline := _runtime.current.pipeline) is not None:
+        await asyncio.to_thread(pipeline.on_flush, patience_s)
 
 
-def _of_connection(original: Any) -> Any:
-    """Return what a request calls for its connection: what that reads next is of nobody yet.
+def _for_connection(original: Any, *given: Any) -> None:
+    """Do for its connection what a request calls: what that reads next is of nobody yet.
 
     Its reader, its timers and the next request begin in copies of the context of this call.
     """
 
-    def method(self: Any, *given: Any) -> None:
+    def act() -> None:
         leave_structlogs(entry_of(trace.get_current_span()))
         _NOWHERE.put_back()
-        original(self, *given)
+        original(*given)
 
-    return lambda *given: copy_context().run(method, *given)
+    copy_context().run(act)
 
 
-def _background_call(original: Any) -> Any:
-    async def __call__(self: Any) -> None:  # noqa: N807
-        work = getattr(self, "func", None) or self.fn  # Litestar's
-        work = getattr(work, "func", work)  # of a partial, or Litestar's for a thread
-        name = getattr(work, "__qualname__", type(work).__qualname__)
-        with tracing.traced(f"background {name.rpartition('<locals>.')[2]}"):
-            await original(self)
-
-    return __call__
+async def _background_call(original: Any, self: Any) -> None:
+    work = getattr(self, "func", None) or self.fn  # Litestar's
+    work = getattr(work, "func", work)  # of a partial, or Litestar's for a thread
+    name = getattr(work, "__qualname__", type(work).__qualname__)
+    with tracing.traced(f"background {name.rpartition('<locals>.')[2]}"):
+        await original(self)
 
 
 _frameworks = Replaced(
@@ -213,20 +209,20 @@ _frameworks = Replaced(
 )
 _HTTP: Final = "uvicorn.protocols.http."
 #: What serves an application that its object has there.
-_serving: Final = partial(partial, serving, _OfServer)
+_serving: Final = partial(partial, serve, _OfServer)
 _replaced = Replaced(
     # an application that sets up while it is loaded is loaded by then, or has started by then
     ("uvicorn.server", "Server", "startup", _serving("config.loaded_app")),
     ("uvicorn.server", "Server", "main_loop", _serving("config.loaded_app")),
     ("uvicorn.server", "Server", "shutdown", _server_shutdown),
-    (f"{_HTTP}flow_control", "FlowControl", "resume_reading", _of_connection),
-    (f"{_HTTP}h11_impl", "H11Protocol", "on_response_complete", _of_connection),
-    (f"{_HTTP}httptools_impl", "HttpToolsProtocol", "on_response_complete", _of_connection),
-    (f"{_HTTP}zttp_impl", "ZttpProtocol", "on_response_complete", _of_connection),
+    (f"{_HTTP}flow_control", "FlowControl", "resume_reading", _for_connection),
+    (f"{_HTTP}h11_impl", "H11Protocol", "on_response_complete", _for_connection),
+    (f"{_HTTP}httptools_impl", "HttpToolsProtocol", "on_response_complete", _for_connection),
+    (f"{_HTTP}zttp_impl", "ZttpProtocol", "on_response_complete", _for_connection),
     ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _serving("app")),
     ("starlette.background", "BackgroundTask", "__call__", _background_call),
     *(
-        ("starlette.websockets", "WebSocket", name, asgi_websocket.announcing)
+        ("starlette.websockets", "WebSocket", name, asgi_websocket.announce)
         for name in ("receive", "receive_text", "receive_bytes", "receive_json")
     ),
     ("litestar.background_tasks", "BackgroundTask", "__call__", _background_call),

@@ -21,7 +21,9 @@ _NOWHERE: Final = otel_context.Context()
 
 
 class Message:
-    """One message, and its span."""
+    """One message, and its span. Without a time of arrival it stands for one of two, where nobody
+    knows which: whatever is done for it is the connection's.
+    """
 
     __slots__ = (
         "asked_ns",
@@ -34,22 +36,26 @@ class Message:
         "taken_ns",
     )
 
-    def __init__(self, connection: Any, arrived_ns: int) -> None:
+    def __init__(self, connection: Any, arrived_ns: int | None = None) -> None:
         self.connection = connection
-        self.taken_ns = now_ns = _runtime.current.now_ns()
         self.asked_ns = self.sent_ns = 0
-        self.is_over = False
+        self.is_over = arrived_ns is None
+        self.span: Any = connection.standing
         #: One for each piece of work that was handed over and is not done: see ``Waits``.
         self.handed: list[None] = []
-        stage = connection.stage
+        if arrived_ns is None:
+            self.bound = connection.bound()
+            return
+        self.taken_ns = now_ns = _runtime.current.now_ns()
         waited_s = round(max(now_ns - arrived_ns, 0) / 1e9, 6)
         waited = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
-        stage.asked = stage.asked._replace(attributes=waited, start_ns=arrived_ns)
+        stage = connection.stage  # whose last two options they are: by name takes thrice the time
+        stage.asked = type(stage.asked)(*stage.asked[:-2], waited, arrived_ns)
         around = CURRENT.get()
         CURRENT.set(_NOWHERE)
         if bindings.state() is connection.shared:  # else in a block of the application's
             bindings.restore(connection.bound())
-        self.span: Any = tracing.start(stage)
+        self.span = tracing.start(stage)
         self.span.otel_logging_outer = around  # for who leaves it
         self.bound = bindings.state()
 
@@ -84,25 +90,11 @@ class Held:
 
     __slots__ = ("__weakref__", "message")
 
-    def __init__(self, message: "Message | Nobody") -> None:
+    def __init__(self, message: Message) -> None:
         self.message = message
 
     def __del__(self) -> None:
         self.message.finish()
-
-
-class Nobody:
-    """Stands for a message where it is not known which of two: whatever is done for it is lost."""
-
-    asked_ns = sent_ns = 0
-    is_over = True
-
-    def __init__(self, connection: Any) -> None:
-        self.connection, self.span, self.bound = connection, connection.standing, connection.bound()
-        self.handed: list[None] = []
-
-    def finish(self, *_: object) -> None:
-        """Do nothing."""
 
 
 def closes(connection: Any, code: int) -> None:

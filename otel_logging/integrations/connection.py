@@ -29,9 +29,8 @@ from otel_logging import context as bindings
 from otel_logging.background_tasks import run_in
 from otel_logging.binding import NOTHING, Bound, Shared, worker
 from otel_logging.context import CURRENT, SPAN
-from otel_logging.integrations.asgi_http import Event
-from otel_logging.integrations.asgi_message import Held, Message, Nobody, fail
-from otel_logging.integrations.http import Request, Scope, inbound
+from otel_logging.integrations.asgi_message import Held, Message, fail
+from otel_logging.integrations.http import Event, Request, Scope
 from otel_logging.integrations.taken import Item, first_at_end, waiter_of
 
 #: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
@@ -107,9 +106,9 @@ class Connection:
 
     def open(self, scope: Scope, began_ns: int | None = None) -> None:
         """Begin the handshake; whatever is done in this task now is done on the connection."""
-        with inbound(scope["headers"]) as links:
-            self.stand(Request(scope, links, start_ns=began_ns))
-            here = bindings.Here.now()
+        self.stand(Request(scope, start_ns=began_ns))
+        here = bindings.Here.now()
+        self.handshake.leave()
         here.put_back()
 
     def stand(self, handshake: Request) -> None:
@@ -281,7 +280,7 @@ class Connection:
     def _doubt(self, taker: Any, item: Item) -> None:
         """Work on one of two messages: what *taker* does is nobody's until it asks again."""
         if _names.HELD in CURRENT.get() or not item.is_for_starter:
-            self.enter(Held(Nobody(self)), taker)
+            self.enter(Held(Message(self)), taker)
 
     def _sweep_later(self) -> None:
         loop = asyncio.get_running_loop()
@@ -345,10 +344,11 @@ class Connection:
             self.last.otel_logging_began = self.handshake.began
         self.standing.now = self.last
 
-    async def close(self, error: BaseException | None) -> None:
+    def close(self, error: BaseException | None) -> None:
         """End what is open: the application has returned, or raised *error*."""
         self.over_ns = _runtime.current.now_ns()
-        raised, error = error, None if type(error).__name__ in _GONE else error
+        raised, self.handshake.handled = error or self.handshake.handled, None
+        error = None if type(raised).__name__ in _GONE else raised
         held = CURRENT.get().get(_names.HELD)
         if error is not None and held is not None and held.message.connection is self:
             current = CURRENT.get()

@@ -3,33 +3,27 @@
 from typing import Any
 
 from otel_logging.integrations.replaced import Replaced
-from otel_logging.integrations.wsgi import name_route, observed
+from otel_logging.integrations.wsgi import name_route, observe
 
 
-def _resolving(original: Any) -> Any:
-    def resolve_request(self: Any, request: Any) -> Any:
-        match = original(self, request)
-        root = (request.META.get("SCRIPT_NAME") or "").rstrip("/")
-        route = f"{root}/{request.resolver_match.route.lstrip('^/')}"
-        scope = getattr(request, "scope", None)  # of an ASGI request
-        if scope is None:
-            name_route(request.META, route)
-        else:
-            scope["path_template"] = route
-        return match
-
-    return resolve_request
+def _resolve(original: Any, self: Any, request: Any) -> Any:
+    match = original(self, request)
+    root = (request.META.get("SCRIPT_NAME") or "").rstrip("/")
+    route = f"{root}/{request.resolver_match.route.lstrip('^/')}"
+    scope = getattr(request, "scope", None)  # of an ASGI request
+    if scope is None:
+        name_route(request.META, route)
+    else:
+        scope["path_template"] = route
+    return match
 
 
-def _routing(original: Any) -> Any:
-    async def __call__(self: Any, scope: Any, *given: Any) -> None:  # noqa: N807
-        if scope["type"] == "websocket" and "path_remaining" not in scope:  # else inside another
-            route = _route_of(self, scope["path"].removeprefix(scope.get("root_path", "")))
-            if route is not None:
-                scope["path_template"] = f"{scope.get('root_path', '')}/{route}"
-        await original(self, scope, *given)
-
-    return __call__
+async def _route(original: Any, self: Any, scope: Any, *given: Any) -> None:
+    if scope["type"] == "websocket" and "path_remaining" not in scope:  # else inside another
+        route = _route_of(self, scope["path"].removeprefix(scope.get("root_path", "")))
+        if route is not None:
+            scope["path_template"] = f"{scope.get('root_path', '')}/{route}"
+    await original(self, scope, *given)
 
 
 def _route_of(router: Any, path: str) -> str | None:
@@ -41,8 +35,8 @@ def _route_of(router: Any, path: str) -> str | None:
 
 
 _replaced = Replaced(
-    ("channels.routing", "URLRouter", "__call__", _routing),
-    ("django.core.handlers.wsgi", "WSGIHandler", "__call__", observed),
-    ("django.core.handlers.base", "BaseHandler", "resolve_request", _resolving),
+    ("channels.routing", "URLRouter", "__call__", _route),
+    ("django.core.handlers.wsgi", "WSGIHandler", "__call__", observe),
+    ("django.core.handlers.base", "BaseHandler", "resolve_request", _resolve),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
-from functools import partial, wraps
-from typing import Any
+from functools import cache, partial
+from typing import Any, Final
 
 from otel_logging import _exceptions, _runtime, open_stage
 from otel_logging import context as bindings
@@ -132,58 +132,51 @@ def _for_pool(work: _Work, pool: Any) -> _Work:
     return _Timed(work, pool) if is_timed else _InThread(work)
 
 
-def _submitting(prepare: Callable[[_Work, Any], _Work], submit: Any) -> Any:
-    @wraps(submit)
-    def carrying(self: Any, fn: _Work, /, *args: Any, **kwargs: Any) -> Any:
-        work = prepare(fn, self)
-        with bindings.detached():  # a worker that is forked now has nothing of this request
-            future = submit(self, work, *args, **kwargs)
-        if type(work) is _Timed:
-            future.add_done_callback(work.note)
-        return future
-
-    return carrying
+def _apart(original: Any, *args: Any, **kwargs: Any) -> Any:
+    with bindings.detached():
+        return original(*args, **kwargs)
 
 
-def _in_pool(argument: str, method: Any) -> Any:
-    """Return *method* of multiprocessing's pools, with what the worker calls, *argument*, and the
+def _submit(prepare: Any, submit: Any, self: Any, fn: _Work, /, *args: Any, **kwargs: Any) -> Any:
+    work = prepare(fn, self)
+    # a worker that is forked now has nothing of this request
+    future = _apart(submit, self, work, *args, **kwargs)
+    if type(work) is _Timed:
+        future.add_done_callback(work.note)
+    return future
+
+
+def _in_pool(argument: str, method: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call *method* of multiprocessing's pools, with what the worker calls, *argument*, and the
     callbacks on behalf of who calls it.
     """
-    signature = inspect.signature(method)
-
-    @wraps(method)
-    def carrying(*args: Any, **kwargs: Any) -> Any:
-        call = signature.bind(*args, **kwargs)
-        given = call.arguments
-        is_of_threads = isinstance(given["self"], sys.modules["multiprocessing.pool"].ThreadPool)
-        given[argument] = (_InThread if is_of_threads else _InProcess)(given[argument])
-        for name in ("callback", "error_callback"):
-            if given.get(name) is not None:
-                given[name] = _InThread(given[name])
-        return method(*call.args, **call.kwargs)
-
-    return carrying
+    call = _signature(method).bind(*args, **kwargs)
+    given = call.arguments
+    is_of_threads = isinstance(given["self"], sys.modules["multiprocessing.pool"].ThreadPool)
+    given[argument] = (_InThread if is_of_threads else _InProcess)(given[argument])
+    for name in ("callback", "error_callback"):
+        if given.get(name) is not None:
+            given[name] = _InThread(given[name])
+    return method(*call.args, **call.kwargs)
 
 
-def _starting(start: Any) -> Any:
-    def start_timer(self: threading.Timer) -> None:
-        self.function = _InThread(self.function)
-        start(self)
-
-    return start_timer
+def _start(original: Any, self: threading.Timer) -> None:
+    self.function = _InThread(self.function)
+    original(self)
 
 
-_handing = partial(partial, _submitting)
+_signature = cache(inspect.signature)
+_POOL: Final = "multiprocessing.pool", "Pool"
 _replaced = Replaced(
-    ("threading", "Timer", "start", _starting),
-    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", _handing(_for_pool)),
-    ("concurrent.futures.process", "ProcessPoolExecutor", "submit", _handing(_InProcess)),
-    ("multiprocessing.pool", "Pool", "__init__", bindings.detached()),
-    ("multiprocessing.pool", "Pool", "apply_async", partial(_in_pool, "func")),
-    ("multiprocessing.pool", "Pool", "_map_async", partial(_in_pool, "mapper")),
-    ("multiprocessing.pool", "Pool", "imap", partial(_in_pool, "func")),
-    ("multiprocessing.pool", "Pool", "imap_unordered", partial(_in_pool, "func")),
+    ("threading", "Timer", "start", _start),
+    ("concurrent.futures.thread", "ThreadPoolExecutor", "submit", partial(_submit, _for_pool)),
+    ("concurrent.futures.process", "ProcessPoolExecutor", "submit", partial(_submit, _InProcess)),
+    (*_POOL, "__init__", _apart),
+    (*_POOL, "apply_async", partial(_in_pool, "func")),
+    (*_POOL, "_map_async", partial(_in_pool, "mapper")),
+    (*_POOL, "imap", partial(_in_pool, "func")),
+    (*_POOL, "imap_unordered", partial(_in_pool, "func")),
     # every scheduler's: its timer is of whoever has added a job last
-    ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", bindings.detached()),
+    ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", _apart),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -3,7 +3,7 @@
 import flask
 
 from otel_logging.integrations.replaced import Replaced
-from otel_logging.integrations.wsgi import name_route, observed
+from otel_logging.integrations.wsgi import name_route, observe
 from otel_logging.logs import configure
 
 
@@ -14,7 +14,7 @@ def _on_request(_: object, **__: object) -> None:
 
 
 _replaced = Replaced(
-    ("flask", "Flask", "__call__", observed), signals={flask.request_started: _on_request}
+    ("flask", "Flask", "__call__", observe), signals={flask.request_started: _on_request}
 )
 uninstrument = _replaced.uninstrument
 

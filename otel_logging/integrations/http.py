@@ -1,14 +1,17 @@
 """What an HTTP request is on a span, by OpenTelemetry's semantic conventions; for ASGI and WSGI.
 
 In: a scope, as ASGI has it. Out: the stage of a request, from its arrival to its answer's end.
+Invariant: what passes is unchanged, but for headers of the answer. Deliberately absent: WebSockets
+(``asgi_websocket``), bodies of WSGI (``wsgi``).
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
+import sys
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import reduce
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, StatusCode
@@ -19,6 +22,10 @@ from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
 
 Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: OpenTelemetry semantic conventions, HTTP: any other is "_OTHER".
 _METHODS: Final = frozenset(
@@ -29,6 +36,8 @@ _INSIDE: Final = ("middleware_stack", "app", "asgi_app", "wsgi_app", "inner", "a
 #: The module of a server's middleware that gives its application a copy of the scope.
 _COPIES: Final = "hypercorn.middleware.proxy_fix"
 _FORWARDED: Final = ("client.address", "client.port", "url.scheme")
+#: What may be the last that an application of ASGI sends.
+_ENDS: Final = tuple(f"http.response.{end}" for end in ("body", "pathsend", "zerocopysend"))
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 #: Paths that probes and browsers ask for all the time.
 QUIET: Final = ("/health", "/healthz", "/livez", "/readyz", "/ping", "/metrics", "/favicon.ico")
@@ -66,7 +75,7 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def inbound(headers: Any) -> Iterator[tuple[SpanContext, ...]]:
+def _inbound(headers: Any) -> Iterator[tuple[SpanContext, ...]]:
     """Begin with nothing but what came in with *headers*; yield what it is to be linked to."""
     if _runtime.current.tracer is None:  # the current span may be another SDK's
         with unbound():
@@ -90,34 +99,28 @@ def inside(app: Any) -> Iterator[Any]:
             return
 
 
-def serving(kind: Callable[[Any], Any], place: str, original: Any) -> Any:
-    """Return what serves by *original*, a server's, with the middleware *kind* around the
-    application that it has at *place*; "": that it is given. In a context of its own.
+def serve(
+    kind: Callable[[Any], Any], place: str, original: Any, self: Any, *args: Any, **named: Any
+) -> Any:
+    """Serve by *original*, a server's, with the middleware *kind* around the application that it
+    has at *place*; "": that it is given. In a context of its own.
     """
-
-    def serve(self: Any, *args: Any, **named: Any) -> Any:
-        if place:
-            *way, name = place.split(".")
-            holder = reduce(getattr, way, self)
-            while type(app := getattr(holder, name)).__module__ == _COPIES:
-                holder, name = app, "app"  # inside it: what is found in a copy is not seen outside
-            if type(app) is not kind:
-                setattr(holder, name, kind(app))
-        else:
-            args = (kind(*args),)
-        return copy_context().run(original, self, *args, **named)
-
-    return serve
+    if place:
+        *way, name = place.split(".")
+        holder = reduce(getattr, way, self)
+        while type(app := getattr(holder, name)).__module__ == _COPIES:
+            holder, name = app, "app"  # inside it: what is found in a copy is not seen outside
+        if type(app) is not kind:
+            setattr(holder, name, kind(app))
+    else:
+        args = (kind(*args),)
+    return copy_context().run(original, self, *args, **named)
 
 
-def granian(kind: Callable[[Any], Any], original: Any) -> Any:
+def granian(kind: Callable[[Any], Any], original: Any, app: Any, *given: Any) -> Any:
     """Do the same for granian's *original*, which makes of an application what serves."""
-
-    def wrap(app: Any, *given: Any) -> Any:
-        serve = original(kind(app), *given)
-        return lambda *request: copy_context().run(serve, *request)
-
-    return wrap
+    run = original(kind(app), *given)
+    return lambda *request: copy_context().run(run, *request)
 
 
 def route_of(scope: Scope) -> str | None:
@@ -151,15 +154,14 @@ class Request:
     done_ns: int | None = None
     has_ended = False
     is_complete = False
+    #: What its framework handled when it began an answer of failure, and may have told nobody of.
+    handled: BaseException | None = None
 
     def __init__(
-        self,
-        scope: Scope,
-        links: tuple[SpanContext, ...],
-        quiet: Collection[str] = (),
-        start_ns: int | None = None,
+        self, scope: Scope, quiet: Collection[str] = (), start_ns: int | None = None
     ) -> None:
-        self.scope = scope
+        self.scope, self._inbound = scope, _inbound(scope["headers"])
+        links = self._inbound.__enter__()
         self.began, self.began_ns = _exceptions.last, _runtime.current.now_ns()
         headers = headers_of(scope)
         found = _REQUEST_ID.fullmatch(headers.get("x-request-id", ""))
@@ -180,6 +182,17 @@ class Request:
             self.begin(start_ns)
         if self.request_id and _runtime.current.tracer is not None:
             bind_context(**{_names.REQUEST_ID: self.request_id})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self.end(error)
+        self.leave()
+
+    def leave(self) -> None:
+        """Have current and bound again what was so before it; a second call does nothing."""
+        self._inbound.__exit__(None, None, None)
 
     def route(self) -> str | None:
         """Return its route, once a framework has found it."""
@@ -207,6 +220,7 @@ class Request:
 
     def end(self, error: BaseException | None = None) -> None:
         """End it, in its own context, where it stays current: a background task may go on."""
+        error, self.handled = error or self.handled, None  # whose frames hold this one
         if self.has_ended:  # by its answer, before a background task or a stream failed
             _exceptions.remember_context(error, self.began)
             return
@@ -235,6 +249,48 @@ class Request:
         elif has_gone or not self.is_complete:  # the client has gone
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
         copy_context().run(tracing.end, span, error, self.done_ns)
+
+
+class HttpRequest(Request):
+    """One request, and what is sent for it."""
+
+    def __init__(self, scope: Scope, send: Send, quiet: Collection[str]) -> None:
+        super().__init__(scope, quiet)
+        self._send = send
+
+    async def send(self, event: Event) -> None:
+        """Pass *event* on; the last one ends the span."""
+        kind = event["type"]
+        if kind == "http.response.start":
+            self.status = event["status"]
+            if self.status >= 500:
+                self.handled = handled()
+                if self.span is None:
+                    self.begin(self.began_ns)  # a quiet path fails
+            event = answered(event, self)
+        await self._send(event)
+        if kind in _ENDS and not event.get("more_body", False):
+            self.is_complete, self.done_ns = True, _runtime.current.now_ns()
+            if self.status < 500:  # else the exception is still to come
+                self.end()
+
+
+def answered(event: Event, request: Request) -> Event:
+    """Return *event*, which begins an answer, with the headers that name its trace."""
+    headers = list(event.get("headers") or ())
+    added = request.headers(bytes(name).decode("latin-1") for name, _ in headers)
+    return {**event, "headers": headers + [(k.encode(), v.encode()) for k, v in added]}
+
+
+def handled() -> BaseException | None:
+    """Return what is handled while an answer of failure is sent, which may tell nobody of it."""
+    error = sys.exception()
+    return None if error is None or _failures.status_of(error) else error
+
+
+def given(app: Any, kind: Any) -> dict[str, Any]:
+    """Return the options of the middleware *kind* that *app* is, or has inside."""
+    return next((each.options for each in inside(app) if type(each) is kind), {})
 
 
 def name_route(span: Any, verb: str, route: str | None) -> None:

@@ -82,33 +82,23 @@ def _is_ours(sink: Any) -> bool:
     return type(getattr(sink, "_function", None)) is _Sink
 
 
-def _removing(remove: Any) -> Any:
-    def removing(self: Any, handler_id: int | None = None) -> None:
-        remove(self, handler_id)
-        if _ours(self) is None:
-            _add(self)
-
-    return removing
+def _remove(original: Any, self: Any, handler_id: int | None = None) -> None:
+    original(self, handler_id)
+    if _ours(self) is None:
+        _add(self)
 
 
-def _framing(get_frame: Any) -> Any:
+def _frame(original: Any, depth: int) -> Any:
     """Find who logs past frames of ours, where a handler of the application counts its callers."""
-
-    def framing(depth: int) -> Any:
-        return caller.users_frame(get_frame(depth + 1))[0]
-
-    return framing
+    return caller.users_frame(original(depth + 1))[0]
 
 
-def _writing(write: Any) -> Any:
-    def writing(self: Any, message: Any) -> None:
-        if not levels.ours or _is_ours(self):
-            write(self, message)
-        elif not _is_console(self):
-            with handed.doing((str(message).strip(), message.record["message"].strip())):
-                write(self, message)
-
-    return writing
+def _write(original: Any, self: Any, message: Any) -> None:
+    if not levels.ours or _is_ours(self):
+        original(self, message)
+    elif not _is_console(self):
+        with handed.doing((str(message).strip(), message.record["message"].strip())):
+            original(self, message)
 
 
 def _is_console(sink: Any) -> bool:
@@ -151,9 +141,9 @@ def _event_of(record: Any) -> EventDict:
 
 _SINKS: Final = "loguru._simple_sinks"
 _replaced = Replaced(
-    ("loguru._logger", "Logger", "remove", _removing),
-    *((_SINKS, each, "write", _writing) for each in ("StreamSink", "StandardSink", "CallableSink")),
-    ("loguru._logger", "", "get_frame", _framing),
+    ("loguru._logger", "Logger", "remove", _remove),
+    *((_SINKS, each, "write", _write) for each in ("StreamSink", "StandardSink", "CallableSink")),
+    ("loguru._logger", "", "get_frame", _frame),
 )
 _main: Final[Any] = loguru.logger
 _Logger: Final[Any] = type(_main)

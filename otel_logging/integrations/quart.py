@@ -33,12 +33,9 @@ async def _on_failure(_: object, exception: BaseException, **__: object) -> None
     record(trace.get_current_span(), exception)
 
 
-def _making(original: Any) -> Any:
-    def __init__(self: Any, *args: Any, **options: Any) -> None:  # noqa: N807
-        original(self, *args, **options)
-        setattr(self, _QUEUE, _Messages())
-
-    return __init__
+def _make(original: Any, self: Any, *args: Any, **options: Any) -> None:
+    original(self, *args, **options)
+    setattr(self, _QUEUE, _Messages())
 
 
 class _Messages(asyncio.Queue[Any]):
@@ -57,7 +54,7 @@ class _Messages(asyncio.Queue[Any]):
 
 
 _replaced = Replaced(
-    (_owner.__module__, _owner.__name__, "__init__", _making),
+    (_owner.__module__, _owner.__name__, "__init__", _make),
     signals={
         request_started: _on_start,
         websocket_started: _on_start,

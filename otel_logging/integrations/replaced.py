@@ -1,16 +1,17 @@
 """What one integration has put in place in other people's classes, modules and signals.
 
-In: owners, names, and what makes the new attribute of the one that is there. Out: all as it was,
-when asked. Invariant: an attribute is replaced once, until it is put back.
+In: owners, names, and what is called in place of what is there, which it is given first. Out: all
+as it was, when asked. Invariant: an attribute is replaced once, until it is put back.
 """
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import partial, update_wrapper
+from types import MethodType
 from typing import Any
 
-#: A module, its class or "", a name in it, and what makes the other of it.
-Method = tuple[str, str, str, Callable[[Any], Any]]
+#: A module, its class or "", a name in it, and what is called with that and what it is given.
+Method = tuple[str, str, str, Callable[..., Any]]
 
 
 def is_instrumented(library: str, kind: str) -> bool:
@@ -37,7 +38,7 @@ class Replaced:
 
         Failure: raises ``AttributeError`` where a module has no such class.
         """
-        for module, kind, name, make in self._methods:
+        for module, kind, name, act in self._methods:
             found = sys.modules.get(module)
             is_half_imported = getattr(getattr(found, "__spec__", None), "_initializing", False)
             if found is None or (is_half_imported and not hasattr(found, kind)):
@@ -48,7 +49,10 @@ class Replaced:
                 if name in vars(owner):
                     undo = partial(setattr, owner, name, vars(owner)[name])
                 self._undo[owner, name] = undo
-                setattr(owner, name, make(getattr(owner, name)))
+                is_of_class = isinstance(method := getattr(owner, name), MethodType)
+                method = method.__func__ if is_of_class else method
+                instead = update_wrapper(_Instead(act, method), method)
+                setattr(owner, name, classmethod(instead) if is_of_class else instead)
         for signal, receiver in self._signals.items():
             signal.connect(receiver)
             self._undo[signal,] = partial(signal.disconnect, receiver)
@@ -60,3 +64,14 @@ class Replaced:
 
     def __bool__(self) -> bool:
         return bool(self._undo)
+
+
+class _Instead(partial[Any]):
+    """A function that is given what it replaces first; a method of whoever it is looked up on.
+
+    A partial: whether it is a coroutine function, and whether it takes the arguments, is answered
+    as of a plain one. uvicorn asks for both, of an application.
+    """
+
+    def __get__(self, instance: Any, _: Any = None) -> Any:
+        return self if instance is None else MethodType(self, instance)

@@ -5,7 +5,6 @@ of the kind consumer, in which RQ's own lines about the run are. Invariant: what
 ends with it. Deliberately absent: the time in Redis, by two machines' clocks.
 """
 
-import functools
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,44 +21,32 @@ _HEADERS: Final = "otel_logging"
 _ERROR: Final = "_otel_logging_error"
 
 
-def _created(original: Any) -> Any:
-    @functools.wraps(original.__func__)
-    def create(cls: Any, *args: Any, **options: Any) -> Any:
-        job = original.__func__(cls, *args, **options)
-        if headers := inject():
-            job.meta = {**job.meta, _HEADERS: headers}
-        return job
-
-    return classmethod(create)
+def _create(original: Any, *args: Any, **options: Any) -> Any:
+    job = original(*args, **options)
+    if headers := inject():
+        job.meta = {**job.meta, _HEADERS: headers}
+    return job
 
 
-def _failed(original: Any) -> Any:
-    @functools.wraps(original)
-    def handle_exception(self: Any, job: Any, *exc_info: Any) -> Any:
-        vars(job)[_ERROR] = exc_info[1]
-        return original(self, job, *exc_info)
-
-    return handle_exception
+def _handle_exception(original: Any, self: Any, job: Any, *exc_info: Any) -> Any:
+    vars(job)[_ERROR] = exc_info[1]
+    return original(self, job, *exc_info)
 
 
-def _run(original: Any) -> Any:
-    @functools.wraps(original)
-    def perform_job(self: Any, job: Any, *args: Any, **options: Any) -> Any:
-        attributes = {
-            "messaging.system": "rq",
-            "messaging.operation.type": "process",
-            "messaging.message.id": job.id,
-            "messaging.destination.name": job.origin,
-        }
-        with extract(job.meta.get(_HEADERS) or {}):
-            run = traced(_name_of(job), kind="consumer", attributes=attributes).begin()
-            try:
-                return original(self, job, *args, **options)
-            finally:  # RQ has told of what the job raised, and goes on
-                leave_structlogs(run.span)
-                run.end(vars(job).pop(_ERROR, None))
-
-    return perform_job
+def _perform(original: Any, self: Any, job: Any, *args: Any, **options: Any) -> Any:
+    attributes = {
+        "messaging.system": "rq",
+        "messaging.operation.type": "process",
+        "messaging.message.id": job.id,
+        "messaging.destination.name": job.origin,
+    }
+    with extract(job.meta.get(_HEADERS) or {}):
+        run = traced(_name_of(job), kind="consumer", attributes=attributes).begin()
+        try:
+            return original(self, job, *args, **options)
+        finally:  # RQ has told of what the job raised, and goes on
+            leave_structlogs(run.span)
+            run.end(vars(job).pop(_ERROR, None))
 
 
 def _name_of(job: Any) -> str:
@@ -73,10 +60,10 @@ def _owner_of(name: str) -> type:
 
 
 _replaced = Replaced(
-    ("rq.job", "Job", "create", _created),
+    ("rq.job", "Job", "create", _create),
     *(
-        (_owner_of(name).__module__, _owner_of(name).__name__, name, make)
-        for name, make in {"handle_exception": _failed, "perform_job": _run}.items()
+        (_owner_of(name).__module__, _owner_of(name).__name__, name, act)
+        for name, act in {"handle_exception": _handle_exception, "perform_job": _perform}.items()
     ),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -5,10 +5,9 @@ or inside the message that brought it. Invariant: what is bound when a client co
 events; what is bound while one is handled ends with it.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial, wraps
+from functools import partial
 from typing import Any, Final
 
 from otel_logging import _names
@@ -45,27 +44,21 @@ def _triggering(server: Any, event: str, namespace: str, sid: str, *_: Any) -> A
     return _handling(server, event, namespace, server.get_environ(sid, namespace))
 
 
-def _observed(around: Callable[..., Any], original: Any) -> Any:
-    if inspect.iscoroutinefunction(original):
-
-        @wraps(original)
-        async def handle(*args: Any) -> Any:
-            with around(*args):
-                return await original(*args)
-    else:
-
-        @wraps(original)
-        def handle(*args: Any) -> Any:
-            with around(*args):
-                return original(*args)
-
-    return handle
+def _call(around: Callable[..., Any], original: Any, *args: Any) -> Any:
+    with around(*args):
+        return original(*args)
 
 
+async def _await(around: Callable[..., Any], original: Any, *args: Any) -> Any:
+    with around(*args):
+        return await original(*args)
+
+
+_SERVERS: Final = (_call, "server", "Server"), (_await, "async_server", "AsyncServer")
 _replaced = Replaced(
     *(
-        (f"socketio.{module}", kind, name, partial(_observed, around))
-        for module, kind in (("server", "Server"), ("async_server", "AsyncServer"))
+        (f"socketio.{module}", kind, name, partial(act, around))
+        for act, module, kind in _SERVERS
         for name, around in (("_handle_connect", _connecting), ("_trigger_event", _triggering))
     )
 )

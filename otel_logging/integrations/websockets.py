@@ -7,6 +7,7 @@ are ASGI's.
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
@@ -15,10 +16,9 @@ from otel_logging import _runtime
 from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
-from otel_logging.integrations.asgi_http import Event
 from otel_logging.integrations.asgi_message import closes
 from otel_logging.integrations.connection import Connection, sent
-from otel_logging.integrations.http import QUIET, Scope
+from otel_logging.integrations.http import QUIET, Event, Scope
 from otel_logging.integrations.replaced import Replaced
 
 _INTERNAL_ERROR: Final = 1011  # how the library closes a connection whose handler has failed
@@ -81,15 +81,12 @@ def _waiting_at(self: Any) -> int:
     return frames.qsize() if hasattr(frames, "qsize") else len(frames)
 
 
-def _handshake(original: Any) -> Any:
-    async def handshake(self: Any, *args: Any, **options: Any) -> Any:
-        began_ns = _runtime.current.now_ns()
-        result = await original(self, *args, **options)
-        if _runtime.current.tracer is not None and not type(self).__module__.startswith("uvicorn."):
-            _begin(self, began_ns)
-        return result
-
-    return handshake
+async def _handshake(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+    began_ns = _runtime.current.now_ns()
+    result = await original(self, *args, **options)
+    if _runtime.current.tracer is not None and not type(self).__module__.startswith("uvicorn."):
+        _begin(self, began_ns)
+    return result
 
 
 def _begin(self: Any, began_ns: int) -> None:
@@ -112,75 +109,54 @@ def _note(self: Any) -> None:
         connection.note()
 
 
-def _process_event(original: Any) -> Any:
-    def process_event(self: Any, event: Any) -> None:
-        if getattr(event, "opcode", 8) < 8:  # RFC 6455: a frame of a message
-            _note(self)
-        original(self, event)
-
-    return process_event
+def _process_event(original: Any, self: Any, event: Any) -> None:
+    if getattr(event, "opcode", 8) < 8:  # RFC 6455: a frame of a message
+        _note(self)
+    original(self, event)
 
 
-def _then(act: Callable[[Any], object]) -> Callable[[Any], Any]:
-    """Return what makes of a library's method one after which *act* is called."""
-
-    def make(original: Any) -> Any:
-        async def method(self: Any, *args: Any, **options: Any) -> Any:
-            result = await original(self, *args, **options)
-            act(self)
-            return result
-
-        return method
-
-    return make
+async def _read_message(original: Any, self: Any) -> Any:
+    message = await original(self)
+    _note(self)
+    return message
 
 
-def receiving(original: Any) -> Any:
-    """Return a library's method that receives, so that messages begin and end."""
-
-    def recv(self: Any, *args: Any, **options: Any) -> Any:
-        connection: Handled | None = getattr(self, OBSERVED, None)
-        if connection is None:
-            return original(self, *args, **options)
-        connection.announce()
-        return connection.next_message(lambda: original(self, *args, **options))
-
-    return recv
+def receive(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+    """Receive by a library's method, so that messages begin and end."""
+    connection: Handled | None = getattr(self, OBSERVED, None)
+    if connection is None:
+        return original(self, *args, **options)
+    connection.announce()
+    return connection.next_message(lambda: original(self, *args, **options))
 
 
-def _streaming(original: Any) -> Any:
-    async def recv_streaming(self: Any, *args: Any, **options: Any) -> Any:
-        async with aclosing(original(self, *args, **options)) as parts:
-            yield await receiving(lambda _: anext(parts))(self)
-            async for part in parts:
-                yield part
-
-    return recv_streaming
+async def _stream(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+    async with aclosing(original(self, *args, **options)) as parts:
+        yield await receive(lambda _: anext(parts), self)
+        async for part in parts:
+            yield part
 
 
-#: Makes of a library's method that sends one by which what is sent for a message is part of it.
-sending: Final = _then(lambda _: sent())
+async def send(original: Any, *args: Any, **options: Any) -> Any:
+    """Send by a library's method: what is sent for a message is part of it."""
+    result = await original(*args, **options)
+    sent()
+    return result
 
 
-def _close(original: Any) -> Any:
-    async def close(self: Any, code: int = 1000, reason: str = "") -> Any:
-        if sys.exception() is None:  # else it is of that
-            closes(getattr(self, OBSERVED, None), code)
-        await _end(self, code, reason)
-        return await original(self, code, reason)
-
-    return close
+async def _close(original: Any, self: Any, code: int = 1000, reason: str = "") -> Any:
+    if sys.exception() is None:  # else it is of that
+        closes(getattr(self, OBSERVED, None), code)
+    _end(self, code, reason)
+    return await original(self, code, reason)
 
 
-def _handler(original: Any) -> Any:
-    async def handler(self: Any) -> None:
-        await original(self)
-        await _end(self, _INTERNAL_ERROR, "")  # the legacy one's does not close it then
-
-    return handler
+async def _handler(original: Any, self: Any) -> None:
+    await original(self)
+    _end(self, _INTERNAL_ERROR, "")  # the legacy one's does not close it then
 
 
-async def _end(self: Any, code: int, reason: str) -> None:
+def _end(self: Any, code: int, reason: str) -> None:
     connection: Handled | None = getattr(self, OBSERVED, None)
     # a server that ends closes its connections, before their handlers have ended
     if connection is not None and connection.task == worker():
@@ -188,46 +164,35 @@ async def _end(self: Any, code: int, reason: str) -> None:
         told = getattr(self, "protocol", self)  # the legacy one is its protocol itself
         connection.code = told.close_code or code
         connection.reason = told.close_reason or reason
-        await connection.close(sys.exception() if code == _INTERNAL_ERROR else None)
+        connection.close(sys.exception() if code == _INTERNAL_ERROR else None)
         if code == _INTERNAL_ERROR:  # the library's line about it is of where it has come from
             CURRENT.set(otel_context.Context())
             bindings.restore(NOTHING)
 
 
-def _in_thread(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return *make* for a method that is no coroutine function: all that it awaits blocks."""
+def _in_thread(act: Callable[..., Any], original: Any, *args: Any, **options: Any) -> Any:
+    """Do *act* with a method that is no coroutine function: all that it awaits blocks."""
 
-    def make_blocking(original: Any) -> Any:
-        async def later(*args: Any, **options: Any) -> Any:
-            return original(*args, **options)
+    async def later(*args: Any, **options: Any) -> Any:
+        return original(*args, **options)
 
-        method = make(later)
-
-        def blocking(*args: Any, **options: Any) -> Any:
-            try:
-                method(*args, **options).send(None)
-            except StopIteration as done:
-                return done.value
-
-        return blocking
-
-    return make_blocking
+    try:
+        act(later, *args, **options).send(None)
+    except StopIteration as done:
+        return done.value
 
 
-def _streaming_in_thread(original: Any) -> Any:
-    def recv_streaming(self: Any, *args: Any, **options: Any) -> Any:
-        parts = original(self, *args, **options)
-        yield _in_thread(receiving)(lambda _: next(parts))(self)
-        yield from parts
-
-    return recv_streaming
+def _stream_in_thread(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+    parts = original(self, *args, **options)
+    yield _in_thread(receive, lambda _: next(parts), self)
+    yield from parts
 
 
-_METHODS: Final[dict[str, Callable[[Any], Any]]] = {
+_METHODS: Final[dict[str, Callable[..., Any]]] = {
     "handshake": _handshake,
-    "read_message": _then(_note),  # the legacy one's
-    "recv": receiving,
-    "send": sending,
+    "read_message": _read_message,  # the legacy one's
+    "recv": receive,
+    "send": send,
     "close": _close,
     "handler": _handler,
 }
@@ -236,9 +201,9 @@ _THREADS = "websockets.sync.server"
 _replaced = Replaced(
     *((_ASYNCIO, "ServerConnection", *method) for method in _METHODS.items()),
     *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
-    *((_THREADS, "ServerConnection", k, _in_thread(make)) for k, make in _METHODS.items()),
-    (_ASYNCIO, "ServerConnection", "recv_streaming", _streaming),
-    (_THREADS, "ServerConnection", "recv_streaming", _streaming_in_thread),
+    *((_THREADS, "ServerConnection", k, partial(_in_thread, act)) for k, act in _METHODS.items()),
+    (_ASYNCIO, "ServerConnection", "recv_streaming", _stream),
+    (_THREADS, "ServerConnection", "recv_streaming", _stream_in_thread),
     *((each, "ServerConnection", "process_event", _process_event) for each in (_ASYNCIO, _THREADS)),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -6,7 +6,6 @@ framework knows of a request (``flask``, ``django``).
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
@@ -18,7 +17,7 @@ from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN, Here, entry_of
 from otel_logging.integrations import http
-from otel_logging.integrations.http import QUIET, Request, Scope, granian, inbound, inside, serving
+from otel_logging.integrations.http import QUIET, Request, Scope, given, granian, serve
 from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.lateness.stage import value_of
 
@@ -79,17 +78,17 @@ class WSGIObservabilityMiddleware:
     """
 
     #: Whether a request stays current after its end, for what its server says then.
-    _stays = False
+    stays = False
 
     def __init__(self, app: App, *, quiet: Collection[str] = QUIET) -> None:
         self.app = app
-        self._quiet = frozenset(quiet)
+        self.options: dict[str, Any] = {"quiet": frozenset(quiet)}
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
         if REQUEST in environ or is_elsewhere(self.app) or _is_of_asgi(environ):
             return self.app(environ, start_response)
-        return _Served(environ, start_response, self._quiet, stays=self._stays).call(self.app)
+        return _Served(self, environ, start_response).call(self.app)
 
 
 class _Served(Request):
@@ -100,17 +99,10 @@ class _Served(Request):
     answered: list[tuple[str, str]]
 
     def __init__(
-        self,
-        environ: Environ,
-        start_response: Callable[..., Any],
-        quiet: Collection[str],
-        *,
-        stays: bool,
+        self, by: WSGIObservabilityMiddleware, environ: Environ, start_response: Callable[..., Any]
     ) -> None:
-        self._open, self._stays = ExitStack(), stays
-        self._environ, self._start_response = environ, start_response
-        scope = scope_of(environ)
-        super().__init__(scope, self._open.enter_context(inbound(scope["headers"])), quiet)
+        self._environ, self._start_response, self._stays = environ, start_response, by.stays
+        super().__init__(scope_of(environ), **by.options)
         environ[REQUEST] = self
 
     def route(self) -> str | None:
@@ -157,7 +149,7 @@ class _Served(Request):
                 self.scope = scope_of(self._environ)
             self.end(error)
             here = Here.now()
-            self._open.close()
+            self.leave()
             if self._stays:
                 here.put_back()
 
@@ -224,22 +216,12 @@ def name_route(environ: Environ, route: str) -> None:
         http.name_route(span, verb, route)
 
 
-def _quiet_of(app: Any) -> Collection[str]:
-    """Return the quiet paths that *app*, or an application inside it, was given by hand."""
-    own = [e._quiet for e in inside(app) if type(e) is WSGIObservabilityMiddleware]  # noqa: SLF001
-    return own[0] if own else QUIET
-
-
-def observed(call: Any) -> Any:
-    """Return *call*, a framework's method of its applications, so that it is observed."""
-
-    def __call__(self: Any, environ: Environ, start_response: Any) -> Iterable[bytes]:  # noqa: N807
-        app: Any = partial(call, self)
-        if not is_elsewhere(self):
-            app = WSGIObservabilityMiddleware(app, quiet=_quiet_of(self))
-        return app(environ, start_response)  # type: ignore[no-any-return]
-
-    return __call__
+def observe(call: Any, self: Any, environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """Observe *call*, a framework's method of its applications."""
+    app: Any = partial(call, self)
+    if not is_elsewhere(self):
+        app = WSGIObservabilityMiddleware(app, **given(self, WSGIObservabilityMiddleware))
+    return app(environ, start_response)  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------- servers
@@ -248,34 +230,30 @@ def observed(call: Any) -> Any:
 class _OfServer(WSGIObservabilityMiddleware):
     """What a server has for an application; it serves each request in a context of its own."""
 
-    _stays = True
+    stays = True
 
     def __init__(self, app: App) -> None:
-        super().__init__(app, quiet=_quiet_of(app))
+        super().__init__(app, **given(app, WSGIObservabilityMiddleware))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
         return (super().__call__ if _replaced else self.app)(environ, start_response)
 
 
-def _failed(original: Any) -> Any:
-    def handle_error(self: Any, req: Any, client: Any, addr: Any, exc: BaseException) -> Any:
-        context = context_of(exc) or copy_context()
-        return context.run(original, self, req, client, addr, exc)
-
-    return handle_error
+def _handle_error(original: Any, *args: Any) -> Any:
+    return (context_of(args[-1]) or copy_context()).run(original, *args)
 
 
 _GUNICORN: Final = {"sync": "SyncWorker", "gthread": "ThreadWorker", "base_async": "AsyncWorker"}
 #: What serves an application that its object has there.
-_serving: Final = partial(partial, serving, _OfServer)
+_serving: Final = partial(partial, serve, _OfServer)
 _replaced = Replaced(
     *(
         (f"gunicorn.workers.{module}", kind, name, _serving("wsgi"))
         for module, kind in _GUNICORN.items()
         for name in ("handle_request", "handle_http2_request")
     ),
-    ("gunicorn.workers.base", "Worker", "handle_error", _failed),  # which answers
+    ("gunicorn.workers.base", "Worker", "handle_error", _handle_error),  # which answers
     ("werkzeug.serving", "WSGIRequestHandler", "run_wsgi", _serving("server.app")),
     ("waitress.task", "WSGITask", "execute", _serving("channel.server.application")),
     ("gevent.pywsgi", "WSGIHandler", "handle_one_response", _serving("application")),

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -107,3 +108,56 @@ def test_uninstrumented_connections_are_as_they_were() -> None:
     integration.uninstrument()
     integration.uninstrument()
     assert integration._owner.__init__.__module__.startswith("quart.")
+
+
+class Broker:
+    """As the chat of Quart's own tutorial has it, with a line: a queue for each connection."""
+
+    def __init__(self) -> None:
+        self.connections: set[asyncio.Queue[str]] = set()
+
+    async def publish(self, message: str) -> None:
+        log.info("published", text=message)
+        for connection in self.connections:
+            await connection.put(message)
+
+    async def subscribe(self) -> AsyncGenerator[str, None]:
+        connection: asyncio.Queue[str] = asyncio.Queue()
+        self.connections.add(connection)
+        try:
+            while True:
+                yield await connection.get()
+        finally:
+            self.connections.remove(connection)
+
+
+def test_the_chat_of_quarts_tutorial_has_a_trace_for_each_message() -> None:
+    """A task of each connection receives, and what it publishes is sent by all connections."""
+    app, broker = Quart(__name__), Broker()
+
+    async def receive() -> None:
+        while True:
+            await broker.publish(await websocket.receive())
+
+    @app.websocket("/ws")
+    async def ws() -> None:
+        task = asyncio.ensure_future(receive())
+        try:
+            async for message in broker.subscribe():
+                await websocket.send(message)
+        finally:
+            task.cancel()
+            await task
+
+    with serving(app) as seen:
+        with seen.connect("/ws") as one, seen.connect("/ws") as other:
+            for client, text in ((one, "a"), (other, "b"), (one, "c")):
+                client.send(text)
+                assert [one.recv(), other.recv()] == [text, text]
+        seen.wait_for("disconnect", 2)
+    traces = [line["trace_id"] for line in seen.lines if line["event"] == "published"]
+    assert sorted(traces) == sorted({span["trace_id"] for span in seen.named("message")})
+    assert len(traces) == 3
+    assert sorted(
+        span["attributes"]["websocket.messages"] for span in seen.named("disconnect")
+    ) == [1, 2]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -832,6 +833,28 @@ def test_a_refused_handshake_is_one_span(server: str) -> None:
     assert attributes(span)["http.response.status_code"] == 403
     assert [s["name"] for s in seen.captured.spans] == ["WS"]
     assert seen.line("refused")["trace_id"] == span["trace_id"]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("error", [ValueError("no such room"), None])
+def test_what_a_server_says_of_a_handshake_that_has_failed_is_of_it(
+    server: str, error: Exception | None
+) -> None:
+    """The application has raised, or returned, before it accepted: its server answers with 500."""
+
+    async def talk(_: Any, __: Any) -> None:
+        if error is not None:
+            raise error
+
+    with serving(asgi_app(talk), server) as seen:
+        with pytest.raises(InvalidStatus, match="500"), seen.connect("/"):
+            pass
+        (span,) = seen.wait_for("WS")
+    about = re.compile("ASGI|rejected|GET /")  # else of the server, or of the socket below it
+    told = [line for line in seen.lines if about.search(line["event"])]
+    assert {line.get("trace_id") for line in told if "lifespan" not in line["event"]} == {
+        span["trace_id"]
+    }
 
 
 @pytest.mark.parametrize("server", SERVERS)
