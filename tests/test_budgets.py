@@ -56,7 +56,7 @@ BUDGETS = {
     "doctor": 319,
     "export": 2081,
     "handover": 119,
-    "integrations": 2125,
+    "integrations": 2023,
     "jobs": 116,
     "lateness": 1815,
     "logs": 1575,
