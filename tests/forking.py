@@ -8,6 +8,7 @@ and ``python -m`` make it, at a fifth of what the imports cost; its id, and how 
 import atexit
 import ctypes
 import gc
+import io
 import linecache
 import os
 import pickle
@@ -81,6 +82,8 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        _open(number, name)
     atexit.register(_write_what_is_left)
     sys.orig_argv[sys.orig_argv.index("-c") :] = command
     what, name, *arguments = command
@@ -89,6 +92,25 @@ def _become(
         sys.path[0] = str(Path.cwd())
         name = f"import runpy; runpy._run_module_as_main({name!r})"
     _run(name)
+
+
+def _open(number: int, name: str) -> None:
+    """Make *name* of ``sys`` as Python's start does: whether it can be told its place, and what
+    that is, depends on the file.
+    """
+    before = getattr(sys, name)
+    binary: Any = open(  # noqa: SIM115
+        number, "wb", 0 if before.write_through else -1, closefd=False
+    )
+    getattr(binary, "raw", binary).name = f"<{name}>"
+    text: Any = io.TextIOWrapper(
+        *(binary, before.encoding, before.errors, "\n"),
+        line_buffering=before.line_buffering,
+        write_through=before.write_through,
+    )
+    text.mode = "w"
+    setattr(sys, name, text)
+    setattr(sys, f"__{name}__", text)
 
 
 def _write_what_is_left() -> None:

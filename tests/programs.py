@@ -13,7 +13,6 @@ import re
 import select
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import threading
@@ -100,20 +99,19 @@ def _can_be_forked(
         and "gevent" not in said
         and "eventlet" not in said
         and popen.keys() <= {"stdin", "stdout", "stderr", "cwd", "start_new_session", "bufsize"}
-        and all(_is_pipe(popen[name]) for name in ("stdout", "stderr"))
+        and all(_is_no_terminal(popen[name]) for name in ("stdout", "stderr"))
         # the package is installed from there
         and _of_python({"PYTHONPATH": str(ROOT), **environment}) == _of_python(child_environment())
     )
 
 
-def _is_pipe(stream: Any) -> bool:
-    """Say so of what Python's streams treat as a pipe: not a terminal, nor what has a position."""
-    if stream in (subprocess.PIPE, subprocess.STDOUT):
+def _is_no_terminal(stream: Any) -> bool:
+    """Say so of what is given, not inherited: Python's streams are others on a terminal."""
+    if stream in (subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL):
         return True
-    if stream is None:
-        return False
-    mode = os.fstat(stream if isinstance(stream, int) else stream.fileno()).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    return stream is not None and not os.isatty(
+        stream if isinstance(stream, int) else stream.fileno()
+    )
 
 
 class _Forked(subprocess.Popen[Any]):

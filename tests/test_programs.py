@@ -2,7 +2,7 @@
 
 import os
 import sys
-from subprocess import PIPE
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import pytest
@@ -60,6 +60,19 @@ def test_a_forked_process_is_as_one_that_is_started(
     )
     assert forked.returncode == started.returncode
     assert (forked.stdout, forked.stderr) == (started.stdout, started.stderr)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="all are started")
+def test_a_forked_process_writes_a_file_as_one_that_is_started(tmp_path: Any) -> None:
+    """Its streams know where they stand in it, and write at its end."""
+    code = "import sys; print(sys.stdout.tell(), sys.stderr.seekable(), sys.stdin.read())"
+    said = []
+    for anew in (False, True):
+        with (path := tmp_path / f"{anew}").open("w+") as file:
+            print("before", file=file, flush=True)
+            good(python("-c", code, stdin=DEVNULL, stdout=file, stderr=file, anew=anew))
+        said.append(path.read_text())
+    assert said == ["before\n7 True \n"] * 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="all are started")
