@@ -41,12 +41,17 @@ PROGRAMS = {
 
 @pytest.mark.skipif(sys.platform != "linux", reason="all are started")
 @pytest.mark.parametrize(
-    ("program", "options"),
-    [(program, ()) for program in PROGRAMS]
-    + [(program, ("-X", "dev")) for program in ("what it is given", "an exception", "a warning")],
+    ("program", "options", "warnings"),
+    [(program, (), "") for program in PROGRAMS]
+    + [(name, ("-X", "dev"), "") for name in ("what it is given", "an exception", "a warning")]
+    + [("a warning", (), "ignore"), ("a warning", (), "error")],
 )
 def test_a_forked_process_is_as_one_that_is_started(
-    program: str, options: tuple[str, ...], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    program: str,
+    options: tuple[str, ...],
+    warnings: str,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What it has, what it says, and how it ends."""
     monkeypatch.chdir(tmp_path)
@@ -54,7 +59,8 @@ def test_a_forked_process_is_as_one_that_is_started(
     for name in [each for each in os.environ if each.startswith(("COVERAGE_", "PYTHONUNB"))]:
         monkeypatch.delenv(name)
     command = (sys.executable, *options, "-c", PROGRAMS[program], "an argument")
-    popen: dict[str, Any] = {"stdin": PIPE, "start_new_session": True}
+    env = child_environment(PYTHONWARNINGS=warnings)
+    popen: dict[str, Any] = {"stdin": PIPE, "start_new_session": True, "env": env}
     forked, started = (
         end(start(*command, anew=anew, **popen), "given\n") for anew in (False, True)
     )
