@@ -110,10 +110,10 @@ def test_fourteen_users_name_the_one_whose_work_blocked_them(service: Service) -
     alice = of_user(service, "alice")
     assert alice.attributes["late.cause"] == "cpu"
     assert "late.culprit" not in alice.attributes
-    blocked = service.one("event_loop.blocked")
+    blocks = service.named("event_loop.blocked")  # a busy machine's are shorter
+    (blocked,) = [each for each in blocks if each.end_ns - each.start_ns > 300e6]
     assert blocked.trace_id == alice.trace_id
     assert "burn" in str(blocked.attributes["blocked.stack"])
-    assert blocked.end_ns - blocked.start_ns > 300e6
     (link,) = of_user(service, "user-3").links
     assert link.span_id == bytes.fromhex(blocked.span_id) or link.span_id == blocked.span_id
 
