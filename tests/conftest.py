@@ -44,7 +44,7 @@ gc.disable()
 # a busy machine is no finding
 _SLOW = [HealthCheck.too_slow]
 # ./check draws hypothesis's own number; who has an evening asks for `--hypothesis-profile long`
-for _profile, _examples in {"brief": 20, "check": 100, "long": 1_000}.items():
+for _profile, _examples in {"brief": 10, "check": 100, "long": 1_000}.items():
     settings.register_profile(
         _profile, deadline=None, suppress_health_check=_SLOW, max_examples=_examples
     )

@@ -5,8 +5,10 @@ and ``python -m`` make it, at a fifth of what the imports cost; its id, and how 
 ``tests/programs.py`` decides which commands come here.
 """
 
+import atexit
 import ctypes
 import gc
+import io
 import linecache
 import os
 import pickle
@@ -15,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,9 @@ def serve() -> None:
     ended well, and in the parent when nobody asks any more.
     """
     exec(IMPORTED, {})
-    gc.collect()  # a child's collections of what is young copy no page of it
+    # no collection of a child, and three are at its end, copies all that is imported here
+    gc.collect()
+    gc.freeze()
     asked = socket.socket(fileno=os.dup(0))
     running: dict[int, tuple[int, int]] = {}
     while True:
@@ -77,6 +82,9 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        _open(number, name)
+    atexit.register(_write_what_is_left)
     sys.orig_argv[sys.orig_argv.index("-c") :] = command
     what, name, *arguments = command
     sys.argv[:] = [what, *arguments]
@@ -84,6 +92,31 @@ def _become(
         sys.path[0] = str(Path.cwd())
         name = f"import runpy; runpy._run_module_as_main({name!r})"
     _run(name)
+
+
+def _open(number: int, name: str) -> None:
+    """Make *name* of ``sys`` as Python's start does: whether it can be told its place, and what
+    that is, depends on the file.
+    """
+    before = getattr(sys, name)
+    binary: Any = open(  # noqa: SIM115
+        number, "wb", 0 if before.write_through else -1, closefd=False
+    )
+    getattr(binary, "raw", binary).name = f"<{name}>"
+    text: Any = io.TextIOWrapper(
+        *(binary, before.encoding, before.errors, "\n"),
+        line_buffering=before.line_buffering,
+        write_through=before.write_through,
+    )
+    text.mode = "w"
+    setattr(sys, name, text)
+    setattr(sys, f"__{name}__", text)
+
+
+def _write_what_is_left() -> None:
+    """Do what the end of stdout does, which is none where what is frozen knows it."""
+    with suppress(OSError, ValueError):
+        sys.__stdout__.flush()
 
 
 def _run(code: str) -> None:

@@ -13,7 +13,6 @@ import re
 import select
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import threading
@@ -33,6 +32,7 @@ MODULE = (sys.executable, "-m")
 PATIENCE_S = 180.0  # for a busy machine; nothing takes so long
 PIPE_BYTES = 1 << 19  # a user who is not root may have 128 of them
 
+_WARNINGS = "PYTHONWARNINGS"
 _started: list[subprocess.Popen[Any]] = []
 
 
@@ -74,9 +74,15 @@ def start(
 
 
 def _of_python(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that Python, or a library of ours, reads when it is imported."""
+    """Return the variables that Python, or a library of ours, reads when it is imported, but those
+    which each process that forks has as its children.
+    """
     read = ("PYTHON", "COVERAGE_", "LC_", "LANG", "LD_", "OTEL_PYTHON_", "OTEL_PROPAGATORS")
-    return {key: value for key, value in environment.items() if value and key.startswith(read)}
+    return {
+        key: value
+        for key, value in environment.items()
+        if value and key.startswith(read) and key != _WARNINGS
+    }
 
 
 def _options(command: list[str]) -> list[str]:
@@ -100,40 +106,40 @@ def _can_be_forked(
         and "gevent" not in said
         and "eventlet" not in said
         and popen.keys() <= {"stdin", "stdout", "stderr", "cwd", "start_new_session", "bufsize"}
-        and all(_is_pipe(popen[name]) for name in ("stdout", "stderr"))
+        and all(_is_no_terminal(popen[name]) for name in ("stdout", "stderr"))
         # the package is installed from there
         and _of_python({"PYTHONPATH": str(ROOT), **environment}) == _of_python(child_environment())
     )
 
 
-def _is_pipe(stream: Any) -> bool:
-    """Say so of what Python's streams treat as a pipe: not a terminal, nor what has a position."""
-    if stream in (subprocess.PIPE, subprocess.STDOUT):
+def _is_no_terminal(stream: Any) -> bool:
+    """Say so of what is given, not inherited: Python's streams are others on a terminal."""
+    if stream in (subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL):
         return True
-    if stream is None:
-        return False
-    mode = os.fstat(stream if isinstance(stream, int) else stream.fileno()).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    return stream is not None and not os.isatty(
+        stream if isinstance(stream, int) else stream.fileno()
+    )
 
 
 class _Forked(subprocess.Popen[Any]):
     """A child that ``tests/forking.py`` has forked; it tells of its end over a pipe."""
 
     _starting = threading.Lock()
-    #: By the process that runs tests, its thread's network, and Python's options.
+    #: By the process that runs tests, its thread's network, what Python ignores, and its options.
     _forking: ClassVar[dict[tuple[object, ...], socket.socket]] = {}
 
     @classmethod
-    def _asks(cls, options: list[str]) -> socket.socket:
-        """Return the socket to the process with *options* that forks."""
-        key = os.getpid(), Path("/proc/thread-self/ns/net").readlink(), *options
+    def _asks(cls, options: list[str], warnings: str) -> socket.socket:
+        """Return the socket to the process that forks, with *options* and that PYTHONWARNINGS."""
+        key = os.getpid(), Path("/proc/thread-self/ns/net").readlink(), warnings, *options
         with cls._starting:
             if key not in cls._forking:
                 cls._forking[key], theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
                 code = "from tests.forking import serve; serve()"
                 command = sys.executable, *options, "-c", code
                 with theirs:
-                    child = start(*command, anew=True, outlives_test=True, stdin=theirs)
+                    env = child_environment(**{_WARNINGS: warnings})
+                    child = start(*command, env=env, anew=True, outlives_test=True, stdin=theirs)
                 atexit.register(cls._end, os.getpid(), cls._forking[key], child)
             return cls._forking[key]
 
@@ -157,7 +163,8 @@ class _Forked(subprocess.Popen[Any]):
         # what is not piped is inherited
         ends = pipes[0], pipes[3], pipes[5]
         streams = [number if end == -1 else end for number, end in enumerate(ends)]
-        socket.send_fds(self._asks(options), [pickle.dumps(request)], [*streams, teller])
+        asks = self._asks(options, env.get(_WARNINGS, ""))
+        socket.send_fds(asks, [pickle.dumps(request)], [*streams, teller])
         os.close(teller)
         self._close_pipe_fds(*pipes)
         self.pid = self._read()

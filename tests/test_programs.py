@@ -2,7 +2,7 @@
 
 import os
 import sys
-from subprocess import PIPE
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import pytest
@@ -41,12 +41,17 @@ PROGRAMS = {
 
 @pytest.mark.skipif(sys.platform != "linux", reason="all are started")
 @pytest.mark.parametrize(
-    ("program", "options"),
-    [(program, ()) for program in PROGRAMS]
-    + [(program, ("-X", "dev")) for program in ("what it is given", "an exception", "a warning")],
+    ("program", "options", "warnings"),
+    [(program, (), "") for program in PROGRAMS]
+    + [(name, ("-X", "dev"), "") for name in ("what it is given", "an exception", "a warning")]
+    + [("a warning", (), "ignore"), ("a warning", (), "error")],
 )
 def test_a_forked_process_is_as_one_that_is_started(
-    program: str, options: tuple[str, ...], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    program: str,
+    options: tuple[str, ...],
+    warnings: str,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What it has, what it says, and how it ends."""
     monkeypatch.chdir(tmp_path)
@@ -54,12 +59,26 @@ def test_a_forked_process_is_as_one_that_is_started(
     for name in [each for each in os.environ if each.startswith(("COVERAGE_", "PYTHONUNB"))]:
         monkeypatch.delenv(name)
     command = (sys.executable, *options, "-c", PROGRAMS[program], "an argument")
-    popen: dict[str, Any] = {"stdin": PIPE, "start_new_session": True}
+    env = child_environment(PYTHONWARNINGS=warnings)
+    popen: dict[str, Any] = {"stdin": PIPE, "start_new_session": True, "env": env}
     forked, started = (
         end(start(*command, anew=anew, **popen), "given\n") for anew in (False, True)
     )
     assert forked.returncode == started.returncode
     assert (forked.stdout, forked.stderr) == (started.stdout, started.stderr)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="all are started")
+def test_a_forked_process_writes_a_file_as_one_that_is_started(tmp_path: Any) -> None:
+    """Its streams know where they stand in it, and write at its end."""
+    code = "import sys; print(sys.stdout.tell(), sys.stderr.seekable(), sys.stdin.read())"
+    said = []
+    for anew in (False, True):
+        with (path := tmp_path / f"{anew}").open("w+") as file:
+            print("before", file=file, flush=True)
+            good(python("-c", code, stdin=DEVNULL, stdout=file, stderr=file, anew=anew))
+        said.append(path.read_text())
+    assert said == ["before\n7 True \n"] * 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="all are started")

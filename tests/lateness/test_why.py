@@ -51,10 +51,14 @@ def burn(seconds: float) -> None:
 
 
 def until_a_processor_is_free() -> Iterator[None]:
-    """Try again what waited for one, as the machine had other things to do."""
-    began = time.monotonic()
-    while time.monotonic() - began < 20:
+    """Try again what waited for one, as the machine had other things to do, which it does better
+    when half of the time is left to it.
+    """
+    began = before = time.monotonic()
+    while before - began < 20:
         yield
+        time.sleep(min(time.monotonic() - before, 1.0))
+        before = time.monotonic()
     pytest.skip("no processor was free within 20 s")
 
 
@@ -106,10 +110,10 @@ def test_fourteen_users_name_the_one_whose_work_blocked_them(service: Service) -
     alice = of_user(service, "alice")
     assert alice.attributes["late.cause"] == "cpu"
     assert "late.culprit" not in alice.attributes
-    blocked = service.one("event_loop.blocked")
+    blocks = service.named("event_loop.blocked")  # a busy machine's are shorter
+    (blocked,) = [each for each in blocks if each.end_ns - each.start_ns > 300e6]
     assert blocked.trace_id == alice.trace_id
     assert "burn" in str(blocked.attributes["blocked.stack"])
-    assert blocked.end_ns - blocked.start_ns > 300e6
     (link,) = of_user(service, "user-3").links
     assert link.span_id == bytes.fromhex(blocked.span_id) or link.span_id == blocked.span_id
 
@@ -1153,7 +1157,7 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
     assert str(of_job.attributes["late.detail"]).startswith(("search", "burn ("))
 
 
-@pytest.mark.parametrize("keep", [lambda: sum(range(20_000_000)), lambda: burn(0.5)])
+@pytest.mark.parametrize("keep", [lambda: sum(range(10_000_000)), lambda: burn(0.3)])
 def test_a_thread_behind_anothers_computing_names_it(
     service: Service, keep: Callable[[], object]
 ) -> None:

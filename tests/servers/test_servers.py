@@ -226,9 +226,17 @@ def _named(started: str) -> Cell:
 
 #: The application's own console handlers, before set-up and after it.
 CONSOLES = [
-    replace(_named(started), variables={"STEPS": steps})
-    for started in ("`uvicorn app:app`", "`flask run`", "`gunicorn --preload app:app`")
-    for steps in ("basicConfig setup", "setup basicConfig", "dictConfig setup", "setup dictConfig")
+    replace(_named(f"`{started}`"), variables={"STEPS": steps})
+    for started, steps in (
+        ("uvicorn app:app", "basicConfig setup"),
+        ("uvicorn app:app", "setup basicConfig"),
+        ("uvicorn app:app", "dictConfig setup"),
+        ("uvicorn app:app", "setup dictConfig"),
+        ("flask run", "basicConfig setup"),
+        ("flask run", "setup dictConfig"),
+        ("gunicorn --preload app:app", "setup basicConfig"),
+        ("gunicorn --preload app:app", "dictConfig setup"),
+    )
 ]
 
 
