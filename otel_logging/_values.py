@@ -16,7 +16,6 @@ from enum import Enum
 from typing import Any, Final
 
 from otel_logging import _redact, _runtime
-from otel_logging._names import BUDGET
 from otel_logging._text import later
 
 MAX_CHARACTERS = 8192  # a string; ten screens of text, more belongs elsewhere
@@ -88,8 +87,6 @@ def plain(value: Any, key: Any = "") -> Any:
 
 def field(name: str, value: Any) -> Any:
     """Return *value*, of the field *name*, as ``plain`` does, without what the name says too."""
-    if type(value) is float and name == BUDGET and value - value == 0.0:
-        return value  # each stage with a budget has it
     if type(name) is not str:
         name = str(plain(name))
     return _runtime.current.redaction.field(name, bounded(value, name))

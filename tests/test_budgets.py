@@ -45,7 +45,7 @@ BUDGETS = {
     "_sockets": 156,
     "_stream": 164,
     "_text": 60,
-    "_values": 194,
+    "_values": 191,
     "_wrap": 141,
     "assembly": 132,
     "background_tasks": 176,

@@ -548,7 +548,7 @@ def test_a_straight_line_of_a_job_or_in_a_span_that_is_no_span(
     with traced("request"):
         job(lambda: log.info("[PRICE_CACHE] refreshed"))()
         log.info("long", value="y" * 9000)
-    with trace.use_span(Mock(), end_on_exit=False):
+    with trace.use_span(Mock(otel_logging_closed=False), end_on_exit=False):
         log.info("in a mock")
     tagged_line, long, mocked = parsed(capfd.readouterr().out)
     assert (tagged_line["event"], tagged_line["job_tag"]) == ("refreshed", "PRICE_CACHE")

@@ -384,8 +384,9 @@ def test_the_processor_serves_alone_in_any_chain() -> None:
         "exc_info": True,
         "data": {"a": [{"cookie": "[redacted:cookie]"}]},
     }
-    found = processors.redact_secrets(None, "info", {"event": "a x1Secret", "token": "x1Secret"})
-    assert found == {"event": "a [redacted:token]", "token": "[redacted:token]"}
+    given = {1: "first", "event": "a x1Secret", "token": "x1Secret"}  # a name may be no text
+    found = processors.redact_secrets(None, "info", given)
+    assert found == {1: "first", "event": "a [redacted:token]", "token": "[redacted:token]"}
     structlog.configure(processors=[processors.redact_secrets, structlog.processors.JSONRenderer()])
     structlog.reset_defaults()
 

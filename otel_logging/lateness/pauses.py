@@ -136,7 +136,7 @@ class Pauses:
             why = Seen(now, where.of_frame(frame), span, who).why
             detail = f"generation {info['generation']}, {info['collected']} objects collected"
             self.recent.append(Pause(GC, self._gc_began, now, why._replace(detail=detail)))
-        if sys.version_info < (3, 12):
+        if sys.version_info < (3, 12):  # pragma: no branch - by version
             # It may have run in the midst of a context variable's reset. What a finaliser's log
             # call has read of that variable is freed next, and remembered as its value, until this
             # thread enters a context.
