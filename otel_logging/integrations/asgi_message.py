@@ -29,6 +29,7 @@ class Message:
         "connection",
         "handed",
         "is_over",
+        "is_taken",
         "sent_ns",
         "span",
         "taken_ns",
@@ -38,7 +39,7 @@ class Message:
         self.connection = connection
         self.taken_ns = now_ns = _runtime.current.now_ns()
         self.asked_ns = self.sent_ns = 0
-        self.is_over = False
+        self.is_over = self.is_taken = False
         #: One for each piece of work that was handed over and is not done: see ``Waits``.
         self.handed: list[None] = []
         stage = connection.stage
@@ -52,6 +53,15 @@ class Message:
         self.span: Any = tracing.start(stage)
         self.span.otel_logging_outer = around  # for who leaves it
         self.bound = bindings.state()
+
+    def take(self, taker: Any) -> None:
+        """Note that *taker* has what another task has received: until now it waited."""
+        if not self.is_taken and self.span.is_recording():
+            self.is_taken, self.taken_ns, self.asked_ns = True, _runtime.current.now_ns(), 0
+            waited_s = round(max(self.taken_ns - self.span.start_time, 0) / 1e9, 6)
+            self.span.set_attribute(_names.QUEUE_WAIT, waited_s)
+            if (watch := _runtime.current.watch) is not None:
+                watch.take(self.span, taker)
 
     def finish(self, error: BaseException | None = None, done_ns: int = 0) -> None:
         """End it as of *done_ns*, else the last thing done for it. Never raises."""
@@ -103,6 +113,21 @@ class Nobody:
 
     def finish(self, *_: object) -> None:
         """Do nothing."""
+
+    take = finish
+
+
+def asked() -> None:
+    """Leave the message that is current: this task is done with it, and asks for the next one."""
+    held = CURRENT.get().get(_names.HELD)
+    if held is not None:
+        connection = held.message.connection
+        # in a time-out it asks again and again
+        if connection.latest is held.message or not held.message.asked_ns:
+            held.message.asked_ns = _runtime.current.now_ns()
+        if (watch := _runtime.current.watch) is not None:
+            watch.leave(held.message.span)
+        connection.leave()
 
 
 def closes(connection: Any, code: int) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from otel_logging.binding import worker
+from otel_logging.integrations.connection import Connection
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.wsgi import name_route, observed
 
@@ -40,7 +42,26 @@ def _route_of(router: Any, path: str) -> str | None:
     return None
 
 
+def _dispatching(original: Any) -> Any:
+    """Return what gives a consumer of Channels its events: nobody waits for a message that came
+    while it handled one of its group.
+    """
+
+    async def await_many_dispatch(sources: Any, dispatch: Any) -> None:
+        connection = getattr(sources[0], "__self__", None)
+
+        async def dispatched(event: Any) -> None:
+            if isinstance(connection, Connection) and event["type"].startswith("websocket."):
+                connection.take(worker())
+            await dispatch(event)
+
+        await original(sources, dispatched)
+
+    return await_many_dispatch
+
+
 _replaced = Replaced(
+    ("channels.consumer", "", "await_many_dispatch", _dispatching),
     ("channels.routing", "URLRouter", "__call__", _routing),
     ("django.core.handlers.wsgi", "WSGIHandler", "__call__", observed),
     ("django.core.handlers.base", "BaseHandler", "resolve_request", _resolving),

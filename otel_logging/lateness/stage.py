@@ -106,6 +106,8 @@ class Watched:
 
     end = seen_at = 0
     is_overdue = False
+    #: Whether its task has it from another, that received it; whether what it did is noted.
+    is_taken = is_noted = False
     #: Its slot of the black box; below 1: it has none.
     slot = -1
     #: Whether it has a budget, or is below one that has; else it is only shown as open.

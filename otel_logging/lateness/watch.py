@@ -225,9 +225,17 @@ class Watch:
         elif type(self.open.get(span)) is int:
             self.open[span] = 0
 
+    def take(self, span: Any, taker: Any) -> None:
+        """Note that *taker* works on *span* from here on: until now it waited in a queue."""
+        if (watched := open_of(span)) is not None:
+            watched.began, watched.is_taken = time.perf_counter_ns(), True
+            watched.task, watched.worker, watched.is_noted = taker, taker, False
+            self.left.discard(span)
+
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
         if (watched := open_of(span)) is not None:
+            self._note(watched, time.perf_counter_ns())
             watched.worker = None
         self.left.add(span)
 
@@ -246,12 +254,19 @@ class Watch:
             self.box.close(watched.slot)
         if watched.heart is not None:
             watched.heart.open -= 1
-        if watched.outer is not None:
-            return
-        here = worker()  # what is ended elsewhere was worked on elsewhere
-        if not watched.is_measured or here == (watched.task or watched.thread):
+        if watched.outer is None:
+            self._note(watched, watched.end)
+
+    def _note(self, watched: Watched, end: int) -> None:
+        """Note what the task of *watched* did until *end*, for what waits for that task; once."""
+        # what is ended elsewhere was worked on elsewhere
+        here = watched.task if watched.is_taken else worker()
+        if not watched.is_noted and (
+            not watched.is_measured or here == (watched.task or watched.thread)
+        ):
+            watched.is_noted = True
             what = watched.name, watched.who()
-            self._ended.append((watched.began, watched.end, _weakly(here), *what))
+            self._ended.append((watched.began, end, _weakly(here), *what))
 
     # ---- whose
 
