@@ -136,7 +136,7 @@ FLOORS_INSIDE = {
         {"provider"},
     ],
     "integrations": [
-        {"replaced", "taken"},
+        {"arrival", "replaced", "taken"},
         {
             "registry",
             "celery",

@@ -85,6 +85,7 @@ def _prepared(original: Any) -> Any:
         if isinstance(self, web.WebSocketResponse):
             served.socket = self
             connection = Handled(
+                request,
                 lambda: len(served.socket._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
                 lambda message: message.type in _ENDS,
             )

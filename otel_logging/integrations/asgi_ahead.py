@@ -10,6 +10,7 @@ from contextvars import Context
 from typing import Final
 
 from otel_logging import _runtime
+from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.integrations.asgi_http import Event, Receive
 
 #: Bytes of messages that a connection reads ahead, at most, beside one message.
@@ -19,10 +20,21 @@ AHEAD_BYTES: Final = 1 << 20
 class ReadAhead:
     """Reads messages when they arrive, in a task and a context of its own, and stamps them."""
 
-    __slots__ = ("_bytes", "_most", "_receive", "_room", "_task", "_waiting", "items", "saw_end")
+    __slots__ = (
+        "_bytes",
+        "_most",
+        "_reader",
+        "_receive",
+        "_room",
+        "_task",
+        "_waiting",
+        "items",
+        "saw_end",
+    )
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
+        self._reader = getattr(receive, "__self__", None)
         self._most = most
         # lists: a deque takes 760 bytes for nothing
         self.items: list[tuple[Event | BaseException, int]] = []
@@ -45,7 +57,7 @@ class ReadAhead:
                 self._bytes += _size(event)
             except Exception as error:
                 event, self.saw_end = error, True
-            self.items.append((event, _runtime.current.now_ns()))
+            self.items.append((event, arrived_ns(self._reader)))
             while self._waiting:
                 _wake(self._waiting.pop(0))
 

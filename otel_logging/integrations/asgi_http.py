@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Final
 
 from otel_logging import _failures, _runtime
+from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.integrations.http import Request, Scope, inbound
 
 #: What may be the last that an application sends.
@@ -32,7 +33,8 @@ async def serve(
 ) -> None:
     """Serve one request."""
     with inbound(scope["headers"]) as links:
-        request = _Request(scope, send, links, quiet)
+        came_ns = arrived_ns(getattr(receive, "__self__", None))
+        request = _Request(scope, send, links, quiet, came_ns)
         try:
             await app(scope, receive, request.send)
         except BaseException as error:

@@ -15,6 +15,7 @@ from otel_logging import _runtime
 from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
+from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.integrations.asgi_http import Event
 from otel_logging.integrations.asgi_message import closes
 from otel_logging.integrations.connection import Connection, sent
@@ -32,16 +33,19 @@ class Handled(Connection):
     """A connection of a library that keeps messages, in a form of its own, until it is asked."""
 
     def __init__(
-        self, waiting: Callable[[], int], is_end: Callable[[Any], bool] = lambda _: False
+        self,
+        reader: Any,
+        waiting: Callable[[], int],
+        is_end: Callable[[Any], bool] = lambda _: False,
     ) -> None:
         super().__init__()
         #: When the last ones came; those that are *waiting* still are at its end.
         self._arrived: list[int] = []
-        self._waiting, self._is_end = waiting, is_end
+        self._reader, self._waiting, self._is_end = reader, waiting, is_end
 
     def note(self) -> None:
         """Note that one comes. Concurrency: another thread may ask at this moment."""
-        self._arrived.append(_runtime.current.now_ns())
+        self._arrived.append(arrived_ns(self._reader))
         del self._arrived[:-_WAITING]
 
     async def next_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
@@ -97,7 +101,7 @@ def _begin(self: Any, began_ns: int) -> None:
     status = getattr(getattr(self, "response", None), "status_code", 101)
     if scope is None or (status < 500 and status != 101 and scope["path"] in QUIET):
         return
-    connection = Handled(lambda: _waiting_at(self))
+    connection = Handled(self, lambda: _waiting_at(self))
     connection.open(scope, began_ns)  # the task is this connection's alone
     if status == 101:
         connection.accept()

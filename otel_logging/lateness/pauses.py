@@ -31,6 +31,7 @@ _EARLY_NS: Final = 10_000_000  # a stage that begins so long before a beat bring
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
 _NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked
 _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
+_CAUGHT_UP_NS: Final = 100_000_000  # so long after a block it reads what came in it
 _LONG_GC_NS: Final = 200_000
 _FRESH_NS: Final = 100_000_000  # so long somebody who computes is taken to go on
 KEPT: Final = 1024
@@ -97,6 +98,17 @@ class Pauses:
         if now > heart.early:
             heart.beat_early()
         return heart
+
+    def blocked_ns(self) -> int:
+        """Return how long ago the running loop was blocked first, of the block that it is in or
+        has just left; 0 where there is none.
+        """
+        heart = self.hearts.get(id(asyncio._get_running_loop()))  # noqa: SLF001 - None in a thread
+        if heart is None:
+            return 0
+        now = time.perf_counter_ns()
+        began = heart.due if heart.beats and now - heart.due > _NOTED_NS else now
+        return now - (heart.blocked[0] if began - heart.blocked[1] < _CAUGHT_UP_NS else began)
 
     def look(self, now: int) -> int:
         """Look at the loops that are blocked, from another thread; return how late the last is."""
@@ -171,6 +183,8 @@ class Heart:
         self._computed = 0, 0
         #: It had no chance to beat, since the watchdog looked who computes.
         self.is_starved = False
+        #: Since when it was blocked last, and until when.
+        self.blocked = -_CAUGHT_UP_NS, -_CAUGHT_UP_NS
         #: What the watchdog has seen since the last beat.
         self.seen: list[Seen] = []
         self._pauses, self._context, self._timer = pauses, Context(), None
@@ -212,6 +226,8 @@ class Heart:
                 self._pauses.recent.append(hog._replace(start=began, end=now, loop=self.loop))
             return
         began -= BEAT_NS // 2  # since some time between the beats
+        is_same = began - self.blocked[1] < _CAUGHT_UP_NS
+        self.blocked = self.blocked[0] if is_same else began, now
         parts = [list(part) for _, part in groupby(seen, key=lambda each: (each.by, each.is_idle))]
         ends = [(one[-1].at + other[0].at) // 2 for one, other in pairwise(parts)]
         for part, start, end in zip(parts or [[]], [began, *ends], [*ends, now], strict=True):
