@@ -101,7 +101,7 @@ def _noting(kind: Any) -> Any:
         def feed_data(self, data: Any, size: int) -> None:
             """Take a message."""
             if self._connection is not None:
-                self._connection.note()
+                self._connection.note(self._protocol)
             super().feed_data(data, size)
 
     return WebSocketDataQueue

@@ -10,9 +10,10 @@ from quart import Quart, websocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from otel_logging import bind_context, get_logger
+from otel_logging import bind_context, get_logger, setup_observability
 from otel_logging.integrations import quart as integration
-from tests.integrations.serving import SERVERS, running, serving
+from otel_logging.testing import capture
+from tests.integrations.serving import SERVERS, Seen, running, serving
 
 log: Any = get_logger("chat")
 
@@ -61,6 +62,32 @@ def test_each_message_is_a_trace_as_long_as_its_work(server: str) -> None:
         assert span["links"][0]["trace_id"] == handshake["trace_id"]
         least = 0.03 * number
         assert max(least - late_s, 0.03) - 0.01 < span["duration_s"] < least + late_s
+
+
+def test_a_message_waits_behind_the_one_before_that_is_worked_on() -> None:
+    """Also where its handler says nothing: it ends when the next one is asked for."""
+    app = app_of_quart()
+
+    @app.websocket("/works")
+    async def works() -> None:
+        bind_context(user_id="ann")
+        while True:
+            await websocket.receive()
+            await asyncio.sleep(0.2)
+
+    with (
+        setup_observability("shop", budgets={"message": 0.3}),
+        capture() as captured,
+        running(app, SERVERS[0]) as port,
+        Seen(captured, port).connect("/works") as client,
+    ):
+        client.send("a")
+        client.send("b")
+        first, second = Seen(captured, port).wait_for("message", 2)
+    assert 0.2 <= first["duration_s"] < 0.4 <= second["duration_s"]
+    found = second["attributes"]
+    assert (found["late.cause"], found["late.culprit"]) == ("queue", "message")
+    assert (found["late.culprit.user_id"], found["queue.wait_s"] > 0.15) == ("ann", True)
 
 
 def test_a_request_is_named_by_its_route() -> None:
