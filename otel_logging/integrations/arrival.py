@@ -7,7 +7,6 @@ the system knows of TCP on Linux. Elsewhere it came when it was read.
 import socket
 import struct
 import sys
-import time
 from asyncio import _get_running_loop
 from contextlib import suppress
 from typing import Any, Final
@@ -23,11 +22,8 @@ def arrived_ns(reader: Any) -> int:
     of one.
     """
     now_ns, watch = _runtime.current.now_ns(), _runtime.current.watch
-    heart = None if watch is None else watch.pauses.hearts.get(_get_running_loop())
-    if heart is None:
-        return now_ns
-    now = time.perf_counter_ns()
-    blocked_ns: int = now - heart.blocked_since(now)
+    heart = watch and watch.pauses.hearts.get(_get_running_loop())
+    blocked_ns: int = heart.blocked_ns() if heart else 0
     if blocked_ns and sys.platform == "linux":
         with suppress(AttributeError, OSError):  # no transport, no TCP, or it is closed
             of = getattr(reader, "__self__", reader).transport.get_extra_info("socket")

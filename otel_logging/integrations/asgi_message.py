@@ -118,9 +118,10 @@ def asked() -> None:
         # in a time-out it asks again and again
         if message.connection.latest is message or not message.asked_ns:
             message.asked_ns = _runtime.current.now_ns()
-            if (watch := _runtime.current.watch) is not None:
-                watch.leave(message.span)
         message.connection.leave()
+        del held  # with which it is over, unless somebody else works on it
+        if not message.is_over and (watch := _runtime.current.watch) is not None:
+            watch.leave(message.span)
 
 
 def closes(connection: Any, code: int) -> None:

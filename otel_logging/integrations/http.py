@@ -162,9 +162,9 @@ class Request:
     def __init__(
         self, scope: Scope, quiet: Collection[str] = (), start_ns: int | None = None
     ) -> None:
-        self.scope, inbound = scope, _inbound(scope["headers"])
-        links = inbound.__enter__()
-        self._inbound: AbstractContextManager[Any] = inbound
+        self.scope = scope
+        self._inbound: AbstractContextManager[Any] = _inbound(scope["headers"])
+        links = self._inbound.__enter__()
         self.began, self.began_ns = _exceptions.last, start_ns or _runtime.current.now_ns()
         headers = headers_of(scope)
         found = _REQUEST_ID.fullmatch(headers.get("x-request-id", ""))

@@ -198,11 +198,14 @@ class Heart:
         else:
             self.early, self.timer = -1, None
 
-    def blocked_since(self, now: int) -> int:
-        """Return from when on it is blocked, or was until just now; *now* where it is not."""
+    def blocked_ns(self) -> int:
+        """Return how long ago it was blocked first, of the block that it is in or has just left;
+        0 where there is none.
+        """
+        now = time.perf_counter_ns()
         is_late = self.timer is not None and now - self.due > _NOTED_NS
         began = self.due if is_late else now
-        return self.blocked_from if began - self.blocked_to < _CAUGHT_UP_NS else began
+        return now - (self.blocked_from if began - self.blocked_to < _CAUGHT_UP_NS else began)
 
     def check(self, now: int) -> None:
         """Note that the loop was blocked, if it was, by each part of what was seen. In the loop's

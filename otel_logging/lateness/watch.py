@@ -246,7 +246,7 @@ class Watch:
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
         if (watched := getattr(span, WATCHED, None)) and span not in self.left:
-            by = watched.worker or watched.thread or worker()
+            by = watched.task or watched.thread or worker()
             self._did(watched, time.perf_counter_ns(), by)
             watched.worker = None
         self.left.add(span)

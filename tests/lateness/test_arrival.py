@@ -71,9 +71,15 @@ def of_aiohttp(talk: Talk) -> None:
             await socket.send_str(message.data)
         return socket
 
+    async def page(request: web.Request) -> web.StreamResponse:
+        if "user" not in request.query:
+            return await room(request)
+        handle(request.query["user"])
+        return web.Response()
+
     async def main() -> None:
         app = web.Application()
-        app.router.add_get("/", room)
+        app.router.add_get("/", page)
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -120,7 +126,10 @@ def test_a_message_waits_from_when_its_server_had_it(
     check(run, "message")
 
 
-def test_a_request_waits_from_when_its_server_had_it(run: Captured) -> None:
+@pytest.mark.parametrize("server", [of_uvicorn, of_aiohttp])
+def test_a_request_waits_from_when_its_server_had_it(
+    run: Captured, server: Callable[[Talk], None]
+) -> None:
     def talk(port: int) -> None:
         def ask(user: str) -> None:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/?user={user}").read()
@@ -131,5 +140,5 @@ def test_a_request_waits_from_when_its_server_had_it(run: Captured) -> None:
         ask("bob")
         ann.join(PATIENCE_S)
 
-    of_uvicorn(talk)
+    server(talk)
     check(run, "GET /")
