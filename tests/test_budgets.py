@@ -58,7 +58,7 @@ BUDGETS = {
     "handover": 119,
     "integrations": 2023,
     "jobs": 116,
-    "lateness": 1815,
+    "lateness": 1818,
     "logs": 1575,
     "mcp_server": 213,
     "observability": 250,

@@ -130,14 +130,18 @@ class Pauses:
         now = time.perf_counter_ns()
         if phase == "start":
             self._gc_began = now
-        elif now - self._gc_began > _LONG_GC_NS and self._gc_began:
+            return
+        if now - self._gc_began > _LONG_GC_NS and self._gc_began:
             frame = sys._getframe().f_back  # noqa: SLF001 - what made the collector run
-            # not from the variables: where the reset of one has made the collector run, it would
-            # remember a value that is freed after that, and Python 3.11 would crash
             span, who = self._whose(copy_context())
             why = Seen(now, where.of_frame(frame), span, who).why
             detail = f"generation {info['generation']}, {info['collected']} objects collected"
             self.recent.append(Pause(GC, self._gc_began, now, why._replace(detail=detail)))
+        if sys.version_info < (3, 12):
+            # It may have run in the midst of a context variable's reset. What a finaliser's log
+            # call has read of that variable is freed next, and remembered as its value, until this
+            # thread enters a context.
+            Context().run(int)
 
     def stop(self) -> None:
         """Let go of the collector and of all loops."""

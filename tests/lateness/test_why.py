@@ -392,6 +392,45 @@ def test_a_collection_anywhere_in_a_stage_does_no_harm(tmp_path: Path) -> None:
     assert done.stdout.endswith(b"done\n")
 
 
+READ_BY_A_FINALISER = """
+import gc
+from contextvars import Context, ContextVar
+
+from otel_logging import setup_observability
+
+setup_observability("shop")
+user, room = ContextVar("user", default="nobody"), ContextVar("room")
+
+
+class Connection:
+    def __del__(self):
+        user.get()  # as a log call does
+
+
+def request(later):
+    room.set("kitchen")
+    token = user.set(f"user-{later}")
+    connection = Connection()
+    connection.me = connection
+    del connection
+    gc.set_threshold(gc.get_count()[0] + later)  # the collector runs so many objects later
+    gc.enable()
+    user.reset(token)
+    gc.disable()
+    return user.get()
+
+
+gc.disable()
+print({Context().run(request, later) for later in range(10)})
+"""
+
+
+def test_a_finaliser_reads_a_context_variable_in_the_midst_of_its_reset(tmp_path: Path) -> None:
+    """Python 3.11 alone goes on with the value that was freed, and crashes."""
+    done = script(READ_BY_A_FINALISER, OTEL_LOGGING_SPOOL_DIR=str(tmp_path), ENVIRONMENT="test")
+    assert done.stdout == b"{'nobody'}\n"
+
+
 @pytest.mark.parametrize("cause", ["lock", "pool", "rate limit"])
 def test_a_wait_names_who_had_it(service: Service, cause: str) -> None:
     """What the application waits for, and the stage that had got it before."""
