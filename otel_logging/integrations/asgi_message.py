@@ -115,9 +115,9 @@ def asked() -> None:
     held = CURRENT.get().get(_names.HELD)
     if held is not None:
         message = held.message
-        # in a time-out it asks again and again
-        if message.connection.latest is message or not message.asked_ns:
-            message.asked_ns = _runtime.current.now_ns()
+        message.asked_ns = (
+            message.asked_ns or _runtime.current.now_ns()
+        )  # it may ask again and again
         message.connection.leave()
         del held  # with which it is over, unless somebody else works on it
         if not message.is_over and (watch := _runtime.current.watch) is not None:

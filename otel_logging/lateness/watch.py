@@ -239,9 +239,9 @@ class Watch:
 
     def take(self, span: Any, taker: Any) -> None:
         """Note that *taker* works on *span* from here on: until now it waited in a queue."""
+        self.left.discard(span)
         if watched := getattr(span, WATCHED, None):
             watched.began, watched.task, watched.worker = time.perf_counter_ns(), taker, taker
-            self.left.discard(span)
 
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""

@@ -166,8 +166,8 @@ def reason_key(row: Row) -> str:
     inner = [step.stage for step in path[1:]]
     if path[-1].spread:
         inner.append(f"many stages in {path[-1].stage}")
-    if place := _place(row):
-        inner.append(place)
+    if not inner and (place := _place(row)):
+        return place
     if not inner and path[0].between in (None, (None, None)) and row.reason == [NOTHING]:
         return "nothing recorded inside"
     return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
