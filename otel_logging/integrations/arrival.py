@@ -21,8 +21,9 @@ def arrived_ns(reader: Any) -> int:
     """Return when that came which *reader* reads now: an object with a ``transport``, or a method
     of one.
     """
-    now_ns, watch = _runtime.current.now_ns(), _runtime.current.watch
-    heart = watch and watch.pauses.hearts.get(_get_running_loop())
+    now_ns, watch = (runtime := _runtime.current).now_ns(), runtime.watch
+    hearts = watch and watch.pauses.hearts  # empty where nothing has a budget
+    heart = hearts and hearts.get(_get_running_loop())
     blocked_ns: int = heart.blocked_ns() if heart else 0
     if blocked_ns and sys.platform == "linux":
         with suppress(AttributeError, OSError):  # no transport, no TCP, or it is closed
