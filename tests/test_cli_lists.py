@@ -239,6 +239,22 @@ def test_an_incident_is_several_users_within_a_second(run: Run, tmp_path: Path) 
         assert "one incident" not in beside.output
 
 
+def test_where_several_stood_is_their_reason(tmp_path: Path) -> None:
+    """Where that is one place, most of the time."""
+    places = ("86 % buy (shop.py:7) · 14 % sell (shop.py:9)",) * 2 + ("49 % sell (shop.py:9)",)
+    spans = [
+        Planted(1, 0, "a", n, n + 200, user(f"u{n}") | {"late.where": place}, trace=other(n + 1))
+        for n, place in enumerate(places)
+    ]
+    where = ("late", "--source", "local", "--spool-dir", str(store(tmp_path, *spans)))
+    incidents = re.findall("incident · (.*) at .*: (.*)", Runner().invoke(main, where).output)
+    assert incidents == [("2 users", "buy (shop.py:7)")]
+    assert Runner().invoke(main, [*where, "--summary"]).output.splitlines()[2:4] == [
+        "buy (shop.py:7): 2 users late by 200 ms in all",
+        "a itself: u2 late by 100 ms in all",
+    ]
+
+
 @pytest.mark.parametrize(
     ("number", "who", "options", "said"),
     [

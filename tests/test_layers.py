@@ -138,7 +138,7 @@ FLOORS_INSIDE = {
         {"provider"},
     ],
     "integrations": [
-        {"replaced", "taken"},
+        {"arrival", "replaced", "taken"},
         {
             "registry",
             "celery",
@@ -151,9 +151,8 @@ FLOORS_INSIDE = {
             "socketio",
         },
         {"asgi_message", "wsgi"},
-        {"django", "flask"},
-        {"connection"},
-        {"asgi_websocket", "quart", "websockets"},
+        {"connection", "flask"},
+        {"asgi_websocket", "django", "quart", "websockets"},
         {"aiohttp", "asgi"},
     ],
     "run": [{"__init__"}, {"sitecustomize"}],

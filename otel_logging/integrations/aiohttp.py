@@ -8,6 +8,7 @@ from aiohttp import web
 
 from otel_logging import _runtime
 from otel_logging.context import unbound
+from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.integrations.asgi_message import closes
 from otel_logging.integrations.http import QUIET, Request, Scope
 from otel_logging.integrations.replaced import Replaced
@@ -24,7 +25,7 @@ class _Request(Request):
 
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
-        super().__init__(_scope_of(request), QUIET)
+        super().__init__(_scope_of(request), QUIET, arrived_ns(request))
 
     def route(self) -> str | None:
         """Return its route, once a resource is found."""
@@ -101,7 +102,7 @@ def _noting(kind: Any) -> Any:
         def feed_data(self, data: Any, size: int) -> None:
             """Take a message."""
             if self._connection is not None:
-                self._connection.note()
+                self._connection.note(self._protocol)
             super().feed_data(data, size)
 
     return WebSocketDataQueue

@@ -78,7 +78,7 @@ class ObservabilityMiddleware:
         if _is_elsewhere(self.app):
             await self.app(scope, receive, send)
         elif kind == "http":
-            with HttpRequest(scope, send, self._quiet) as request:
+            with HttpRequest(scope, receive, send, self._quiet) as request:
                 await self.app(scope, receive, request.send)
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)

@@ -26,6 +26,7 @@ class Message:
     """
 
     __slots__ = (
+        "arrived_ns",
         "asked_ns",
         "bound",
         "connection",
@@ -38,6 +39,8 @@ class Message:
 
     def __init__(self, connection: Any, arrived_ns: int | None = None) -> None:
         self.connection = connection
+        #: None once another task than that which has received it has taken it.
+        self.arrived_ns = arrived_ns
         self.asked_ns = self.sent_ns = 0
         self.is_over = arrived_ns is None
         self.span: Any = connection.standing
@@ -46,9 +49,7 @@ class Message:
         if arrived_ns is None:
             self.bound = connection.bound()
             return
-        self.taken_ns = now_ns = _runtime.current.now_ns()
-        waited_s = round(max(now_ns - arrived_ns, 0) / 1e9, 6)
-        waited = {**connection.of_messages, _names.QUEUE_WAIT: waited_s}
+        waited = {**connection.of_messages, _names.QUEUE_WAIT: self._waited_s(arrived_ns)}
         stage = connection.stage  # whose last two options they are: by name takes thrice the time
         stage.asked = type(stage.asked)(*stage.asked[:-2], waited, arrived_ns)
         around = CURRENT.get()
@@ -58,6 +59,18 @@ class Message:
         self.span = tracing.start(stage)
         self.span.otel_logging_outer = around  # for who leaves it
         self.bound = bindings.state()
+
+    def _waited_s(self, arrived_ns: int) -> float:
+        self.taken_ns = _runtime.current.now_ns()
+        return round(max(self.taken_ns - arrived_ns, 0) / 1e9, 6)
+
+    def take(self, taker: Any) -> None:
+        """Note that *taker* has what another task has received: until now it waited."""
+        if not self.is_over and self.arrived_ns is not None:
+            self.span.set_attribute(_names.QUEUE_WAIT, self._waited_s(self.arrived_ns))
+            self.arrived_ns, self.asked_ns = None, 0
+            if (watch := _runtime.current.watch) is not None:
+                watch.take(self.span, taker)
 
     def finish(self, error: BaseException | None = None, done_ns: int = 0) -> None:
         """End it as of *done_ns*, else the last thing done for it. Never raises."""
@@ -95,6 +108,20 @@ class Held:
 
     def __del__(self) -> None:
         self.message.finish()
+
+
+def asked() -> None:
+    """Leave the message that is current: this task is done with it, and asks for the next one."""
+    held = CURRENT.get().get(_names.HELD)
+    if held is not None:
+        message = held.message
+        message.asked_ns = (
+            message.asked_ns or _runtime.current.now_ns()
+        )  # it may ask again and again
+        message.connection.leave()
+        del held  # with which it is over, unless somebody else works on it
+        if not message.is_over and (watch := _runtime.current.watch) is not None:
+            watch.leave(message.span)
 
 
 def closes(connection: Any, code: int) -> None:

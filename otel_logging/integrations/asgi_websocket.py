@@ -16,6 +16,7 @@ from otel_logging import _runtime
 from otel_logging._failures import CLOSED_FOR_FAILURE
 from otel_logging.binding import worker
 from otel_logging.context import Here
+from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.integrations.asgi_message import closes
 from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import App, Event, Receive, Scope, Send, answered, handled
@@ -72,7 +73,7 @@ class _ReadAhead:
                 self._bytes += (size := len(event.get("text") or event.get("bytes") or ""))
             except Exception as error:
                 event, self.saw_end = error, True
-            self._items.append((event, _runtime.current.now_ns(), size))
+            self._items.append((event, arrived_ns(self._receive), size))
             while self._waiting:
                 _wake(self._waiting.pop(0))
 

@@ -29,7 +29,7 @@ from otel_logging import context as bindings
 from otel_logging.background_tasks import run_in
 from otel_logging.binding import NOTHING, Bound, Shared, worker
 from otel_logging.context import CURRENT, SPAN
-from otel_logging.integrations.asgi_message import Held, Message, fail
+from otel_logging.integrations.asgi_message import Held, Message, asked, fail
 from otel_logging.integrations.http import Event, Request, Scope
 from otel_logging.integrations.taken import Item, first_at_end, waiter_of
 
@@ -151,11 +151,15 @@ class Connection:
             self._announced = self._announced or worker()
             return
         taker = self._taker()
-        if self.untaken:
-            self._give(taker, self.untaken.pop(0))
+        self.take(taker)
         if taker is worker():  # else it has said so before
             self._announced = taker
             self._loosen()
+
+    def take(self, taker: Any) -> None:
+        """Let *taker* work on what came first of all that nobody has taken."""
+        if self.untaken:
+            self._give(taker, self.untaken.pop(0))
 
     def _loosen(self) -> None:
         """Let a time-out that begins here not hold, until it would end, what is answered."""
@@ -296,7 +300,7 @@ class Connection:
                 message.asked_ns, message.sent_ns, getattr(span, "otel_logging_last", 0)
             )
             is_at_work = getattr(span, "otel_logging_stages", 0)
-            gone_s = (now_ns - (self.over_ns or message.asked_ns)) / 1e9
+            gone_s = (now_ns - (self.over_ns or message.asked_ns or now_ns)) / 1e9
             is_long_ago = gone_s > (HELD_S if self.over_ns else WORKED_ON_S)
             is_idle = not message.handed and now_ns - active_ns > HELD_S * 1e9
             is_left = is_long_ago or (is_idle and message.span not in at_work)
@@ -309,7 +313,9 @@ class Connection:
         """Work on a message, in this task, *taker*, from here on, and in those that it starts."""
         self.leave()
         bindings.restore(held.message.bound)
-        self._enter(held, CURRENT.get(), taker or worker())
+        taker = taker or worker()
+        held.message.take(taker)
+        self._enter(held, CURRENT.get(), taker)
 
     def _enter(self, held: Held, before: otel_context.Context, taker: Any) -> None:
         around = {_BEFORE: before, _names.HELD: held, SPAN: held.message.span}
@@ -377,16 +383,6 @@ class Connection:
             failed = 500 if self.code is None else 403  # what the server answers
             self.end_handshake(self.handshake.status or failed, error)
         self.standing.otel_logging_closed = True
-
-
-def asked() -> None:
-    """Leave the message that is current: this task is done with it, and asks for the next one."""
-    held = CURRENT.get().get(_names.HELD)
-    if held is not None:
-        connection = held.message.connection
-        if connection.latest is held.message:  # in a time-out it asks again and again
-            held.message.asked_ns = _runtime.current.now_ns()
-        connection.leave()
 
 
 def sent() -> None:

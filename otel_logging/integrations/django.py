@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from otel_logging.binding import worker
+from otel_logging.integrations.connection import Connection
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.wsgi import name_route, observe
 
@@ -34,7 +36,22 @@ def _route_of(router: Any, path: str) -> str | None:
     return None
 
 
+async def _await_many(original: Any, sources: Any, dispatch: Any) -> None:
+    """Give a consumer of Channels its events: nobody waits for a message that came while it handled
+    one of its group.
+    """
+    connection = getattr(sources[0], "__self__", None)
+
+    async def dispatched(event: Any) -> None:
+        if isinstance(connection, Connection) and event["type"].startswith("websocket."):
+            connection.take(worker())
+        await dispatch(event)
+
+    await original(sources, dispatched)
+
+
 _replaced = Replaced(
+    ("channels.consumer", "", "await_many_dispatch", _await_many),
     ("channels.routing", "URLRouter", "__call__", _route),
     ("django.core.handlers.wsgi", "WSGIHandler", "__call__", observe),
     ("django.core.handlers.base", "BaseHandler", "resolve_request", _resolve),

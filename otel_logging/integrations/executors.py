@@ -36,6 +36,8 @@ def _name_of(work: Any) -> str:
         while isinstance(work, partial):
             is_in_context = isinstance(getattr(work.func, "__self__", None), Context)  # to_thread's
             work = work.args[0] if is_in_context else work.func
+        if work.__name__ == "thread_handler":  # of asgiref, and of Channels
+            work = work.__self__.func
         return str(work.__qualname__)
     return type(work).__qualname__
 

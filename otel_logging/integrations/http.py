@@ -8,7 +8,7 @@ Invariant: what passes is unchanged, but for headers of the answer. Deliberately
 import re
 import sys
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from functools import reduce
 from typing import Any, Final, Self
@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _exceptions, _failures, _names, _runtime, tracing
 from otel_logging.context import bind_context, detached, take_off, unbound
+from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
 
@@ -38,6 +39,7 @@ _COPIES: Final = "hypercorn.middleware.proxy_fix"
 _FORWARDED: Final = ("client.address", "client.port", "url.scheme")
 #: What may be the last that an application of ASGI sends.
 _ENDS: Final = tuple(f"http.response.{end}" for end in ("body", "pathsend", "zerocopysend"))
+_LEFT: Final = nullcontext()
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 #: Paths that probes and browsers ask for all the time.
 QUIET: Final = ("/health", "/healthz", "/livez", "/readyz", "/ping", "/metrics", "/favicon.ico")
@@ -160,9 +162,10 @@ class Request:
     def __init__(
         self, scope: Scope, quiet: Collection[str] = (), start_ns: int | None = None
     ) -> None:
-        self.scope, self._inbound = scope, _inbound(scope["headers"])
+        self.scope = scope
+        self._inbound: AbstractContextManager[Any] = _inbound(scope["headers"])
         links = self._inbound.__enter__()
-        self.began, self.began_ns = _exceptions.last, _runtime.current.now_ns()
+        self.began, self.began_ns = _exceptions.last, start_ns or _runtime.current.now_ns()
         headers = headers_of(scope)
         found = _REQUEST_ID.fullmatch(headers.get("x-request-id", ""))
         #: The id that it came with, where that can be sent back.
@@ -192,7 +195,8 @@ class Request:
 
     def leave(self) -> None:
         """Have current and bound again what was so before it; a second call does nothing."""
-        self._inbound.__exit__(None, None, None)
+        left, self._inbound = self._inbound, _LEFT  # a connection keeps its handshake
+        left.__exit__(None, None, None)
 
     def route(self) -> str | None:
         """Return its route, once a framework has found it."""
@@ -254,8 +258,8 @@ class Request:
 class HttpRequest(Request):
     """One request, and what is sent for it."""
 
-    def __init__(self, scope: Scope, send: Send, quiet: Collection[str]) -> None:
-        super().__init__(scope, quiet)
+    def __init__(self, scope: Scope, receive: Receive, send: Send, quiet: Collection[str]) -> None:
+        super().__init__(scope, quiet, arrived_ns(receive))
         self._send = send
 
     async def send(self, event: Event) -> None:

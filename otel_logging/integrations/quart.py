@@ -14,7 +14,7 @@ from quart.wrappers import websocket as wrapper
 
 from otel_logging import _names
 from otel_logging.context import CURRENT
-from otel_logging.integrations.connection import asked
+from otel_logging.integrations.asgi_message import asked
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.tracing import record
 

@@ -16,6 +16,7 @@ from otel_logging import _runtime
 from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
+from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.integrations.asgi_message import closes
 from otel_logging.integrations.connection import Connection, sent
 from otel_logging.integrations.http import QUIET, Event, Scope
@@ -39,9 +40,9 @@ class Handled(Connection):
         self._arrived: list[int] = []
         self._waiting, self._is_end = waiting, is_end
 
-    def note(self) -> None:
-        """Note that one comes. Concurrency: another thread may ask at this moment."""
-        self._arrived.append(_runtime.current.now_ns())
+    def note(self, reader: Any) -> None:
+        """Note that one comes to *reader*. Concurrency: another thread may ask at this moment."""
+        self._arrived.append(arrived_ns(reader))
         del self._arrived[:-_WAITING]
 
     async def next_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
@@ -106,7 +107,7 @@ def _begin(self: Any, began_ns: int) -> None:
 def _note(self: Any) -> None:
     connection: Handled | None = getattr(self, OBSERVED, None)
     if connection is not None:
-        connection.note()
+        connection.note(self)
 
 
 def _process_event(original: Any, self: Any, event: Any) -> None:

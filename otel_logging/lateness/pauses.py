@@ -31,6 +31,7 @@ _EARLY_NS: Final = 10_000_000  # a stage that begins so long before a beat bring
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
 _NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked
 _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
+_CAUGHT_UP_NS: Final = 100_000_000  # so long after a block it reads what came in it
 _LONG_GC_NS: Final = 200_000
 _FRESH_NS: Final = 100_000_000  # so long somebody who computes is taken to go on
 KEPT: Final = 1024
@@ -164,6 +165,8 @@ class Heart:
         self.thread = threading.get_ident()
         self.open = 0
         self.due = 0
+        #: From when until when it was blocked last.
+        self.blocked_from = self.blocked_to = -_CAUGHT_UP_NS
         #: From when on a stage that begins has it beat.
         self.early: float = -1
         #: What this thread and all of them had computed at the last beat, ns.
@@ -199,6 +202,15 @@ class Heart:
         else:
             self.early, self.timer = -1, None
 
+    def blocked_ns(self) -> int:
+        """Return how long ago it was blocked first, of the block that it is in or has just left;
+        0 where there is none.
+        """
+        now = time.perf_counter_ns()
+        is_late = self.timer is not None and now - self.due > _NOTED_NS
+        began = self.due if is_late else now
+        return now - (self.blocked_from if began - self.blocked_to < _CAUGHT_UP_NS else began)
+
     def check(self, now: int) -> None:
         """Note that the loop was blocked, if it was, by each part of what was seen. In the loop's
         own thread.
@@ -207,6 +219,9 @@ class Heart:
         seen, self.seen = self.seen, []
         if self.timer is None or now - began < _NOTED_NS:
             return
+        if began - self.blocked_to > _CAUGHT_UP_NS:
+            self.blocked_from = began
+        self.blocked_to = now
         if all(each.is_idle for each in seen) and self._was_kept(now - began):
             hog = self._pauses.hog
             is_known = self.is_starved and hog and began - hog.end < _FRESH_NS

@@ -237,9 +237,17 @@ class Watch:
         elif type(self.open.get(span)) is int:
             self.open[span] = 0
 
+    def take(self, span: Any, taker: Any) -> None:
+        """Note that *taker* works on *span* from here on: until now it waited in a queue."""
+        self.left.discard(span)
+        if watched := getattr(span, WATCHED, None):
+            watched.began, watched.task, watched.worker = time.perf_counter_ns(), taker, taker
+
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
-        if watched := getattr(span, WATCHED, None):
+        if (watched := getattr(span, WATCHED, None)) and span not in self.left:
+            by = watched.task or watched.thread or worker()
+            self._did(watched, time.perf_counter_ns(), by)
             watched.worker = None
         self.left.add(span)
 
@@ -258,12 +266,14 @@ class Watch:
             self.box.close(watched.slot)
         if watched.heart is not None:
             watched.heart.open -= 1
-        if watched.outer is not None:
+        if watched.outer is not None or watched.span in self.left:
             return
         here = worker()  # what is ended elsewhere was worked on elsewhere
         if not watched.is_measured or here == (watched.task or watched.thread):
-            by = here if type(here) is int else ref(here)
-            self._ended.append((watched.began, watched.end, by, watched.name, watched.who()))
+            self._did(watched, watched.end, here)
+
+    def _did(self, watched: Watched, end: int, by: Any) -> None:
+        self._ended.append((watched.began, end, _weakly(by), watched.name, watched.who()))
 
     # ---- whose
 

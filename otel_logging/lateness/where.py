@@ -189,7 +189,8 @@ def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
 
 _TRIO: Final = f"{os.sep}trio{os.sep}_core{os.sep}_run.py"
 _ANYIO_S: Final = "run_sync_in_worker_thread"
-_TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py"
+#: Files of what waits for a thread: ``to_thread``, and what Django and Channels have for it.
+_TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py", f"{os.sep}asgiref{os.sep}sync.py"
 _HIDING: Final = frozenset(
     {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
     | {"_RequestContextManager", "_BaseRequestContextManager"}  # aiohttp's

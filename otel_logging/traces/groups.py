@@ -15,7 +15,7 @@ from typing import Any, Final
 from otel_logging import _names
 from otel_logging.lateness.verdict import late_by
 from otel_logging.traces.failed import is_bad
-from otel_logging.traces.late import TELL_LITTLE, Answer, Row
+from otel_logging.traces.late import TELL_LITTLE, THEN, Answer, Row
 from otel_logging.traces.path import NOTHING, without_middle
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace
@@ -33,6 +33,7 @@ _TELLING: Final[tuple[str, ...]] = (
     *("job", "job_id", _names.JOB_TAG, "messaging.destination.name", "rpc.method"),
 )
 _MOST_TELLING = 2
+_MOST = 50  # per cent of the looks at a stage
 _MOST_CHARACTERS = 40
 
 
@@ -165,15 +166,23 @@ def reason_key(row: Row) -> str:
     inner = [step.stage for step in path[1:]]
     if path[-1].spread:
         inner.append(f"many stages in {path[-1].stage}")
+    if not inner and (place := _place(row)):
+        return place
     if not inner and path[0].between in (None, (None, None)) and row.reason == [NOTHING]:
         return "nothing recorded inside"
     return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
 
 
+def _place(row: Row) -> str:
+    """Return where a row stood most of the time; empty where that is not known."""
+    share, _, place = (row.text(_names.LATE_WHERE) or "").split(THEN)[0].partition(" % ")
+    return place if share.isdecimal() and int(share) >= _MOST else ""
+
+
 def _is_shared(row: Row) -> bool:
     """Whether something else than the stage's own time made it late."""
     if row.cause in TELL_LITTLE:
-        return len(row.path) > 1
+        return len(row.path) > 1 or bool(_place(row))
     return row.cause != "cpu" or row.text(_names.LATE_CULPRIT) is not None
 
 

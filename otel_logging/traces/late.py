@@ -27,7 +27,7 @@ _CAUSES_THERE_ARE: Final = "causes there are: "
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
 TELL_LITTLE: Final = (None, "unknown", "downstream")  # causes: where the time went says more
-_THEN: Final = " · "  # between the places of ``late.where``, the first one most seen
+THEN: Final = " · "  # between the places of ``late.where``, the first one most seen
 _Each = TypeVar("_Each")  # a row
 _MOMENT: Final = "%Y-%m-%d %H:%M:%S %z"
 _MOST_NAMED: Final = 10  # where none of those asked for is there
@@ -95,7 +95,7 @@ class Row:
             by = self.text(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
             said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
             return [visible(f"{said}, by {by}" if by else said)]
-        stood = "" if where is None else f"it stood: {visible(where.split(_THEN)[0])}"
+        stood = "" if where is None else f"it stood: {visible(where.split(THEN)[0])}"
         return words(self.path, stood)
 
     @property

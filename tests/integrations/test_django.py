@@ -2,13 +2,17 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import django
 import pytest
+from channels import consumer
+from channels.exceptions import StopConsumer
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
@@ -21,6 +25,7 @@ from otel_logging.integrations import django as django_integration
 from otel_logging.integrations.asgi import ObservabilityMiddleware
 from otel_logging.integrations.wsgi import WSGIObservabilityMiddleware
 from otel_logging.testing import Captured, capture
+from tests.integrations.serving import PATIENCE_S, serving
 from tests.programs import script
 
 log = get_logger("shop")
@@ -145,6 +150,41 @@ def test_a_handshake_of_channels_is_named_by_its_route(run: Captured) -> None:
             asyncio.run(connect("/nowhere"))
     names = [span["name"] for span in run.spans]
     assert names == ["WS /rooms/<name>", r"WS /shop/old/(?P<name>\w+)$", "WS"]
+
+
+async def chat(_: Any, receive: Any, send: Any) -> None:
+    """A consumer of Channels, to which its group says something after each message."""
+    said: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+
+    async def dispatch(event: dict[str, str]) -> None:
+        if event["type"] == "websocket.connect":
+            await send({"type": "websocket.accept"})
+            bind_context(user_id="ann")
+        elif event["type"] == "websocket.receive":
+            log.info("got", text=event["text"])
+            said.put_nowait({"type": "chat.message"})
+        elif event["type"] == "chat.message":
+            await send({"type": "websocket.send", "text": "said"})
+            until = time.monotonic() + PATIENCE_S
+            while not receive.__self__.untaken and time.monotonic() < until:
+                await asyncio.sleep(0.01)  # the next message comes meanwhile
+        else:
+            raise StopConsumer
+
+    with suppress(StopConsumer):
+        await consumer.await_many_dispatch([receive, said.get], dispatch)
+
+
+def test_a_message_that_comes_amid_an_event_of_the_group_is_a_trace(run: Captured) -> None:
+    with serving(chat) as seen:
+        with seen.connect("/chat") as client:
+            for text in "abc":
+                client.send(text)
+                assert client.recv() == "said"
+        messages = seen.wait_for("message", 3)
+    lines = [line for line in seen.lines if line["event"] == "got"]
+    assert [line["trace_id"] for line in lines] == [span["trace_id"] for span in messages]
+    assert [span["attributes"]["user_id"] for span in messages] == ["ann"] * 3
 
 
 @pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])

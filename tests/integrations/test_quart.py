@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from quart import Quart, websocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from otel_logging import bind_context, get_logger
+from otel_logging import bind_context, get_logger, setup_observability
 from otel_logging.integrations import quart as integration
-from tests.integrations.serving import SERVERS, running, serving
+from otel_logging.testing import capture
+from tests.integrations.serving import SERVERS, Seen, running, serving
 
 log: Any = get_logger("chat")
 
@@ -61,6 +63,50 @@ def test_each_message_is_a_trace_as_long_as_its_work(server: str) -> None:
         assert span["links"][0]["trace_id"] == handshake["trace_id"]
         least = 0.03 * number
         assert max(least - late_s, 0.03) - 0.01 < span["duration_s"] < least + late_s
+
+
+def two_messages(*, is_held: bool = False, **settings: Any) -> list[dict[str, Any]]:
+    """Return the spans of two messages that come together, the first one first."""
+    app, kept = app_of_quart(), list[Context]()
+
+    @app.websocket("/works")
+    async def works() -> None:
+        bind_context(user_id="ann")
+        while True:
+            await websocket.receive()
+            if is_held and not kept:
+                kept.append(copy_context())
+            await asyncio.sleep(0.2)
+
+    with (
+        setup_observability("shop", **settings),
+        capture() as captured,
+        running(app, SERVERS[0]) as port,
+        Seen(captured, port).connect("/works") as client,
+    ):
+        client.send("a")
+        client.send("b")
+        Seen(captured, port).wait_for("message")
+        kept.clear()
+        found = Seen(captured, port).wait_for("message", 2)
+    return sorted(found, key=lambda each: float(each["duration_s"]))
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_message_waits_behind_the_one_before_that_is_worked_on(*, is_held: bool) -> None:
+    """Also where its handler says nothing: it ends when the next one is asked for. And where
+    something holds it that was made for it, as a connection of a pool does.
+    """
+    first, second = two_messages(is_held=is_held, budgets={"message": 0.3})
+    assert 0.2 <= first["duration_s"] < 0.4 <= second["duration_s"]
+    found = second["attributes"]
+    assert (found["late.cause"], found["late.culprit"]) == ("queue", "message")
+    assert (found["late.culprit.user_id"], found["queue.wait_s"] > 0.15) == ("ann", True)
+
+
+def test_a_message_without_a_budget_waits_as_well() -> None:
+    first, second = two_messages()
+    assert first["attributes"]["queue.wait_s"] < 0.15 < second["attributes"]["queue.wait_s"]
 
 
 def test_a_request_is_named_by_its_route() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from weakref import ref
 
 import pytest
+from asgiref.sync import sync_to_async
 from opentelemetry.context import attach, set_value
 
 from otel_logging import _runtime, bind_context, detached, handoff, taking, traced, waiting
@@ -273,6 +274,19 @@ def test_work_of_no_stage_is_named_by_its_function(service: Service) -> None:
 
     asyncio.run(main())
     assert blamed(service) == ("pool", "sleep", None)
+
+
+def test_work_of_asgiref_is_named_by_its_function(service: Service) -> None:
+    """As every query of Django's is, in an asynchronous view or a consumer of Channels."""
+
+    async def main() -> None:
+        await asyncio.gather(
+            turn("alice", lambda: sync_to_async(hold)(0.3)),
+            turn("bob", lambda: sync_to_async(hold)(0), BUDGET_S, 0.02),
+        )
+
+    asyncio.run(main())
+    assert blamed(service) == ("pool", "hold", "alice")
 
 
 # ---------------------------------------------------------------- queues

@@ -20,6 +20,7 @@ import aiohttp
 import anyio.to_thread
 import pytest
 import urllib3
+from asgiref.sync import sync_to_async
 from opentelemetry import trace
 from sqlalchemy import AsyncAdaptedQueuePool
 from sqlalchemy.exc import SQLAlchemyError
@@ -265,8 +266,9 @@ async def in_a_pool(work: Callable[[], object] = sleeps_here) -> None:
         partial(anyio.to_thread.run_sync, sleeps_here),
         partial(asyncio.to_thread, sleeps_here),
         in_a_pool,
+        sync_to_async(sleeps_here),
     ],
-    ids=["anyio", "to_thread", "executor"],
+    ids=["anyio", "to_thread", "executor", "asgiref"],
 )
 def test_a_task_that_waits_for_a_thread_stands_where_that_does(
     service: Service, work: Callable[[], Awaitable[Any]]
