@@ -10,7 +10,6 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from otel_logging import _diagnostics
 from otel_logging.spool import reading
 from otel_logging.traces.span import Span, from_bytes, resource_from_bytes
 
@@ -32,16 +31,5 @@ def read(bases: Iterable[Path], *, of_others: bool = False) -> tuple[list[Span],
                 except DecodeError as error:  # another program's
                     lost, detail = lost + 1, str(error)
             damaged += [lost] if lost else []
-    report_damaged(damaged, "spans", detail)
+    reading.report_damaged(damaged, "spans", detail)
     return found, bool(damaged)
-
-
-def report_damaged(lost: list[int], noun: str, detail: str = "") -> None:
-    """Report in one line how many segments are damaged, and how much is *lost* at least, of each
-    one; nothing where none is.
-    """
-    if lost:
-        number = sum(lost)
-        what = f"{number} {noun if number > 1 else noun.removesuffix('s')}"
-        which = f"{len(lost)} spool segments are" if len(lost) > 1 else "a spool segment is"
-        _diagnostics.remark(f"at least {what} lost: {which} damaged", detail=detail)

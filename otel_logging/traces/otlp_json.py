@@ -15,8 +15,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from otel_logging import _otlp, _runtime
+from otel_logging.spool import reading
 from otel_logging.spool.segment import Contents
-from otel_logging.traces import local
 
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 _TEXTS: Final = frozenset({"name", "message", "stringValue", "traceState"})
@@ -37,7 +37,7 @@ def requests(segments: Iterable[Contents], *, of_logs: bool = False) -> Iterator
         if valid:
             whole = _decoded(kind, contents, *valid)
             yield _plain(MessageToDict(whole, use_integers_for_enums=True))
-    local.report_damaged(damaged, noun)
+    reading.report_damaged(damaged, noun)
 
 
 def _decoded(kind: Any, contents: Contents, *spans: bytes) -> Any:
