@@ -49,3 +49,6 @@ else:
 
         globals().update({each: getattr(_offered, each) for each in __all__})
         return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,5 +1,6 @@
 """``otel-logging late`` and ``otel-logging show``, as they are typed."""
 
+import errno
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from otel_logging.__main__ import start
 from otel_logging.cli import main
 from otel_logging.spool import reading
 from tests.commands import Runner
@@ -105,6 +107,45 @@ def test_the_script_runs_the_commands(
         getattr(import_module(module), start)()
     assert ended.value.code == 0
     assert version("otel-logging") in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize("arguments", [("late", "--json"), ("show",)])
+def test_a_full_disk_is_one_line(spool_dir: Path, arguments: tuple[str, ...]) -> None:
+    """Also where what was printed is written at the end; and nothing is tried again at exit."""
+    command = ("-m", "otel_logging", *arguments, "--source", "local", "--spool-dir", spool_dir)
+    with Path("/dev/full").open("wb") as full:
+        done = python(*command, stdout=full, env=child_environment(PYTHONUNBUFFERED=""), anew=True)
+    said = "Error: standard output cannot be written: No space left on device\n"
+    assert done.returncode == 1
+    assert done.stderr.endswith(said)
+    assert set(done.stderr.removesuffix(said).splitlines()) <= {
+        f"from the local store · {spool_dir}"
+    }
+
+
+def test_a_reader_that_has_gone_is_no_error_message() -> None:
+    """``otel-logging late | head`` ends so."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = ("-m", "otel_logging", "spool", "--json")
+    env = child_environment(PYTHONUNBUFFERED="")
+    done = python(*command, stdout=writer, env=env, anew=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_an_error_of_the_system_that_nobody_expects_has_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is for a report, and no full disk."""
+
+    def denied() -> None:
+        raise PermissionError(errno.EACCES, "denied")
+
+    monkeypatch.setattr("otel_logging.cli.main", denied)
+    with pytest.raises(PermissionError, match="denied"):
+        start()
 
 
 def test_ctrl_c_while_a_command_is_imported_is_no_traceback(tmp_path: Path) -> None:

@@ -179,6 +179,14 @@ def test_the_summary_says_whose_work_made_whom_late(run: Run) -> None:
     ]
 
 
+@pytest.mark.parametrize("how", [("--group", "who"), ("--group", "reason"), ("--summary",)])
+def test_what_is_beyond_the_limit_of_groups_is_counted(run: Run, how: tuple[str, ...]) -> None:
+    """As rows are: no cause is left out in silence."""
+    said = run("late", *how, "--limit", "1").output
+    assert "\nand 2 more: --limit 3\n\n" in said
+    assert "more" not in run("late", *how, "--limit", "3").output
+
+
 def test_the_summary_calls_nothing_late_that_nothing_said_is(tmp_path: Path) -> None:
     """Without budgets it says how long the stages took together."""
     spans = [

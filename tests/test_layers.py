@@ -325,6 +325,8 @@ def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:
         "import sys, orjson, structlog, opentelemetry.trace, opentelemetry.baggage\n"
         "before = set(sys.modules)\n"
         "import otel_logging\n"
+        "assert set(otel_logging.__all__) <= set(dir(otel_logging))\n"  # a REPL completes them
+        "assert 'otel_logging._offered' not in sys.modules\n"
         "otel_logging.traced\n"
         "print(*{name.split('.')[0] for name in set(sys.modules) - before})\n"
         "print(*[name for name in sys.modules if name.startswith('opentelemetry.')])\n"

@@ -1,6 +1,8 @@
 """The first line one reads of a traceback."""
 
+import pickle
 import traceback
+from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 
 import pytest
 
@@ -51,7 +53,30 @@ def test_without_a_traceback_the_place_is_what_was_noted(
     assert raised(name, attributes) == Raised("ValueError: four", "")
 
 
-def test_a_message_of_several_lines_is_cut_to_its_first() -> None:
+@pytest.mark.parametrize("name", ["could not book", "exception"])
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("2 validation errors\nprice: negative\n  sku", "2 validation errors price: negative sku"),
+        ("\nno such order: 7", "no such order: 7"),
+        ("one\rtwo", "one two"),
+    ],
+)
+def test_a_message_of_several_lines_is_told_whole(name: str, message: str, expected: str) -> None:
+    """Of a line as of a stage that it has left."""
+    values = {"exception.type": "ValueError", "exception.message": message}
+    text = caught(ValueError(message))
+
+    line = raised(name, {**values, "exception": text})
+    left = raised("exception", {**values, "exception.stacktrace": text})
+
+    assert line is not None
+    assert line.what == f"ValueError: {expected}"
+    assert line.is_traced
+    assert line == left
+
+
+def test_where_only_the_text_is_known_a_message_is_cut_to_its_first_line() -> None:
     """Its rest looks like anything."""
     found = raised("failed", {"exception": caught(ValueError("boom\nand more\n  and more"))})
 
@@ -87,6 +112,25 @@ def test_what_was_only_raised_meanwhile_is_no_cause() -> None:
     assert found is not None
     assert found.what == "ValueError: second"
     assert kind_of("KeyboardInterrupt (from KeyError: 'first')") == "KeyboardInterrupt"
+
+
+def _divide(number: int) -> float:
+    return number / 0
+
+
+def test_of_a_process_pool_the_text_is_told_once_and_the_place_is_the_workers() -> None:
+    """Python prints what was raised there as the cause of what is raised here."""
+    try:
+        _divide(7)
+    except ZeroDivisionError as in_worker:
+        sent = pickle.dumps(ExceptionWithTraceback(in_worker, in_worker.__traceback__))
+    error = pickle.loads(sent)
+
+    found = raised("failed", {"exception": caught(error)})
+
+    assert found is not None
+    assert found.what == "ZeroDivisionError: division by zero"
+    assert found.where.endswith(" _divide")
 
 
 def test_of_a_group_on_a_span_the_last_one_inside_counts() -> None:

@@ -313,6 +313,12 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         ],
         "view 810 ms → SELECT \u00d7100 · 700 ms",
     ),
+    "deeper than is looked": (
+        [p(1 + n, n, f"level {n}" if n else ROOT, n / 2000, 1000) for n in range(1100)],
+        "level 1 1.000 s → level 2 1.000 s → … 993 more → "
+        + "".join(f"level {n} 1.000 s → " for n in range(996, 1001))
+        + "what is deeper is not looked at",
+    ),
     "two retries": (
         [p(1, 0, ROOT, 0, 950), p(2, 1, "call", 0, 450), p(3, 1, "call", 500, 950)],
         "call \u00d72 · 900 ms",

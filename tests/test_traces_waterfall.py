@@ -116,6 +116,20 @@ def test_a_whole_picture(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("outer", [(), (Planted(999, 0, "message", 0, 1000),)])
+def test_time_of_many_stages_breaks_no_bar(tmp_path: Path, outer: tuple[Planted, ...]) -> None:
+    """So no sign of that stands before what is said of them, in the heading or below a row."""
+    many = (Planted(n + 2, 1, f"SELECT t{n % 5}", n * 5, n * 5 + 4) for n in range(200))
+    parent = outer[0].span if outer else 0
+    top = Planted(1, parent, "wide", 0, 1000, {"budget_s": 5.0} if parent else {})
+    trace = trace_of(tmp_path, *outer, top, *many)
+
+    said = " ".join(picture(trace))
+
+    assert said.count("200 stages of 5 names · 800 ms") == 1 + bool(outer)
+    assert "┅" not in said
+
+
 def test_its_link_stands_in_the_heading(tmp_path: Path) -> None:
     """Of the outermost stage and of the deepest of its path."""
     links = Links(lambda *ids: "http://jaeger/" + "/".join(ids), are_taken=False)

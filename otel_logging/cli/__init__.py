@@ -113,9 +113,11 @@ def late(
         if key is None:
             narrowed = over is not None and found.jaeger is not None
             return listing.rows(table.draw, found, answer, narrowed=narrowed)
-        parts = groups.grouped(answer.rows, key)[: listing.most]
+        every = groups.grouped(answer.rows, key)
+        parts = every[: listing.most]
         draw = table.draw_summary if summary else partial(table.draw_groups, by=str(group))
-        return draw(answer, parts, width=listing.out.width), (part.as_json() for part in parts)
+        drawn = draw(answer, parts, found=len(every), width=listing.out.width)
+        return drawn, (part.as_json() for part in parts)
 
     def ask(spans: list[Span], question: Question, *, limit: int | None) -> Answer[Row]:
         return late_stages(spans, question, limit=None if key else limit, sort=sort)

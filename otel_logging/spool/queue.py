@@ -40,7 +40,7 @@ LOST_LATE: Final = "{} lost: they ended at exit, and no disk takes them"
 LOST_AFTER: Final = "{} lost: they ended after shutdown"
 LOST_EXIT: Final = "{} lost at exit: they waited in memory alone"
 STALLED: Final = "disk writes failed, {} wait in memory"
-DAMAGED: Final = "{} lost: a spool segment is damaged"
+DAMAGED: Final = "{} or more lost: a spool segment is damaged"
 LOST_REMOVED: Final = "spool segments lost: somebody removed them"
 
 

@@ -117,6 +117,17 @@ def content(path: Path) -> bytes:
                 os.close(fd)
 
 
+def report_damaged(lost: list[int], noun: str, detail: str = "") -> None:
+    """Report in one line how many segments are damaged, and how much is *lost* at least, of each
+    one; nothing where none is.
+    """
+    if lost:
+        number = sum(lost)
+        what = f"{number} {noun if number > 1 else noun.removesuffix('s')}"
+        which = f"{len(lost)} spool segments are" if len(lost) > 1 else "a spool segment is"
+        _diagnostics.remark(f"at least {what} lost: {which} damaged", detail=detail)
+
+
 class Waiting(NamedTuple):
     """A sealed segment that waits for delivery: on disk (*path*), or in memory (*data*)."""
 

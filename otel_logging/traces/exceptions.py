@@ -51,17 +51,16 @@ def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
     """Return the exception that an event holds: of a log line, or by OpenTelemetry's convention."""
     # a second line of one exception has no traceback, and of a long one the middle is left out
     told = _PLACE.match(str(attributes.get(_names.EXCEPTION_WHERE)))
-    if event_name == EVENT and TYPE in attributes:
-        what = f"{attributes[TYPE]}: {_one_line(str(attributes.get(_MESSAGE, '')))}"
-        found, frames, cause = _last(str(attributes.get(_TRACEBACK, "")))
-        # of a group the traceback ends with one that is in it, which says more
-        what = found if frames and str(attributes[TYPE]).endswith(_GROUP) else what
-        return _raised(what.removesuffix(": ") + cause, frames, told)
-    text = attributes.get(_names.EXCEPTION)
-    if not isinstance(text, str) or not text.strip():
+    is_recorded = event_name == EVENT and TYPE in attributes
+    text = (is_recorded and attributes.get(_TRACEBACK)) or attributes.get(_names.EXCEPTION)
+    text = text if isinstance(text, str) else ""
+    if not (is_recorded or text.strip()):
         return None
     what, frames, cause = _last(text)
-    return _raised(what + cause, frames, told)
+    # of a group the traceback ends with one that is in it, which says more
+    if TYPE in attributes and not (frames and str(attributes[TYPE]).endswith(_GROUP)):
+        what = f"{attributes[TYPE]}: {_one_line(str(attributes.get(_MESSAGE, '')))}"
+    return _raised(what.removesuffix(": ") + cause, frames, told)
 
 
 def kind_of(what: str) -> str:
@@ -76,10 +75,12 @@ def _last(traceback: str) -> tuple[str, list[re.Match[str]], str]:
     """
     lines = [line for line in traceback.splitlines() if line.strip(" |+\t")]
     what, frames, begin = _one(lines)
-    first = ""
+    first = what
     while begin > 1 and _CAUSE in lines[begin - 1]:
-        first, _, begin = _one(lines[: begin - 1])
-    return what, frames, f"{_FROM}{first})" if first else ""
+        first, inner, begin = _one(lines[: begin - 1])
+        if first == what:  # a pool's process raised it, and whoever waits for that raises it anew
+            frames = [*inner, *frames]
+    return what, frames, f"{_FROM}{first})" if first not in ("", what) else ""
 
 
 def _one(lines: list[str]) -> tuple[str, list[re.Match[str]], int]:

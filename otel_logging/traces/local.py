@@ -10,8 +10,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from otel_logging import _diagnostics
-from otel_logging.spool import queue, reading
+from otel_logging.spool import reading
 from otel_logging.traces.span import Span, from_bytes, resource_from_bytes
 
 
@@ -22,15 +21,15 @@ def read(bases: Iterable[Path], *, of_others: bool = False) -> tuple[list[Span],
     Failure: never raises. Cost: 2 µs a span, its bytes in the disk cache.
     """
     found: list[Span] = []
-    damaged, detail = 0, ""
+    damaged, detail = list[int](), ""  # of each segment that is, how many spans at least
     for base in bases:
         for contents in reading.read(base, of_others=of_others):
-            damaged += contents.damaged
+            lost = contents.damaged
             for _, encoded in contents.spans:
                 try:
                     found.append(from_bytes(encoded, resource_from_bytes(contents.resource)))
                 except DecodeError as error:  # another program's
-                    damaged, detail = damaged + 1, str(error)
-    if damaged:  # once: what is reported after it, within a minute, is not written
-        _diagnostics.report(queue.DAMAGED.format("spans"), damaged, detail=detail)
-    return found, damaged > 0
+                    lost, detail = lost + 1, str(error)
+            damaged += [lost] if lost else []
+    reading.report_damaged(damaged, "spans", detail)
+    return found, bool(damaged)

@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from otel_logging import _diagnostics, _otlp, _runtime
-from otel_logging.spool import queue
+from otel_logging import _otlp, _runtime
+from otel_logging.spool import reading
 from otel_logging.spool.segment import Contents
 
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
@@ -28,16 +28,16 @@ def requests(segments: Iterable[Contents], *, of_logs: bool = False) -> Iterator
     """
     kind: Any = LogsData if of_logs else TracesData
     noun = "log records" if of_logs else "spans"
-    damaged = 0
+    damaged = list[int]()
     for contents in segments:
         spans = [span for _, span in contents.spans]
         valid = [span for span in spans if _decoded(kind, contents, span)]  # one hides no neighbour
-        damaged += contents.damaged + len(spans) - len(valid)
+        lost = contents.damaged + len(spans) - len(valid)
+        damaged += [lost] if lost else []
         if valid:
             whole = _decoded(kind, contents, *valid)
             yield _plain(MessageToDict(whole, use_integers_for_enums=True))
-    if damaged:
-        _diagnostics.report(queue.DAMAGED.format(noun), damaged)
+    reading.report_damaged(damaged, noun)
 
 
 def _decoded(kind: Any, contents: Contents, *spans: bytes) -> Any:

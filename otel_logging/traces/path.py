@@ -6,7 +6,7 @@ Pure, and every walk ends, also where broken senders made a span its own ancesto
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import attrgetter, itemgetter
 from typing import Any, Final
@@ -183,6 +183,8 @@ def steps(trace: Trace, span: Span) -> list[Step]:
         at_once = count > 1 and whole > _AT_ONCE * most_took
         parts = [part for part in below if part.start < part.end]
         seen.update(part.span.span_id for part in parts)
+    else:
+        found[-1] = replace(found[-1], rest="what is deeper is not looked at")
     return found
 
 

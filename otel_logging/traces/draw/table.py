@@ -116,9 +116,11 @@ def draw_failed(
 
 
 def draw_groups(
-    answer: Answer[Row], parts: Sequence[groups.Group], *, by: str, width: int
+    answer: Answer[Row], parts: Sequence[groups.Group], *, by: str, found: int, width: int
 ) -> Iterator[Text]:
-    """Yield what rows have in common: how many, by how much, and the worst one's trace."""
+    """Yield what rows have in common: how many, by how much, and the worst one's trace; *found*:
+    how many groups there are in all.
+    """
     yield _title(answer)
     yield Text()
     rows = [_heading("rows", "late by" if answer.judged else "took", "users", "worst", "trace")]
@@ -132,16 +134,20 @@ def draw_groups(
     beside = sum(widths) + len(_GAP) * len(widths)
     for line, key in zip(lines, keys, strict=True):
         yield from wrapped(key, width, beside, line.append(_GAP))
+    yield from _more(len(parts), found)
 
 
 def draw_summary(
-    answer: Answer[Row], parts: Sequence[groups.Group], *, width: int
+    answer: Answer[Row], parts: Sequence[groups.Group], *, found: int, width: int
 ) -> Iterator[Text]:
-    """Yield a sentence for each cause and culprit: whom it made late, and by how much."""
+    """Yield a sentence for each cause and culprit: whom it made late, and by how much; *found*:
+    how many of these there are in all.
+    """
     yield _title(answer)
     yield Text()
     for group in parts:
         yield from wrapped(Text(visible(groups.sentence(group, duration(group.lost_s)))), width, 2)
+    yield from _more(len(parts), found)
 
 
 # ---------------------------------------------------------------- what they share
@@ -215,8 +221,7 @@ class _Columns:
                     lines, last = [*lines, last], Text(_GAP)
                 yield from [*lines, last.append(facts)]
             yield from self._links.below(*below.ids, indent=_GAP)
-        if left_out := found - len(self._rows):
-            yield Text(f"and {left_out} more: --limit {found}", "dim")
+        yield from _more(len(self._rows), found)
 
     def _widths(self, longest: list[int], above: Sequence[int]) -> list[int]:
         """Return how wide the columns are: as *above*, if that is enough, else what the longest
@@ -232,6 +237,11 @@ class _Columns:
             longer = max(stage, who, key=widths.__getitem__)
             widths[longer] = max(widths[longer] - 1, len("stage"))
         return widths
+
+
+def _more(listed: int, found: int) -> Iterator[Text]:
+    if listed < found:
+        yield Text(f"and {found - listed} more: --limit {found}", "dim")
 
 
 def _title(answer: Answer[Row], *, narrowed: bool = False) -> Text:

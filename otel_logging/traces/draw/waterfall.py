@@ -168,10 +168,20 @@ class _Columns:
                 cells[half // 2] |= 1 << half % 2
             for cell_ in range((first + 1) // 2, min(last, halves) // 2):
                 cells[cell_] = 3
-        if self.is_lost_in(row):
-            begin, end = ((at - start) * self.bar // total for at in self.last.piece)
-            cells[begin + 1 : end] = [4] * max(end - begin - 1, 0)
+        for cell_ in self.broken if self.is_lost_in(row) else ():
+            cells[cell_] = 4
         return "".join((" ", ends, begins, whole, _BROKEN)[each] for each in cells).rstrip()
+
+    @property
+    def broken(self) -> range:
+        """The columns of a bar for what was lost in a stage itself; none where it was spread."""
+        begin, end = ((at - self.start_ns) * self.bar // self.total_ns for at in self.last.piece)
+        return range(begin + 1, end)
+
+    @property
+    def sign(self) -> str:
+        """What stands before what explains a broken bar."""
+        return f"{_BROKEN} " if self.broken else ""
 
     def is_lost_in(self, row: Row) -> bool:
         """Return whether much of the time was lost in a row's stage itself."""
@@ -230,7 +240,7 @@ def _header(
     yield Text("trace ", "dim").append(identity).append(f" · {started}", "dim")
     yield from links.below(*top.ids)
     if told := columns.told:
-        sign = f"{_BROKEN} " if told == [columns.lost] else ""
+        sign = columns.sign if told == [columns.lost] else ""
         why, reason = visible(top.text(_names.LATE_WHY) or ""), sign + " → ".join(told)
         for said in filter(None, (why, "" if why.endswith(reason) else reason)):
             text = Text(said, "yellow" if top.late_by_s is not None else "")
@@ -305,7 +315,7 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
         yield from _facts(attributes_of(row, span), row, columns)
         return
     if columns.is_lost_in(row) and columns.told != [columns.lost]:
-        yield from _below(Text(f"{_BROKEN} {columns.lost}", "yellow"), row.inner, columns)
+        yield from _below(Text(columns.sign + columns.lost, "yellow"), row.inner, columns)
     yield from _facts(span.attributes, row, columns)
     if columns.stacks:
         yield from _steps(row, columns)
