@@ -18,8 +18,8 @@ FUNCTION_LINES = 50  # physical, with its docstring, without decorators
 
 #: Most lines of code of each room.
 BUDGETS = {
-    "__init__": 37,
-    "__main__": 8,
+    "__init__": 39,
+    "__main__": 20,
     "_diagnostics": 108,
     "_errors": 37,
     "_exceptions": 152,
@@ -50,7 +50,7 @@ BUDGETS = {
     "assembly": 132,
     "background_tasks": 176,
     "binding": 224,
-    "cli": 676,
+    "cli": 678,
     "context": 219,
     "demo": 221,
     "doctor": 319,
@@ -67,10 +67,10 @@ BUDGETS = {
     "propagation": 109,
     "run": 51,
     "settings": 345,
-    "spool": 1035,
+    "spool": 1041,
     "testing": 156,
     "tracers": 58,
-    "traces": 2803,
+    "traces": 2815,
     "tracing": 274,
 }
 
