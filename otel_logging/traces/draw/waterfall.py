@@ -79,9 +79,8 @@ def draw(
     users = who(trace, first)
     top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
     way = critical(trace, top.path)  # before the rows: of 100,000 both at once are too much
-    fold = one_by_one if unfolded else Folding(trace)
     most = None if unfolded else _MOST_ROWS
-    rows = trace.rows(users, fold)
+    rows = trace.rows(users, one_by_one if unfolded else Folding(trace))
     listed = list(islice(rows, most))
     columns = replace(_columns(trace, listed, width, top, way), stacks=stacks)
     yield from _header(trace, columns, users, links, top)
@@ -178,11 +177,6 @@ class _Columns:
         begin, end = ((at - self.start_ns) * self.bar // self.total_ns for at in self.last.piece)
         return range(begin + 1, end)
 
-    @property
-    def sign(self) -> str:
-        """What stands before what explains a broken bar."""
-        return f"{_BROKEN} " if self.broken else ""
-
     def is_lost_in(self, row: Row) -> bool:
         """Return whether much of the time was lost in a row's stage itself."""
         one = None if row.equal else row.span
@@ -240,7 +234,7 @@ def _header(
     yield Text("trace ", "dim").append(identity).append(f" · {started}", "dim")
     yield from links.below(*top.ids)
     if told := columns.told:
-        sign = columns.sign if told == [columns.lost] else ""
+        sign = f"{_BROKEN} " if columns.broken and told == [columns.lost] else ""
         why, reason = visible(top.text(_names.LATE_WHY) or ""), sign + " → ".join(told)
         for said in filter(None, (why, "" if why.endswith(reason) else reason)):
             text = Text(said, "yellow" if top.late_by_s is not None else "")
@@ -315,7 +309,8 @@ def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
         yield from _facts(attributes_of(row, span), row, columns)
         return
     if columns.is_lost_in(row) and columns.told != [columns.lost]:
-        yield from _below(Text(columns.sign + columns.lost, "yellow"), row.inner, columns)
+        said = f"{_BROKEN} {columns.lost}" if columns.broken else columns.lost
+        yield from _below(Text(said, "yellow"), row.inner, columns)
     yield from _facts(span.attributes, row, columns)
     if columns.stacks:
         yield from _steps(row, columns)
