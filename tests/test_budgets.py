@@ -70,7 +70,7 @@ BUDGETS = {
     "spool": 1041,
     "testing": 156,
     "tracers": 58,
-    "traces": 2815,
+    "traces": 2812,
     "tracing": 274,
 }
 
