@@ -208,19 +208,29 @@ def awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
     future = getattr(task, "_fut_waiter", None)
     there = [*(getattr(future, "_children", None) or [future])]
     if isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task):
-        there += [c for c, frame in innermost if frame.f_code.co_filename.startswith(_ASYNCIO)]
+        there += [c for c, frame in innermost if _holds_tasks(frame.f_code)]
     for hop in range(_HOPS):
         there += chain(*(list(each) for each in there if isinstance(each, _MANY)))
         tasks = dict.fromkeys(each for each in there if isinstance(each, asyncio.Task))
         found = [each for each in tasks if each is not task and not each.done()]
         if found:  # of several that ``wait`` waits for, it may be any
             return found[0] if hop == 0 or len(found) == 1 else None
-        groups = [tuple(g._tasks)[:1] for g in there if type(g) is asyncio.TaskGroup]  # noqa: SLF001
+        groups = [tuple(g._tasks)[:1] for g in there if _is_group(type(g))]  # noqa: SLF001
         holding = [each for each in there if isinstance(each, _HOLDING)]
         there = [*chain(*groups), *gc.get_referents(*holding)]
     return None
 
 
+def _holds_tasks(code: CodeType) -> bool:
+    is_group = code.co_qualname == "TaskGroup.__aexit__"  # anyio's other functions hold the root
+    return code.co_filename.startswith(_ASYNCIO) or is_group
+
+
+def _is_group(kind: type) -> bool:
+    return kind.__name__ == "TaskGroup" and kind.__module__ in _GROUPS
+
+
+_GROUPS: Final = "asyncio.taskgroups", "anyio._backends._asyncio"
 #: What leads from a future, or from a coroutine of asyncio's, to a task.
 _MANY: Final = (tuple, set, list)
 _HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY)

@@ -50,6 +50,11 @@ async def in_a_group() -> None:
         group.create_task(stands_here())
 
 
+async def in_a_group_of_anyio() -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(stands_here)
+
+
 async def in_wait() -> None:
     await asyncio.wait([asyncio.ensure_future(stands_here())])
 
@@ -134,7 +139,7 @@ def where(service: Service, work: Callable[[], Awaitable[Any]]) -> str:
 @pytest.mark.parametrize(
     "work",
     [
-        *(in_a_task, in_a_group, in_wait, shielded, with_a_timeout, gathered, deep),
+        *(in_a_task, in_a_group, in_a_group_of_anyio, in_wait, shielded, with_a_timeout, gathered, deep),
         *(shielded_in_a_group_with_a_timeout, for_each, comprehended, in_a_context_manager),
         *(while_a_generator_closes, for_each_of_a_stage),
     ],
