@@ -139,8 +139,8 @@ def where(service: Service, work: Callable[[], Awaitable[Any]]) -> str:
 @pytest.mark.parametrize(
     "work",
     [
-        *(in_a_task, in_a_group, in_a_group_of_anyio, in_wait, shielded, with_a_timeout, gathered, deep),
-        *(shielded_in_a_group_with_a_timeout, for_each, comprehended, in_a_context_manager),
+        *(in_a_task, in_a_group, in_a_group_of_anyio, in_wait, shielded, with_a_timeout, gathered),
+        *(deep, shielded_in_a_group_with_a_timeout, for_each, comprehended, in_a_context_manager),
         *(while_a_generator_closes, for_each_of_a_stage),
     ],
 )
