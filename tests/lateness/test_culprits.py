@@ -438,26 +438,28 @@ def test_a_thread_that_once_began_a_turn_does_not_compute_for_it(
 
 
 def test_who_carried_work_into_a_thread_is_named_for_what_it_computes(service: Service) -> None:
-    begun, late = threading.Event(), threading.Event()
-
-    def work() -> None:
+    def work(begun: threading.Event, late: threading.Event) -> None:
         nothing()  # it ends, and the thread still works for her
         holds(begun)
         late.wait(5)
 
-    with traced("turn", root=True):
-        bind_context(user_id="alice")
-        nothing = carry(bool)
-        worker = threading.Thread(target=carry(work))
-        with traced("turn", root=True, budget=BUDGET_S):
-            bind_context(user_id="bob")
-            time.sleep(0.06)
-            worker.start()
-            begun.wait()
-            time.sleep(0.01)
-        late.set()
-        worker.join()
-    assert blamed(service)[::2] == ("cpu", "alice")
+    for i in range(5):
+        begun, late = threading.Event(), threading.Event()
+        with traced("turn", root=True):
+            bind_context(user_id="alice")
+            nothing = carry(bool)
+            worker = threading.Thread(target=carry(work), args=(begun, late))
+            with traced("turn", root=True, budget=BUDGET_S):
+                bind_context(user_id=f"bob{i}")
+                time.sleep(0.06)
+                worker.start()
+                begun.wait()
+                time.sleep(0.01)
+            late.set()
+            worker.join()
+        if blamed(service, f"bob{i}")[0] == "cpu":  # else the machine had other things to do
+            break
+    assert blamed(service, f"bob{i}")[::2] == ("cpu", "alice")
 
 
 def test_a_thread_without_code_of_the_application_is_not_known(service: Service) -> None:
