@@ -5,8 +5,10 @@ of who sent them. Invariant: nothing that is bound leaves in headers unless ``pr
 Deliberately absent: what a propagator writes (OpenTelemetry's, by OTEL_PROPAGATORS).
 """
 
+from asyncio import _get_running_loop
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextvars import copy_context
+from threading import get_ident
 from typing import Any, Final
 
 from opentelemetry import baggage, trace
@@ -19,7 +21,16 @@ from otel_logging._text import later
 from otel_logging._values import plain
 from otel_logging._wrap import F, wrap_in_context
 from otel_logging.binding import Block, has_ended
-from otel_logging.context import CURRENT, Scoped, bound, entry_of, leave_behind, restore, state
+from otel_logging.context import (
+    CURRENT,
+    SPAN,
+    Scoped,
+    bound,
+    entry_of,
+    leave_behind,
+    restore,
+    state,
+)
 from otel_logging.settings import variables
 
 
@@ -31,13 +42,24 @@ def carry(function: F, /) -> F:
     functions and generators of both kinds. Failure: never raises of itself.
     Concurrency: the result may be called from many threads and tasks at once.
     """
-    captured, waits = copy_context(), open_stage.Waits()
+    captured, waits, thread = copy_context(), open_stage.Waits(), get_ident()
 
-    def leave(began: int, error: BaseException | None) -> None:
+    def enter(_: object) -> tuple[int, int, dict[int, Any]]:
+        here = get_ident()
+        hands = {} if (watch := _runtime.current.watch) is None else watch.hands
+        # what is in a loop, or in the midst of a thread's other work, is found by that
+        if here == thread or here in hands or _get_running_loop() is not None:
+            hands = {}
+        hands[here] = CURRENT.get().get(SPAN)
+        return _exceptions.last, here, hands
+
+    def leave(entered: tuple[int, int, dict[int, Any]], error: BaseException | None) -> None:
+        began, here, hands = entered
         _exceptions.remember_context(error, began)
+        hands.pop(here, None)
         waits.end()
 
-    return wrap_in_context(function, captured.copy, lambda _: _exceptions.last, leave)
+    return wrap_in_context(function, captured.copy, enter, leave)
 
 
 def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from types import (
     CellType,
@@ -149,13 +149,22 @@ def of_task(task: Any, threads: Mapping[int, Any], working: list[int]) -> tuple[
     for _ in range(DEPTH):  # pragma: no branch - a bound
         coroutines = awaits(task.get_coro())
         frames += [frame for _, frame in coroutines]
-        task = awaited(task, coroutines[-1:])
+        task = awaited(task, coroutines[-1:]) or _answering(coroutines)
         if task is None:
             break
     frames.reverse()
     thread = _thread_behind(frames[0], working) if frames else 0
     there = _bounded(outwards(threads.get(thread)))
     return [*(there if own_step(there) else []), *_bounded(frames)], thread
+
+
+def _answering(coroutines: list[tuple[Any, FrameType]]) -> Any:
+    """Return the task that Starlette leaves the answer to, while this one waits for a stream."""
+    frames = (frame for _, frame in reversed(coroutines))
+    librarys = takewhile(lambda frame: not is_application(frame.f_code.co_filename), frames)
+    leaving = (frame for frame in librarys if frame.f_code.co_qualname in _LEAVING)
+    group = next((frame.f_locals.get("task_group") for frame in leaving), None)
+    return next((each for each in tuple(getattr(group, "_tasks", ())) if not each.done()), None)
 
 
 def _thread_behind(frame: FrameType, working: list[int]) -> int:
@@ -188,6 +197,10 @@ def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
 
 
 _TRIO: Final = f"{os.sep}trio{os.sep}_core{os.sep}_run.py"
+_LEAVING: Final = frozenset(
+    {"BaseHTTPMiddleware.__call__", "BaseHTTPMiddleware.__call__.<locals>.call_next"}
+    | {"StreamingResponse.__call__"}
+)
 _ANYIO_S: Final = "run_sync_in_worker_thread"
 #: Files of what waits for a thread: ``to_thread``, and what Django and Channels have for it.
 _TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py", f"{os.sep}asgiref{os.sep}sync.py"
@@ -208,19 +221,29 @@ def awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
     future = getattr(task, "_fut_waiter", None)
     there = [*(getattr(future, "_children", None) or [future])]
     if isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task):
-        there += [c for c, frame in innermost if frame.f_code.co_filename.startswith(_ASYNCIO)]
+        there += [c for c, frame in innermost if _holds_tasks(frame.f_code)]
     for hop in range(_HOPS):
         there += chain(*(list(each) for each in there if isinstance(each, _MANY)))
         tasks = dict.fromkeys(each for each in there if isinstance(each, asyncio.Task))
         found = [each for each in tasks if each is not task and not each.done()]
         if found:  # of several that ``wait`` waits for, it may be any
             return found[0] if hop == 0 or len(found) == 1 else None
-        groups = [tuple(g._tasks)[:1] for g in there if type(g) is asyncio.TaskGroup]  # noqa: SLF001
+        groups = [tuple(g._tasks)[:1] for g in there if _is_group(type(g))]  # noqa: SLF001
         holding = [each for each in there if isinstance(each, _HOLDING)]
         there = [*chain(*groups), *gc.get_referents(*holding)]
     return None
 
 
+def _holds_tasks(code: CodeType) -> bool:
+    is_group = code.co_qualname == "TaskGroup.__aexit__"  # anyio's other functions hold the root
+    return code.co_filename.startswith(_ASYNCIO) or is_group
+
+
+def _is_group(kind: type) -> bool:
+    return kind.__name__ == "TaskGroup" and kind.__module__ in _GROUPS
+
+
+_GROUPS: Final = "asyncio.taskgroups", "anyio._backends._asyncio"
 #: What leads from a future, or from a coroutine of asyncio's, to a task.
 _MANY: Final = (tuple, set, list)
 _HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY)

@@ -16,7 +16,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from opentelemetry.context import attach, set_value
 
-from otel_logging import _runtime, bind_context, detached, handoff, taking, traced, waiting
+from otel_logging import _runtime, bind_context, carry, detached, handoff, taking, traced, waiting
 from otel_logging.handover import Handoff
 from tests.conftest import Service
 from tests.lateness.test_why import of_user, shares
@@ -435,6 +435,31 @@ def test_a_thread_that_once_began_a_turn_does_not_compute_for_it(
     cause, culprit, who = blamed(service)
     assert who is None
     assert (cause, culprit) == ("unknown", None) or "(test_culprits.py:" in str(culprit)
+
+
+def test_who_carried_work_into_a_thread_is_named_for_what_it_computes(service: Service) -> None:
+    def work(begun: threading.Event, late: threading.Event) -> None:
+        nothing()  # it ends, and the thread still works for her
+        holds(begun)
+        late.wait(5)
+
+    for i in range(5):
+        begun, late = threading.Event(), threading.Event()
+        with traced("turn", root=True):
+            bind_context(user_id="alice")
+            nothing = carry(bool)
+            worker = threading.Thread(target=carry(work), args=(begun, late))
+            with traced("turn", root=True, budget=BUDGET_S):
+                bind_context(user_id=f"bob{i}")
+                time.sleep(0.06)
+                worker.start()
+                begun.wait()
+                time.sleep(0.01)
+            late.set()
+            worker.join()
+        if blamed(service, f"bob{i}")[0] == "cpu":  # else the machine had other things to do
+            break
+    assert blamed(service, f"bob{i}")[::2] == ("cpu", "alice")
 
 
 def test_a_thread_without_code_of_the_application_is_not_known(service: Service) -> None:

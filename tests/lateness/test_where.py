@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import anyio._backends._asyncio  # which takes long at first
 import anyio.to_thread
+import httpx
 import pytest
 import urllib3
 from asgiref.sync import sync_to_async
@@ -25,6 +27,11 @@ from opentelemetry import trace
 from sqlalchemy import AsyncAdaptedQueuePool
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 from urllib3.exceptions import EmptyPoolError
 
 from otel_logging import carry, traced
@@ -48,6 +55,11 @@ async def in_a_task() -> None:
 async def in_a_group() -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(stands_here())
+
+
+async def in_a_group_of_anyio() -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(stands_here)
 
 
 async def in_wait() -> None:
@@ -134,8 +146,8 @@ def where(service: Service, work: Callable[[], Awaitable[Any]]) -> str:
 @pytest.mark.parametrize(
     "work",
     [
-        *(in_a_task, in_a_group, in_wait, shielded, with_a_timeout, gathered, deep),
-        *(shielded_in_a_group_with_a_timeout, for_each, comprehended, in_a_context_manager),
+        *(in_a_task, in_a_group, in_a_group_of_anyio, in_wait, shielded, with_a_timeout, gathered),
+        *(deep, shielded_in_a_group_with_a_timeout, for_each, comprehended, in_a_context_manager),
         *(while_a_generator_closes, for_each_of_a_stage),
     ],
 )
@@ -358,7 +370,7 @@ def burn(seconds: float) -> None:
         sum(range(500))
 
 
-def test_a_turn_that_another_thread_works_on_does_not_stand_where_it_was_begun(
+def test_a_turn_that_another_thread_works_on_stands_where_that_does(
     service: Service,
 ) -> None:
     def work(turn: Any) -> None:
@@ -370,7 +382,8 @@ def test_a_turn_that_another_thread_works_on_does_not_stand_where_it_was_begun(
     worker.start()
     burn(WAITED_S)
     worker.join()
-    assert "late.where" not in service.one("turn").attributes
+    place = service.one("turn").attributes["late.where"]
+    assert place.startswith("100 % work (test_where.py:")
 
 
 def test_a_turn_without_a_budget_is_begun_in_a_loop_or_in_none(service: Service) -> None:
@@ -412,6 +425,39 @@ def test_tasks_of_trio_share_a_thread(service: Service, monkeypatch: pytest.Monk
     found = service.one("turn").attributes
     assert found["late"] is True
     assert "late.where" not in found
+
+
+async def answers(_: Any) -> Response:
+    await stands_here()
+    return Response()
+
+
+async def streams(_: Any) -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        await stands_here()
+        yield b""
+
+    return StreamingResponse(parts())
+
+
+async def passes_on(request: Any, call_next: Callable[[Any], Awaitable[Response]]) -> Response:
+    return await call_next(request)
+
+
+@pytest.mark.parametrize("middleware", [[], [Middleware(BaseHTTPMiddleware, dispatch=passes_on)]])
+@pytest.mark.parametrize("endpoint", [answers, streams])
+def test_a_request_stands_where_the_task_does_that_answers(
+    service: Service, endpoint: Any, middleware: list[Middleware]
+) -> None:
+    app = Starlette(routes=[Route("/", endpoint)], middleware=middleware)
+
+    async def asks() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            await client.get("/")
+
+    _, _, place = where(service, asks).partition(" % ")  # the rest: to make a client
+    assert place.startswith("stands_here (test_where.py:")
 
 
 def inner() -> None:
