@@ -12,10 +12,11 @@ import contextlib
 import functools
 import io
 import math
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from otel_logging import _forks
@@ -23,6 +24,8 @@ from otel_logging._sockets import Socket, TlsSocket
 
 if TYPE_CHECKING:
     import ssl
+
+_DIGITS: Final = re.compile("[0-9A-Fa-f]+")
 
 
 class NotHttpError(OSError):
@@ -149,17 +152,17 @@ class HttpClient:
         except BaseException:
             self._drop(life)
             raise
-        text, failure = b"", None
+        text, failure = io.BytesIO(), None
         try:
             for part in answer.body(status, found):
-                text += part
+                text.write(part)
         except Exception as error:
             failure = error
         said = "".join(each.get("connection", "") for each in (headers, found)).lower()
         has_ended = line.has_ended or not line.allowance or version == "HTTP/1.0"
         if has_ended or failure is not None or "close" in said:
             self._drop(life)
-        return Response(status, reason, found, text, failure, not line.allowance)
+        return Response(status, reason, found, text.getvalue(), failure, not line.allowance)
 
 
 class _Answer:
@@ -229,7 +232,7 @@ class _Answer:
 
 def _length(text: str, base: int) -> int:
     with contextlib.suppress(ValueError):
-        if text.isascii() and text.strip().isalnum():  # int() takes signs and underscores as well
+        if _DIGITS.fullmatch(text.strip()):  # int() takes signs, underscores and "0x" as well
             return int(text, base)
     raise NotHttpError("the answer has an invalid length")
 

@@ -99,7 +99,8 @@ class Redaction:
             raise ConfigurationError("Redaction: personal", personal, "True or False")
         if not isinstance(salt, str):
             raise ConfigurationError("Redaction: salt", type(salt), "a string")
-        self.personal, self.who = personal, frozenset(who) if personal else frozenset()
+        who = frozenset(_texts("who", who))
+        self.personal, self.who = personal, who if personal else frozenset()
         self._salt = salt.encode() or _RANDOM_SALT
         self._given = (type(self), self.keys, self.patterns, self.allow, self.who, personal, salt)
         self._keys = {"".join(words_of(key)) for key in self.keys} - {""}

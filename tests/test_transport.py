@@ -401,6 +401,7 @@ CUT_OFF = [
     CHUNKED + b"2\r\n\x0a\x00\r\n0",
     CHUNKED + b"2\r\n\x0a\x00\r\n0\r\n",
     CHUNKED + b"rubbish\r\n",
+    CHUNKED + b"0x2\r\n\x0a\x00\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\n\x0a",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n\x0a",
     b"HTTP/1.1 200 OK\r\nContent-Length: 0, 2\r\n\r\n",

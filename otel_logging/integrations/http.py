@@ -38,6 +38,8 @@ _COPIES: Final = "hypercorn.middleware.proxy_fix"
 _FORWARDED: Final = ("client.address", "client.port", "url.scheme")
 #: What may be the last that an application of ASGI sends.
 _ENDS: Final = tuple(f"http.response.{end}" for end in ("body", "pathsend", "zerocopysend"))
+#: No more digits: ``int`` refuses 4,301 of them, and takes digits that are no ASCII.
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 #: Paths that probes and browsers ask for all the time.
 QUIET: Final = ("/health", "/healthz", "/livez", "/readyz", "/ping", "/metrics", "/favicon.ico")
@@ -48,11 +50,17 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in reversed(scope["headers"])}
 
 
+def port_of(text: Any) -> int | None:
+    """Return the port that *text* is; None where it is none."""
+    return int(text) if _PORT.fullmatch(str(text)) else None
+
+
 def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
     """Return what a span of *scope* begins with. The query is left out: it may hold secrets."""
-    host, _, port = headers.get("host", "").rpartition(":")
-    if not (host and port.isdigit()):
-        host, port = headers.get("host", ""), ""
+    host, _, digits = headers.get("host", "").rpartition(":")
+    port = port_of(digits) if host else None
+    if port is None:
+        host = headers.get("host", "")
     # one of a socket of Unix is a text, and one of IPv6 has four parts
     addresses = [scope.get(name) for name in ("server", "client")]
     # a client that a proxy has named, and not its port, has port 0
@@ -63,7 +71,7 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
         "url.path": scope.get("path", ""),
         "url.scheme": scope.get("scheme", "http"),
         "server.address": host.strip("[]") or server[0],
-        "server.port": int(port) if port else None if host else server[1],
+        "server.port": server[1] if not host else port,
         "client.address": client[0],
         "client.port": client[1] or None,
         "network.peer.address": client[0] if client[1] != 0 else None,

@@ -17,7 +17,7 @@ from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN, Here, entry_of
 from otel_logging.integrations import http
-from otel_logging.integrations.http import QUIET, Request, Scope, given, granian, serve
+from otel_logging.integrations.http import QUIET, Request, Scope, given, granian, port_of, serve
 from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.lateness.stage import value_of
 
@@ -43,7 +43,6 @@ def scope_of(environ: Environ) -> Scope:
         for key, value in environ.items()
         if key.startswith("HTTP_") and isinstance(value, str)
     ]
-    port, peer = environ.get("SERVER_PORT", ""), environ.get("REMOTE_PORT", "")
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")) or "/"
     return {
         "method": environ["REQUEST_METHOD"],
@@ -52,8 +51,8 @@ def scope_of(environ: Environ) -> Scope:
         "scheme": environ.get("wsgi.url_scheme", "http"),
         "headers": headers,
         "http_version": environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/") or None,
-        "server": (environ.get("SERVER_NAME"), int(port) if str(port).isdigit() else None),
-        "client": (environ.get("REMOTE_ADDR"), int(peer) if str(peer).isdigit() else None),
+        "server": (environ.get("SERVER_NAME"), port_of(environ.get("SERVER_PORT"))),
+        "client": (environ.get("REMOTE_ADDR"), port_of(environ.get("REMOTE_PORT"))),
     }
 
 
@@ -132,9 +131,10 @@ class _Served(Request):
         return (_Kept if is_tested else _Body)(body, self)
 
     def _answer(self, status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-        self.status, self.answered = int(status[:3]), headers
-        headers += self.headers(name for name, _ in headers)
-        return self._start_response(status, headers, *more)
+        self.status = int(status[:3])
+        # another list: the application may have one for all its answers
+        self.answered = [*headers, *self.headers(name for name, _ in headers)]
+        return self._start_response(status, self.answered, *more)
 
     def close(self, error: BaseException | None, close: Callable[[], object] | None = None) -> None:
         """End the request, once its body is closed; what closing raises is the request's."""

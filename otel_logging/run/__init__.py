@@ -18,15 +18,17 @@ from otel_logging import _names, settings
 from otel_logging.settings import variables
 
 #: What names the application, in the order of trust: an option, or ``module:name``.
-_OPTIONS = {"-A", "--app", "-m"}
-_APPLICATION = re.compile(r"([A-Za-z_][\w.]*):[\w.()]+")
+_OPTIONS = ("-A", "--app", "-m")
+_APPLICATION = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.()]*")
 
 
 def service_of(command: Sequence[str]) -> str:
     """Return a name for the service that *command* starts: the application's module."""
-    for option, value in pairwise(command):
-        if option in _OPTIONS and (option != "-m" or not _APPLICATION.fullmatch(command[-1])):
-            return value.partition(":")[0]
+    after = dict(reversed([*pairwise(command)]))  # of two the first
+    is_named = any(map(_APPLICATION.fullmatch, command[1:]))  # else -m says it: not of uvicorn's
+    for option in _OPTIONS[: 2 if is_named else 3]:
+        if option in after:
+            return after[option].partition(":")[0]
     for word in command[1:]:
         if found := _APPLICATION.fullmatch(word):
             return found[1]
