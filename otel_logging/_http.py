@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from otel_logging import _forks
-from otel_logging._sockets import Socket, TlsSocket
+from otel_logging._sockets import Received, Socket, TlsSocket
 
 if TYPE_CHECKING:
     import ssl
 
-_DIGITS: Final = re.compile("[0-9A-Fa-f]+")
+#: A length, by its base; ``int`` takes signs, underscores and "0x" as well.
+_LENGTHS: Final = {10: "[0-9]{1,18}", 16: "[0-9A-Fa-f]{1,16}"}
 
 
 class NotHttpError(OSError):
@@ -154,8 +155,7 @@ class HttpClient:
             raise
         text, failure = io.BytesIO(), None
         try:
-            for part in answer.body(status, found):
-                text.write(part)
+            text.writelines(answer.body(status, found))
         except Exception as error:
             failure = error
         said = "".join(each.get("connection", "") for each in (headers, found)).lower()
@@ -169,7 +169,7 @@ class _Answer:
     """A response as it comes: RFC 9112. What is cut off at the bound counts as whole."""
 
     def __init__(self, line: Socket) -> None:
-        self._line, self._file = line, line.received()
+        self._line, self._file = line, io.BufferedReader(Received(line))
 
     def _text(self, *, is_first: bool = False) -> str:
         line = self._file.readline()
@@ -231,9 +231,8 @@ class _Answer:
 
 
 def _length(text: str, base: int) -> int:
-    with contextlib.suppress(ValueError):
-        if _DIGITS.fullmatch(text.strip()):  # int() takes signs, underscores and "0x" as well
-            return int(text, base)
+    if re.fullmatch(_LENGTHS[base], text.strip()):
+        return int(text, base)
     raise NotHttpError("the answer has an invalid length")
 
 

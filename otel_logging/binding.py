@@ -36,6 +36,11 @@ def worker() -> object:
     return (None if loop is None else asyncio.current_task(loop)) or threading.get_ident()
 
 
+def weakly(runner: Any) -> Any:
+    """Return a task so that it, and all that it has, is not kept; a thread's number as it is."""
+    return runner if type(runner) is int else ref(runner)
+
+
 class Block:
     """One time that a scope is entered."""
 
@@ -232,8 +237,7 @@ class Users:
             own = own.around
         if own is None and _is_nobody(value):
             return
-        at = worker()
-        mine = (value, at if type(at) is int else ref(at))
+        mine = (value, weakly(worker()))
         if _is_nobody(self.found.get(key, mine)[0]):
             self.found.pop(key, None)
         there = self.found.setdefault(key, mine)

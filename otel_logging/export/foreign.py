@@ -70,7 +70,7 @@ class AttachedProcessor(SpanProcessor):
             parent = trace.get_current_span(parent_context)
             around = parent.get_span_context()
             if around.is_valid and not around.is_remote:
-                setattr(span, bindings.ENTRY, getattr(parent, bindings.ENTRY, None) or parent)
+                setattr(span, bindings.ENTRY, bindings.entry_of(parent))
             arrives = span.kind in bindings.ARRIVING
             if not bindings.is_local(parent) or (arrives and has_ended(parent)):
                 bindings.begin(parent, arrives=arrives)

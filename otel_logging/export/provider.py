@@ -129,7 +129,7 @@ class Tracer(SdkTracer):
             span.trace_id, span.span_id, span.trace_flags = trace_id, span_id, flags
             span.trace_state = state
             if parent or (outside and bindings.is_local(around)):
-                span.otel_logging_entry = getattr(around, bindings.ENTRY, None) or around
+                span.otel_logging_entry = bindings.entry_of(around)
             return span
         span = _new(pipeline.span_type)  # in two steps: a class that is called takes longer
         span.__init__(

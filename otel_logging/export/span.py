@@ -236,7 +236,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         text = plain(exception) if is_known else traceback_of(exception)
         fields = {
             **described(exception),
-            "exception.stacktrace": text,
+            _names.STACKTRACE: text,
             "exception.escaped": str(plain(escaped)),
         }
         self.add_event("exception", {**fields, **as_mapping(attributes)}, timestamp)

@@ -15,10 +15,11 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags
 
-from otel_logging import _diagnostics, _forks, _json, _names, _otlp
+from otel_logging import _diagnostics, _forks, _json, _otlp
 from otel_logging.binding import Bound
 from otel_logging.export import span_bytes
 from otel_logging.export.ids import LocalSpan
+from otel_logging.processors import fields_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -148,11 +149,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     @property
     def line_fields(self) -> dict[str, str]:
         """The three trace fields of a line inside this span."""
-        return {
-            _names.TRACE_ID: f"{self.trace_id:032x}",
-            _names.SPAN_ID: f"{self.span_id:016x}",
-            _names.TRACE_FLAGS: f"{self.trace_flags:02x}",
-        }
+        return fields_of(self)
 
     @property
     def line_end(self) -> bytes:

@@ -252,7 +252,8 @@ class Request:
         if status and not has_gone:
             span.set_attribute("http.response.status_code", status)
         if failed:
-            span.set_attribute("error.type", type(error).__qualname__ if error else str(status))
+            why = type(error).__qualname__ if error else str(status)
+            span.set_attribute(_names.ERROR_TYPE, why)
             span.set_status(StatusCode.ERROR)
         elif has_gone or not self.is_complete:  # the client has gone
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
@@ -294,11 +295,6 @@ def handled() -> BaseException | None:
     """Return what is handled while an answer of failure is sent, which may tell nobody of it."""
     error = sys.exception()
     return None if error is None or _failures.status_of(error) else error
-
-
-def given(app: Any, kind: Any) -> dict[str, Any]:
-    """Return the options of the middleware *kind* that *app* is, or has inside."""
-    return next((each.options for each in inside(app) if type(each) is kind), {})
 
 
 def name_route(span: Any, verb: str, route: str | None) -> None:

@@ -17,7 +17,7 @@ from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN, Here, entry_of
 from otel_logging.integrations import http
-from otel_logging.integrations.http import QUIET, Request, Scope, given, granian, port_of, serve
+from otel_logging.integrations.http import QUIET, Request, Scope, granian, inside, port_of, serve
 from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.lateness.stage import value_of
 
@@ -216,11 +216,17 @@ def name_route(environ: Environ, route: str) -> None:
         http.name_route(span, verb, route)
 
 
+def _options_of(app: Any) -> dict[str, Any]:
+    """Return the options of our middleware that *app* is, or has inside."""
+    found = (each for each in inside(app) if type(each) is WSGIObservabilityMiddleware)
+    return next((each.options for each in found), {})
+
+
 def observe(call: Any, self: Any, environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Observe *call*, a framework's method of its applications."""
     app: Any = partial(call, self)
     if not is_elsewhere(self):
-        app = WSGIObservabilityMiddleware(app, **given(self, WSGIObservabilityMiddleware))
+        app = WSGIObservabilityMiddleware(app, **_options_of(self))
     return app(environ, start_response)  # type: ignore[no-any-return]
 
 
@@ -233,7 +239,7 @@ class _OfServer(WSGIObservabilityMiddleware):
     stays = True
 
     def __init__(self, app: App) -> None:
-        super().__init__(app, **given(app, WSGIObservabilityMiddleware))
+        super().__init__(app, **_options_of(app))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""

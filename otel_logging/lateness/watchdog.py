@@ -35,7 +35,7 @@ _TICK_NS: Final = 25_000_000  # while something is becoming late; else as a bloc
 _REST: Final = 4  # so often it looks in vain, before it waits to be woken
 #: A look through the table takes no more of a tick than that for each stage.
 _SCAN_NS: Final = 100_000
-_MOST: Final = 10_000  # open stages
+MOST: Final = 10_000  # open stages, beyond which no more are measured
 _LOOKED_AT: Final = 64  # stages in one tick
 #: So often what a look computes it rests, where the one before did as well: where all are late, it
 #: must not make them later. No longer than that: what hangs is to be seen within a second.
@@ -146,7 +146,7 @@ class Watchdog:
                 break  # those that follow are as new: most are over before anybody asks
             self.watch.show(span)
         there = list(self.watch.measured.copy())
-        too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
+        too_many = len(there) - MOST  # the oldest of those are stages that nobody will ever end
         for number, each in enumerate(there):
             if has_ended(each.span) or number < too_many:
                 self.watch.forget(each)

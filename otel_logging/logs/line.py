@@ -38,8 +38,8 @@ from otel_logging.processors import EventDict, TracebackText
 NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 #: Lines that tell of the exception that is handled meanwhile, in words of their own.
 _TELLING: Final = frozenset({"warning", "error", "critical"})
-#: Fields that a line sets itself; ``trace_id`` may be given by hand, ``event`` cannot.
-_GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID, _names.EVENT}
+#: Fields that a line sets itself, and that may have been given.
+_GUARDED: Final = _fields.GUARDED - {_names.EVENT}
 #: structlog's register of what its functions bind: empty until one is called.
 _BINDABLE: Final = getattr(structlog.contextvars, "_CONTEXT_VARS", {"unknown": None})
 #: Where a traceback begins that a formatter, or whoever logs, has put into the message.

@@ -14,8 +14,7 @@ from otel_logging import _names
 #: OpenTelemetry semantic conventions, exceptions on spans.
 EVENT: Final = "exception"
 TYPE, _MESSAGE = "exception.type", "exception.message"
-_TRACEBACK = "exception.stacktrace"
-ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _TRACEBACK, "exception.escaped"})
+ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _names.STACKTRACE, "exception.escaped"})
 
 _FRAME: Final = re.compile(
     r'^(?P<indent>[ |+]*)File "(?P<file>.*)", line (?P<line>\d+), in (?P<name>.*)'
@@ -53,7 +52,7 @@ def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
     told = _PLACE.match(str(attributes.get(_names.EXCEPTION_WHERE)))
     if event_name == EVENT and TYPE in attributes:
         what = f"{attributes[TYPE]}: {_one_line(str(attributes.get(_MESSAGE, '')))}"
-        found, frames, cause = _last(str(attributes.get(_TRACEBACK, "")))
+        found, frames, cause = _last(str(attributes.get(_names.STACKTRACE, "")))
         # of a group the traceback ends with one that is in it, which says more
         what = found if frames and str(attributes[TYPE]).endswith(_GROUP) else what
         return _raised(what.removesuffix(": ") + cause, frames, told)

@@ -35,7 +35,7 @@ READ_S: Final = 60.0  # for all
 #: Of one answer. 1,500 traces of twenty spans and as many lines are half of it.
 REPLY_BYTES: Final = 64 << 20
 _START: Final = re.compile(r"\S")  # of the next value
-_US: Final = 1_000  # ns; Jaeger's storages compare microseconds
+US: Final = 1_000  # ns; Jaeger's storages compare microseconds
 
 #: Parameters of a search: service, start, end, most traces, raw, least duration.
 _EARLIER: Final = (
@@ -203,8 +203,8 @@ class Jaeger:
     def _ids(self, service: str, window: Window, tags: Mapping[str, str], most: int) -> list[str]:
         asked = {
             "service": service,
-            "start": str(window.start_ns // _US),
-            "end": str(window.end_ns // _US),
+            "start": str(window.start_ns // US),
+            "end": str(window.end_ns // US),
             "limit": str(most),
             "tags": json.dumps(tags),
         }
