@@ -70,8 +70,9 @@ class HttpClient:
         """Begin anew: drop the connection, which after a fork is the parent's."""
         # the lock keeps an interrupt from a descriptor that is another file's meanwhile
         self._lock = threading.Lock()
-        #: None after an interrupt, and after a reset another one: a request that began before may
-        #: go on then, for where threads are green a forked child has those of its parent as well.
+        #: Stands for the time since the last reset; None: interrupted. A request goes on only in
+        #: the time in which it began. With green threads a forked child still runs its parent's
+        #: requests.
         self._life: object | None = object()
         self._drop(self._life)
 

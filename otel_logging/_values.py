@@ -65,8 +65,8 @@ def is_true(value: Any) -> bool:
 class _Left:
     """What one field may still hold.
 
-    A container that is cut gets one item more, its last or "… n more", which may be a mapping.
-    There is room for that beside *nodes*.
+    A container that is cut gets one more item: its last one, or "… n more". That item may be a
+    mapping. *nodes* leaves room for it.
     """
 
     nodes = MAX_NODES - 2 * MAX_DEPTH - 1  # values

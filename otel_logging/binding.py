@@ -64,7 +64,7 @@ class _Field(NamedTuple):
     around: "_Field | None"
 
     def is_nobody(self) -> bool:
-        """Whether it is no user, but in a block that says so."""
+        """Say whether its value is None or "" that no ``bound_context`` has set on purpose."""
         return _is_nobody(self.value) and type(self.owner) is not Block
 
 
@@ -245,7 +245,7 @@ class Users:
             if there[0] is _DIFFERS or (own is not None and mine[1] != there[1]):
                 return
             is_same = field(key, there[0]) == field(key, value)
-            # whom it starts from here on is another, on the thread that had bound the same too
+            # of several that bind the same user the last one counts as the one that has bound it
             self.found[key] = mine if is_same or own is not None else (_DIFFERS, None)
             if is_same:
                 return
@@ -351,7 +351,7 @@ def restore_structlogs(values: Mapping[ContextVar[Any], Any]) -> None:
 
 
 def leave_structlogs(entry: Any) -> dict[ContextVar[Any], Any]:
-    """Bind what they had bound before the entry stage of the span *entry*; return what is bound."""
+    """Bind again what they had bound before the span *entry* began; return what that replaces."""
     if not STRUCTLOGS or getattr(entry, "otel_logging_bound", None) is None:
         return {}
     before = structlogs()

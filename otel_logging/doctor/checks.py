@@ -34,7 +34,7 @@ def examine(
     """
     try:
         chosen, jaeger_url = settings.load(spool_dir=spool_dir), links.jaeger_url()
-        wrap_propagators()  # as set-up does, which it would end
+        wrap_propagators()  # set-up calls this too, and fails where it raises
     except ConfigurationError as error:
         yield probe.invalid(error)
         return

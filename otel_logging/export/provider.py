@@ -37,7 +37,7 @@ _new: Final = object.__new__
 class Tracer(SdkTracer):
     """Starts spans for one instrumentation scope.
 
-    Made by the SDK's provider, which keeps it: what others read of a tracer is there.
+    The SDK's provider makes the object and keeps it, so it has all that others read of a tracer.
     """
 
     _provider: "TracerProvider"

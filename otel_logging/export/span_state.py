@@ -36,8 +36,8 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     can be assigned: its own properties (``name``, ``status``...) read them.
     """
 
-    # what each stage reads: of a slot a tenth of what it takes of a class, or of a ``__dict__``
-    # that somebody has looked at
+    # every stage reads these: a slot is read in a tenth of the time of a class attribute, or of a
+    # ``__dict__`` that somebody has looked at
     __slots__ = (
         *("_bound", "_encoded_events", "_end_time", "_events_at_end", "_kind", "_line_end"),
         *("_name", "_open", "_own", "_page_bytes", "_parent_context", "_parent_span", "_pid"),

@@ -110,8 +110,10 @@ def inside(app: Any) -> Iterator[Any]:
 def serve(
     kind: Callable[[Any], Any], place: str, original: Any, self: Any, *args: Any, **named: Any
 ) -> Any:
-    """Serve by *original*, a server's, with the middleware *kind* around the application that it
-    has at *place*; "": that it is given. In a context of its own.
+    """Call *original*, a server's method, with its application wrapped in *kind*, a middleware.
+
+    *place*: the dotted name of the attribute of *self* that holds the application; "": it is the
+    argument. It runs in a context of its own.
     """
     if place:
         *way, name = place.split(".")

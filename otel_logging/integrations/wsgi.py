@@ -24,7 +24,8 @@ from otel_logging.lateness.stage import value_of
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-#: In an environ: the request that it is of; the span of the one of ASGI that it is mounted in.
+#: Key of an environ. Its value is our request; or the entry span, where an ASGI application has
+#: the WSGI application mounted.
 REQUEST: Final = "otel_logging.request"
 
 

@@ -80,7 +80,7 @@ class Watch:
         run, name = self.watchdog.run, "otel_logging watch"
         self._thread = threading.Thread(target=run, name=name, daemon=True)
         self._may_start = [self._thread]  # popped by the one thread that starts ours
-        #: Let go of to wake the thread. Cheaper to wait for than an event, or a queue.
+        #: A lock that is held; its release wakes the thread. Cheaper than an event or a queue.
         self.news = threading.Lock()
         self.news.acquire()
 
@@ -227,8 +227,8 @@ class Watch:
             self.box.put_who(watched.slot, self.who_of(span, fields))
 
     def loosen(self, span: Any) -> None:
-        """Note that a stage is no block: where no loop runs, one does not see which thread works
-        on it, nor what else its own does.
+        """Note that ``begin()`` has opened the stage. Where no loop runs its thread may do anything
+        else meanwhile, and another may work on it: the thread is forgotten.
         """
         if (watched := getattr(span, WATCHED, None)) and watched.task is None:
             watched.thread = 0

@@ -36,7 +36,7 @@ from otel_logging.logs import caller
 from otel_logging.processors import EventDict, TracebackText
 
 NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
-#: Lines that tell of the exception that is handled meanwhile, in words of their own.
+#: Levels of lines. A line of such a level tells of the exception that is being handled.
 _TELLING: Final = frozenset({"warning", "error", "critical"})
 #: Fields that a line sets itself, and that may have been given.
 _GUARDED: Final = _fields.GUARDED - {_names.EVENT}
