@@ -333,9 +333,9 @@ NOTHING: Final = Bound({})
 
 # ---------------------------------------------------------------- by structlog's own functions
 
-#: What they bind; empty until one is called.
+#: structlog's register of what they bind: empty until one is called, and never where it has none.
 STRUCTLOGS: Final[Mapping[str, ContextVar[Any]]] = getattr(
-    structlog.contextvars, "_CONTEXT_VARS", {}
+    structlog.contextvars, "_CONTEXT_VARS", {"unknown": ContextVar("unknown", default=...)}
 )
 
 
