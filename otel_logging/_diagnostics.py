@@ -1,6 +1,6 @@
 """What went wrong inside the package: counted, and written to stderr at most once a minute.
 
-When the interpreter exits, each is written at once: there is no later minute. In: a
+When the interpreter exits, every report is written at once: there is no later minute. In: a
 short fixed sentence for each kind of trouble, and how many times. Out: the counts, and
 lines on stderr, with the number where there is something to count. Invariant: never
 raises, never waits for a lock, never goes through the logger that it serves. What was lost is
@@ -24,8 +24,8 @@ QUIET_S: Final = 60.0  # for each kind of trouble
 counts: Counter[str] = Counter()
 #: What was lost and written, what was redacted and shortened, and no span has told yet.
 untold: Counter[str] = Counter()
-_changed_at = time.monotonic()  # when the latter were last put there
-_known_changed: Counter[str] = Counter()  # and how many there were
+_changed_at = time.monotonic()  # when redacted and shortened values were last added to it
+_known_changed: Counter[str] = Counter()  # how many values had been changed then
 _LOSS: Final = later(r"\b(lost|dropped)\b")
 _quiet_s = QUIET_S
 _said_at: dict[str, float] = {}

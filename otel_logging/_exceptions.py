@@ -130,8 +130,9 @@ class _Origin:
     def has_ended_with(self, error: BaseException) -> bool:
         """Say whether *error* has ended its task, or work of a pool, and is raised anew elsewhere.
 
-        Whoever waits for that does so. What was caught on its way, and kept, is another's as well,
-        but for what was put into a future behind its request, and has come out of none before.
+        The task or the caller that waited for it raises it again. An exception that was caught and
+        kept may be raised for anybody, so it is not known whose it is. There is one such exception
+        that is known: it was put into a future once, after its request had ended.
         """
         base, path = self.base, self._path(error)
         if self.is_shared:
@@ -174,8 +175,8 @@ def remember_context(error: BaseException | None, began: int) -> None:
                 is_inside = known.number > began and (is_same or known.is_of(error))
                 if is_inside:
                     origin.context, origin.trace_id = known.context, known.trace_id
-                # it has left another's stage, before or beside this: who raises it anew may be
-                # that; but behind a thread's stage there is the task that waits for it
+                # it has left some other stage already, so whoever raises it again may do that for
+                # that one; but where a thread's stage has ended, the task that waits for it does
                 is_passed_on = known.task is None and origin.task is not None
                 origin.is_shared = known.first <= began or not (is_inside or is_passed_on)
             BaseException.__setattr__(error, _ORIGIN, origin)

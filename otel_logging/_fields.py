@@ -10,9 +10,9 @@ from typing import Any, Final
 from otel_logging import _names
 
 #: Names that a bound field cannot have on a line; a ``trace_id`` may be given by hand.
-_GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID}
+GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID}
 #: Names that become others on a line or span.
-RENAMED: Final = _GUARDED | {_names.TRACE_ID, _names.REQUEST_ID}
+RENAMED: Final = GUARDED | {_names.TRACE_ID, _names.REQUEST_ID}
 
 
 def put_aside(fields: MutableMapping[str, Any], key: str, value: Any) -> None:
@@ -31,7 +31,7 @@ def put_request_id(fields: MutableMapping[str, Any], given: Any) -> None:
         fields[_names.REQUEST_ID] = given
 
 
-def safe_names(fields: Mapping[str, Any], guarded: frozenset[str] = _GUARDED) -> Mapping[str, Any]:
+def safe_names(fields: Mapping[str, Any], guarded: frozenset[str] = GUARDED) -> Mapping[str, Any]:
     """Return *fields* with a trailing underscore where one would hide a *guarded* name."""
     if guarded.isdisjoint(fields):
         return fields

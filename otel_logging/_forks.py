@@ -44,7 +44,8 @@ class _ByProcessId(dict[int, int]):
 def _marked() -> Any:
     """Return memory that begins with 1, and in each child with 0: a tenth of ``getpid``'s cost.
 
-    As BoringSSL does it: a system that takes any advice (QEMU) follows none.
+    First BoringSSL's test: ``madvise`` must refuse the advice -1. A system that takes it (QEMU)
+    ignores all advice, and would ignore ours.
     """
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -42,10 +42,10 @@ def is_green() -> bool:
 
 
 def apart(call: Callable[[], _T], timeout_s: float) -> _T | None:
-    """Return what *call* returns, which blocks its thread; where threads are green, others go on.
+    """Make *call*, which blocks its thread, and return its result.
 
-    There it has a thread of the system's. When that takes longer than *timeout_s*, it is
-    left alone, and None is returned. *call* must not raise.
+    Where threads are green, a thread of the system makes it, so that other greenlets go on. When
+    that takes longer than *timeout_s*, None is returned. *call* must not raise.
     """
     if not is_green():
         return call()

@@ -12,17 +12,21 @@ import contextlib
 import functools
 import io
 import math
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from otel_logging import _forks
-from otel_logging._sockets import Socket, TlsSocket
+from otel_logging._sockets import Received, Socket, TlsSocket
 
 if TYPE_CHECKING:
     import ssl
+
+#: A length, by its base; ``int`` takes signs, underscores and "0x" as well.
+_LENGTHS: Final = {10: "[0-9]{1,18}", 16: "[0-9A-Fa-f]{1,16}"}
 
 
 class NotHttpError(OSError):
@@ -66,8 +70,9 @@ class HttpClient:
         """Begin anew: drop the connection, which after a fork is the parent's."""
         # the lock keeps an interrupt from a descriptor that is another file's meanwhile
         self._lock = threading.Lock()
-        #: None after an interrupt, and after a reset another one: a request that began before may
-        #: go on then, for where threads are green a forked child has those of its parent as well.
+        #: Stands for the time since the last reset; None: interrupted. A request goes on only in
+        #: the time in which it began. With green threads a forked child still runs its parent's
+        #: requests.
         self._life: object | None = object()
         self._drop(self._life)
 
@@ -149,24 +154,23 @@ class HttpClient:
         except BaseException:
             self._drop(life)
             raise
-        text, failure = b"", None
+        text, failure = io.BytesIO(), None
         try:
-            for part in answer.body(status, found):
-                text += part
+            text.writelines(answer.body(status, found))
         except Exception as error:
             failure = error
         said = "".join(each.get("connection", "") for each in (headers, found)).lower()
         has_ended = line.has_ended or not line.allowance or version == "HTTP/1.0"
         if has_ended or failure is not None or "close" in said:
             self._drop(life)
-        return Response(status, reason, found, text, failure, not line.allowance)
+        return Response(status, reason, found, text.getvalue(), failure, not line.allowance)
 
 
 class _Answer:
     """A response as it comes: RFC 9112. What is cut off at the bound counts as whole."""
 
     def __init__(self, line: Socket) -> None:
-        self._line, self._file = line, line.received()
+        self._line, self._file = line, io.BufferedReader(Received(line))
 
     def _text(self, *, is_first: bool = False) -> str:
         line = self._file.readline()
@@ -228,9 +232,8 @@ class _Answer:
 
 
 def _length(text: str, base: int) -> int:
-    with contextlib.suppress(ValueError):
-        if text.isascii() and text.strip().isalnum():  # int() takes signs and underscores as well
-            return int(text, base)
+    if re.fullmatch(_LENGTHS[base], text.strip()):
+        return int(text, base)
     raise NotHttpError("the answer has an invalid length")
 
 

@@ -59,7 +59,7 @@ def _flat(value: Any) -> Any:
 _SHORTEST: Final = 32
 _SCALARS: Final = frozenset({str, bool, int, float})
 _KEPT_FIRST: Final = _names.RESERVED | {_names.TIME_NS}
-_TRACEBACKS: Final = frozenset({_names.EXCEPTION, _names.STACK, "exception.stacktrace"})
+_TRACEBACKS: Final = frozenset({_names.EXCEPTION, _names.STACK, _names.STACKTRACE})
 #: Bytes of JSON around a text that is cut; of what says how many items are left out, and that.
 _MARK: Final = 8
 _NOTE: Final = 24

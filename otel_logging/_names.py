@@ -1,8 +1,8 @@
-"""Every log key and span attribute that crosses the package's border.
+"""The log keys and span attributes that cross the package's border.
 
-In: nothing. Out: constants. Invariant: a name that a collector or a log store can see is
-written here and nowhere else. Deliberately absent: logic; a variable that only its setting names
-(``settings``).
+In: nothing. Out: constants. Invariant: a name of our own that a collector or a log store can see
+is written here and nowhere else. Deliberately absent: logic; OpenTelemetry's names that one room
+alone uses (``http.route``); a variable that only its setting names (``settings``).
 """
 
 from typing import Final
@@ -22,6 +22,7 @@ EXCEPTION: Final = "exception"
 EXCEPTION_TYPE: Final = "exception.type"
 EXCEPTION_MESSAGE: Final = "exception.message"
 EXCEPTION_WHERE: Final = "exception.where"
+STACKTRACE: Final = "exception.stacktrace"
 OF_EXCEPTIONS: Final = (EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_WHERE)
 STACK: Final = "stack"
 REQUEST_ID: Final = "request_id"  # a trace_id bound by hand, while a span is active

@@ -1,9 +1,9 @@
 """Secrets, and personal data on request, taken out of text and plain data.
 
 In: text, names of fields, plain data as ``_values.plain`` makes it. Out: the same, with
-``[redacted:kind]`` where a secret stood, of which the marker echoes nothing. Invariant: pure
-but for what it remembers, total, idempotent, in linear time. Deliberately absent: where values
-come from, and bounds of their size (``_values``).
+``[redacted:kind]`` in place of each secret. No part of the secret is in that marker. Invariant:
+pure but for what it remembers, total, idempotent, in linear time. Deliberately absent: where
+values come from, and bounds of their size (``_values``).
 """
 
 import json
@@ -99,7 +99,8 @@ class Redaction:
             raise ConfigurationError("Redaction: personal", personal, "True or False")
         if not isinstance(salt, str):
             raise ConfigurationError("Redaction: salt", type(salt), "a string")
-        self.personal, self.who = personal, frozenset(who) if personal else frozenset()
+        who = frozenset(_texts("who", who))
+        self.personal, self.who = personal, who if personal else frozenset()
         self._salt = salt.encode() or _RANDOM_SALT
         self._given = (type(self), self.keys, self.patterns, self.allow, self.who, personal, salt)
         self._keys = {"".join(words_of(key)) for key in self.keys} - {""}
@@ -165,8 +166,9 @@ class Redaction:
     # ---- plain data
 
     def field(self, name: str, value: Any) -> Any:
-        """Return the plain *value* of the field *name* without its secrets. Never raises: of one
-        that nobody can look at, as it is in itself, the type is left.
+        """Return the plain *value* of the field *name* without its secrets.
+
+        Never raises: a value that contains itself becomes ``<unprintable TypeName>``.
         """
         try:
             return self._field(name, value)
@@ -207,7 +209,10 @@ class Redaction:
         return self._masked(kind, value)
 
     def is_hidden(self, name: str, value: Any) -> bool:
-        """Say whether a message beside the field has no such text; a shorter one is in many."""
+        """Say whether *value* is a secret that is cut out of the message beside the field, too.
+
+        It is longer than 3 characters: a shorter text is part of many words.
+        """
         return len(str(value).strip()) > 3 and bool(self.by_name(name, value) != value)
 
     def _value(self, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is set up: one record, replaced as a whole.
+"""What is set up: one record, which is replaced and never changed.
 
 In: what set-up, ``shutdown`` and ``testing.capture`` decide. Out: ``current``, which every
 stage and line reads. Invariant: nothing else in the package is assigned from another

@@ -82,7 +82,8 @@ _FLAG: Final = later(
     rf"|(?:{QUOTE}),\s{{0,40}}[bu]?(?=(?:{QUOTE})[^\s\"'-])"
     rf"|, (?=[^\s\"'-][^\s,]{{0,200}}(?:[,\])]|$)))"
 )
-#: Also one that says the name: `<property name="password">x`, `<key>password</key><string>x`.
+#: A tag whose own name says the name, an attribute of it, or its text:
+#: `<property name="password">x`, `<key>password</key><string>x`.
 _TAG: Final = later(
     rf"(?:(?P<says><(?:key|name)>|<[\w:-]{{1,64}}\s[^<>]{{0,128}}?\b(?i:name|key|id)=(?:{QUOTE}))"
     rf"|(?:<|&lt;)(?:[\w-]{{1,32}}:)?){_NAME}(?:(?:{QUOTE}|\s)[^<>]{{0,128}}?)?(?:>|&gt;|</(?:key|name)>)"
@@ -112,7 +113,7 @@ _THEN: Final = later(
     rf"(?:{QUOTE})? ?(?:(?:->|=>|→|[!=]==?|≠) ?(?=\S)"
     r"|(?:to|,? ?(?:but |and )?(?:got|was|not)|vs\.?) ?(?=\\{0,7}[\"']))"
 )
-#: Before the next one of several.
+#: Between two values of one name: what is in front of the next value.
 _AND: Final = later(r", ?(?=[\w-]{6,64}(?:[\s,)\]\"']|$))(?=[\w-]{0,63}[0-9])")
 #: A part of a form; a row of a table, or of columns.
 _FORM: Final = later(
@@ -134,7 +135,7 @@ _BELOW: Final = later(
     rf"|[ \t]*{NEWLINE}"
 )
 _ENDS: Final = later(r"\s{0,8}(?:[,;}\])&]|$)|[\"']")
-#: Of a quote in a statement's literal.
+#: A quote inside a literal of a statement, which is doubled there.
 _DOUBLED: Final = later(r"(?<=\w)''(?=\w)")
 #: The rest of a line, or of it what is before its quote.
 _LINES: Final = {

@@ -128,10 +128,6 @@ class Socket(_socket.socket):
             except BlockingIOError:
                 self._wait(to_write=False)
 
-    def received(self) -> io.BufferedReader:
-        """Return what is received as a file."""
-        return io.BufferedReader(_Received(self))
-
     def sendall(self, data: Any, flags: int = 0) -> None:  # noqa: ARG002
         """Send all of *data*."""
         rest = memoryview(data)
@@ -207,7 +203,7 @@ class TlsSocket(Socket):
         super().sendall(self._to_go.read())
 
 
-class _Received(io.RawIOBase):
+class Received(io.RawIOBase):
     """What is received on a socket, as a file."""
 
     def __init__(self, of: Socket) -> None:

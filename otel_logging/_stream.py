@@ -51,8 +51,9 @@ _emptying: Final = OfThread()
 class Descriptor:
     """What *stream*, a standard stream or one of Python's own, writes to.
 
-    It gets one write a line. A line that finds no reader for its patience is given up, and the next
-    ones without a wait, until the reader reads again. Where there is none, ``fd`` is -1.
+    Each line is one write. A line waits for the reader for a bounded time; then it is given up.
+    The next lines are given up without a wait, until the reader reads again. ``fd`` is -1 where the
+    stream has no descriptor.
     """
 
     def __init__(self, stream: Any) -> None:

@@ -84,9 +84,14 @@ def one_line(text: str | bytes, most: int = _MOST_CHARACTERS) -> str:
     return " ".join(printable.split())
 
 
+def volume(size: int) -> str:
+    """Return so many bytes as people write them."""
+    return f"{size / 1e3:.1f} kB" if size < 100_000 else f"{size / 1e6:.1f} MB"
+
+
 def duration(seconds: float) -> str:
     """Return a duration as people write it: 850 µs, 3.2 ms, 604 ms, 1.204 s, 17 min 3 s, 2 h."""
-    if seconds < 0.001:
+    if seconds < 0.0009995:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 0.9995:
         return f"{seconds * 1e3:.{1 if seconds < 0.00995 else 0}f} ms"

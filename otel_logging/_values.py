@@ -13,6 +13,7 @@ from collections import UserString
 from collections.abc import Iterable, Mapping, Sequence, Set, ValuesView
 from datetime import date, time
 from enum import Enum
+from itertools import count
 from typing import Any, Final
 
 from otel_logging import _redact, _runtime
@@ -64,8 +65,8 @@ def is_true(value: Any) -> bool:
 class _Left:
     """What one field may still hold.
 
-    A container that is cut gets one item more, its last or "… n more", which may be a mapping.
-    There is room for that beside *nodes*.
+    A container that is cut gets one more item: its last one, or "… n more". That item may be a
+    mapping. *nodes* leaves room for it.
     """
 
     nodes = MAX_NODES - 2 * MAX_DEPTH - 1  # values
@@ -263,7 +264,10 @@ def _key(key: Any, taken: dict[str, Any]) -> str:
     """Return *key* as a string that is not among *taken*: 1 and "1" are two keys."""
     text = key if type(key) is str else str(_walk(key, 1, _Left(nodes=8)))
     text = _cut(text, _MAX_KEY)
-    return text if text not in taken else f"{text[: _MAX_KEY - 8]}_{len(taken) + 1}"
+    if text not in taken:
+        return text
+    others = (f"{text[: _MAX_KEY - 8]}_{number}" for number in count(len(taken) + 1))
+    return next(each for each in others if each not in taken)
 
 
 def _sequence(value: Any, depth: int, left: _Left) -> Any:

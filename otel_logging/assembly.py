@@ -97,7 +97,9 @@ def make_client(exporter: Exporter) -> Client:
 
 
 def _open_spool(settings: Settings, exporter: Exporter, resource: bytes) -> Spool:
-    """Open the spool: where it was asked for, or nothing; else where it can be."""
+    """Open the spool in the directory that was asked for, or nowhere; without one, in the first
+    place that works.
+    """
     name = destination(settings.service_name, exporter)
     make = partial(Spool, bytes_bound=settings.spool_bytes, hours=settings.spool_hours)
     given = settings.spool_dir
@@ -157,7 +159,7 @@ def connect(pipeline: Pipeline, **changes: Any) -> None:
             if id(present) not in _attached:
                 _attached.add(id(present))
                 present.add_span_processor(AttachedProcessor(present))
-            pipeline.is_sent_by(present)  # which it says
+            pipeline.is_sent_by(present)  # called for its remark, if everything is sent twice
     else:
         _diagnostics.remark(
             "spans are not recorded: nothing can be attached to the tracer provider that is set",

@@ -50,7 +50,7 @@ _reported: set[object] = set()
 
 
 def stays(stage: Any, around: Any) -> bool:
-    """Say whether *stage* begins where *around* is, which has ended; note it then."""
+    """Say whether *stage* is part of *around*, which has ended. A stage that is part is counted."""
     return come_back() is around and not note(stage.name or "stage", around)
 
 
@@ -174,7 +174,7 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
     """Return the requests, and connections, that are over and that tasks still work on.
 
     A task that has no end, where none that has one works on the same, serves others: it leaves.
-    *but*: the current task. Cost: one part in fifty of the time, unless *is_now*. Never raises.
+    *but*: a task that is left out. Cost: a fiftieth of the time, unless *is_now*. Never raises.
     """
     began_ns = time.perf_counter_ns()
     _looked.left_ns += (began_ns - _looked.at_ns) // _SHARE
@@ -244,7 +244,7 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
         return
     if is_open:
         leave_behind(now)
-    # who has said nothing since, and waits for tasks, does so for such
+    # a task that has logged nothing since, and only waits for others, is not reported: they are
     if task in going_on or awaited(task, awaits(task.get_coro())[-1:]) is None:
         name = getattr(getattr(request, "now", request), "name", "a request")
         _report(task, name, f"without an end, at {place}: it is nobody's from here on")

@@ -36,6 +36,11 @@ def worker() -> object:
     return (None if loop is None else asyncio.current_task(loop)) or threading.get_ident()
 
 
+def weakly(runner: Any) -> Any:
+    """Return a task so that it, and all that it has, is not kept; a thread's number as it is."""
+    return runner if type(runner) is int else ref(runner)
+
+
 class Block:
     """One time that a scope is entered."""
 
@@ -59,7 +64,7 @@ class _Field(NamedTuple):
     around: "_Field | None"
 
     def is_nobody(self) -> bool:
-        """Whether it is no user, but in a block that says so."""
+        """Say whether its value is None or "" that no ``bound_context`` has set on purpose."""
         return _is_nobody(self.value) and type(self.owner) is not Block
 
 
@@ -232,8 +237,7 @@ class Users:
             own = own.around
         if own is None and _is_nobody(value):
             return
-        at = worker()
-        mine = (value, at if type(at) is int else ref(at))
+        mine = (value, weakly(worker()))
         if _is_nobody(self.found.get(key, mine)[0]):
             self.found.pop(key, None)
         there = self.found.setdefault(key, mine)
@@ -241,7 +245,7 @@ class Users:
             if there[0] is _DIFFERS or (own is not None and mine[1] != there[1]):
                 return
             is_same = field(key, there[0]) == field(key, value)
-            # whom it starts from here on is another, on the thread that had bound the same too
+            # of several that bind the same user the last one counts as the one that has bound it
             self.found[key] = mine if is_same or own is not None else (_DIFFERS, None)
             if is_same:
                 return
@@ -329,9 +333,9 @@ NOTHING: Final = Bound({})
 
 # ---------------------------------------------------------------- by structlog's own functions
 
-#: What they bind; empty until one is called.
+#: structlog's register of what they bind: empty until one is called, and never where it has none.
 STRUCTLOGS: Final[Mapping[str, ContextVar[Any]]] = getattr(
-    structlog.contextvars, "_CONTEXT_VARS", {}
+    structlog.contextvars, "_CONTEXT_VARS", {"unknown": ContextVar("unknown", default=...)}
 )
 
 
@@ -347,7 +351,7 @@ def restore_structlogs(values: Mapping[ContextVar[Any], Any]) -> None:
 
 
 def leave_structlogs(entry: Any) -> dict[ContextVar[Any], Any]:
-    """Bind what they had bound before the entry stage of the span *entry*; return what is bound."""
+    """Bind again what they had bound before the span *entry* began; return what that replaces."""
     if not STRUCTLOGS or getattr(entry, "otel_logging_bound", None) is None:
         return {}
     before = structlogs()

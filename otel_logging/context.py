@@ -63,10 +63,10 @@ class Job:
     otel_logging_closed: bool | None
 
 
-#: The background job that this runs for: its tag is on every line and span, as a bound field
-#: is, and not to be unbound.
 _NO_JOB: Final = Job()
 _NO_JOB.tag, _NO_JOB.around, _NO_JOB.otel_logging_closed = None, None, False
+#: The background job that this runs for. Its tag is on every line and span, as a bound field is,
+#: but it cannot be unbound.
 job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
 
 

@@ -49,7 +49,7 @@ class Handoff(Generic[_T]):
         return Link(self._span.get_span_context(), {_names.QUEUE_WAIT: waited})
 
     def end(self) -> None:
-        """Keep no message open: a worker has a local variable with this until the next comes."""
+        """Let go of the message: a worker's variable keeps this object until the next item."""
         self._waits.end()
         context = {k: v for k, v in self._here.context.items() if k != _names.HELD}
         self._here = self._here._replace(context=Context(context))

@@ -84,7 +84,7 @@ def add_trace_context(logger: Any, method_name: str, event_dict: EventDict) -> E
 def add_ids(span: trace.Span, event_dict: EventDict) -> EventDict:
     """Do what ``add_trace_context`` does, for *span*."""
     try:
-        fields = getattr(span, "line_fields", None) or _fields_of(span.get_span_context())
+        fields = getattr(span, "line_fields", None) or fields_of(span.get_span_context())
     except Exception as error:  # another SDK's, or a test's that is only a mock
         _diagnostics.report("lines without their trace: a span did not say its ids", detail=error)
         return event_dict
@@ -97,8 +97,12 @@ def add_ids(span: trace.Span, event_dict: EventDict) -> EventDict:
     return event_dict
 
 
-def _fields_of(context: trace.SpanContext) -> dict[str, str]:
-    if not context.is_valid:
+def fields_of(context: Any) -> dict[str, str]:
+    """Return the three trace fields of a line inside the span of *context*; none if it is invalid.
+
+    *context* may be a span of ours, which has the same three attributes.
+    """
+    if not (context.trace_id and context.span_id):
         return {}
     return {
         _names.TRACE_ID: f"{context.trace_id:032x}",

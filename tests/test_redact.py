@@ -363,7 +363,11 @@ def test_names_patterns_and_exceptions_are_given() -> None:
     assert len({redaction, Redaction(), DEFAULT}) == 2
 
 
-@pytest.mark.parametrize("given", [{"patterns": ["("]}, {"keys": "password"}, {"allow": "x"}])
+@pytest.mark.parametrize(
+    "given",
+    [{"patterns": ["("]}, {"keys": "password"}, {"allow": "x"}]
+    + [{"who": "user_id", "personal": each} for each in (True, False)],
+)
 def test_what_is_invalid_is_reported_when_it_is_made(given: dict[str, Any]) -> None:
     """Not by the first line."""
     with pytest.raises(ConfigurationError, match="Redaction: "):

@@ -269,6 +269,30 @@ def test_an_answer_may_come_in_several_objects() -> None:
         assert names(Jaeger(fake.url).trace(TRACE)) == ["charge u", "message u", "message v"]
 
 
+def test_an_answer_in_many_objects_takes_linear_time() -> None:
+    with FakeJaeger() as fake:
+        body = (b'{"result": {}, "more": "%b"}\n' % (b"x" * 12_000)) * 2000
+        fake.instead = lambda _: (200, "application/json", body)
+        began = time.process_time()
+        assert Jaeger(fake.url).trace(TRACE) == []
+        assert time.process_time() - began < 2.0
+
+
+def test_an_answer_in_many_chunks_takes_linear_time() -> None:
+    """A proxy may send half a KiB at a time."""
+
+    def answer(_: Rude, connection: "rude.socket.socket") -> None:
+        rude.read_request(connection)
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunks = (b"200\r\n" + b" " * 512 + b"\r\n") * 20_000
+        connection.sendall(head + chunks + b'e\r\n{"result": {}}\r\n0\r\n\r\n')
+
+    with Rude(answer) as server:
+        began = time.process_time()
+        assert Jaeger(server.endpoint.removesuffix("/v1/traces")).trace(TRACE) == []
+        assert time.process_time() - began < 1.0
+
+
 @pytest.mark.parametrize(
     "traces",
     [

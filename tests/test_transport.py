@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import errno
+import io
 import math
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 from opentelemetry import context as otel_context
 
 from otel_logging import _otlp
-from otel_logging._sockets import Socket
+from otel_logging._sockets import Received, Socket
 from otel_logging.assembly import make_client
 from otel_logging.export.delivery import unobserved
 from otel_logging.export.outcome import Answer, Client, Outcome, failed, lasting
@@ -401,6 +402,7 @@ CUT_OFF = [
     CHUNKED + b"2\r\n\x0a\x00\r\n0",
     CHUNKED + b"2\r\n\x0a\x00\r\n0\r\n",
     CHUNKED + b"rubbish\r\n",
+    CHUNKED + b"0x2\r\n\x0a\x00\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\n\x0a",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n\x0a",
     b"HTTP/1.1 200 OK\r\nContent-Length: 0, 2\r\n\r\n",
@@ -885,7 +887,7 @@ def test_a_number_that_changes_hands_within_a_request_ends_it(tmp_path: Path) ->
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
             line.sendall(b"span")
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-            line.received().read(10)
+            io.BufferedReader(Received(line)).read(10)
         line.abandon()
         os.close(fd)
     assert (tmp_path / "data").read_bytes() == b""

@@ -479,6 +479,12 @@ def test_long_texts_share_one_bound() -> None:
     assert sum(map(len, result)) < 2 * MAX_TEXT
 
 
+def test_no_key_takes_the_place_of_another() -> None:
+    """Nor does the new name of one whose own is taken."""
+    given = {"1": "a", "1_3": "b", 1: "c"}
+    assert list(plain(given).values()) == ["a", "b", "c"]
+
+
 def test_a_name_that_is_no_text_is_one() -> None:
     assert named(5, "x") == "x"
     assert named(b"password", "x") == "[redacted:password]"

@@ -25,7 +25,7 @@ from otel_logging.cli.listing import (
     links_of,
     print_array,
     strict,
-    without_collector,
+    without_gc,
 )
 from otel_logging.cli.options import Store, flag, of_places, of_rows, of_sources, of_store, seconds
 from otel_logging.cli.spool import spool
@@ -168,7 +168,7 @@ def show(
     """
     if trace_id is not None and (last is not None or who is not None):
         raise click.UsageError("say TRACE_ID, or --last and --who")
-    without_collector()
+    without_gc()
     question = Question(who=who, service=service)
     prefix, number = "" if trace_id is None else _prefix(trace_id), last or 1
     if prefix:

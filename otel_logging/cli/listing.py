@@ -31,9 +31,10 @@ _EVERY_S = 1.0  # --follow
 _NO_EDGE = 10_000  # columns of a page's title
 
 
-def without_collector() -> None:
-    """Switch Python's garbage collector off until the command ends; it never sees what is there
-    then: it would look through 100,000 spans again and again, also at exit, and none is garbage.
+def without_gc() -> None:
+    """Switch Python's garbage collector off until the command ends, and freeze what is there then.
+
+    It would look through 100,000 spans again and again, also at exit, and none is garbage.
     """
     gc.disable()
     for each in (gc.enable, gc.freeze):  # the last one first
@@ -112,7 +113,7 @@ class Listing:
         shown: Callable[[Answered, Answer[Any]], Shown],
     ) -> tuple[Answered, Answer[Any]]:
         """Ask, and print the answer; with ``--follow`` again and again, each row once."""
-        without_collector()
+        without_gc()
         is_first = True
         while True:
             began = time.monotonic()

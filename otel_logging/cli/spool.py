@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from otel_logging._text import visible
+from otel_logging._text import visible, volume
 from otel_logging.cli import options
 from otel_logging.cli.listing import print_array, strict
 from otel_logging.cli.options import Store, flag, of_places
@@ -176,7 +176,5 @@ def _draw(one: Destination, elsewhere: dict[Path, str]) -> Iterator[Text]:
 def _said(some: Pile) -> str:
     age = max(time.time() - (some.oldest_s or 0.0), 1.0)
     unit, length = next(each for each in _UNITS if age >= each[1])
-    size = some.size_bytes
-    shown = f"{size / 1e3:.1f} kB" if size < 100_000 else f"{size / 1e6:.1f} MB"
-    plural = "" if some.segments == 1 else "s"
-    return f"{some.segments} segment{plural}, {shown}, the oldest {age // length:.0f} {unit} old"
+    said = f"{some.segments} segment{'' if some.segments == 1 else 's'}, {volume(some.size_bytes)}"
+    return f"{said}, the oldest {age // length:.0f} {unit} old"

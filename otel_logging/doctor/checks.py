@@ -11,6 +11,7 @@ from typing import Final
 
 from otel_logging import _names, settings
 from otel_logging._errors import ConfigurationError
+from otel_logging._text import volume
 from otel_logging.doctor import probe
 from otel_logging.doctor.report import NOT_TRIED, OFF, Finding, Mark, good, note, problem, problems
 from otel_logging.propagation import wrap_propagators
@@ -33,7 +34,7 @@ def examine(
     """
     try:
         chosen, jaeger_url = settings.load(spool_dir=spool_dir), links.jaeger_url()
-        wrap_propagators()  # as set-up does, which it would end
+        wrap_propagators()  # set-up calls this too, and fails where it raises
     except ConfigurationError as error:
         yield probe.invalid(error)
         return
@@ -114,7 +115,7 @@ def _spool_findings(chosen: Settings, places: Iterable[Path]) -> Iterator[Findin
         for other in places:
             size = sum(each.waiting.size_bytes for each in destinations.found(other))
             if other != base and size:
-                yield note(f"Elsewhere, in {other}, {_size(size)} wait.")
+                yield note(f"Elsewhere, in {other}, {volume(size)} wait.")
         return
     yield _unwritable(failures[0], chosen.spool_dir)
 
@@ -137,21 +138,17 @@ def _room(base: Path, bound: int) -> Iterator[Finding]:
     full = [each for each in found if each.waiting.size_bytes >= _NEARLY * bound]
     for each in full:
         yield problem(
-            f"The spool is full: {_size(each.waiting.size_bytes)} of at most {_size(bound)} wait in"
-            f" {each.path}, and the oldest are dropped.",
+            f"The spool is full: {volume(each.waiting.size_bytes)} of at most {volume(bound)} wait"
+            f" in {each.path}, and the oldest are dropped.",
             f"get the collector to take them; until then raise {_names.SPOOL_BYTES}",
         )
     if not full:
         size = sum(each.waiting.size_bytes for each in found)
-        said = f"{_size(size)} wait" if size else "none does now"
+        said = f"{volume(size)} wait" if size else "none does now"
         yield good(f"Spans wait in {base}: {said}, and there is room.")
     for each, now in destinations.left_behind(found):
         yield note(
-            f"{_size(each.waiting.size_bytes)} wait for {each.endpoint}, to which {each.service}"
+            f"{volume(each.waiting.size_bytes)} wait for {each.endpoint}, to which {each.service}"
             " sends no more.",
             f"otel-logging spool --resend sends them to {now.endpoint}",
         )
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e3:.1f} kB" if size < 100_000 else f"{size / 1e6:.1f} MB"

@@ -1,8 +1,9 @@
-"""The worker: what waits in the spool goes to the collector, and then into the flight recorder.
+"""The worker: what waits in the spool goes to the collector, and then into the local store.
 
 In: sealed segments. Out: requests. Invariant: the application waits for the network only where it
 asks to (``flush``, ``stop``), and no longer than it said. Delivery is at least once: after an
-answer that was lost on its way a segment is sent again. Deliberately absent: what (``sender``).
+answer that was lost on its way a segment is sent again. Deliberately absent: what is sent, and in
+which parts (``sender``).
 """
 
 import contextlib
@@ -51,7 +52,9 @@ class Delivery:
         self.before_round: Callable[[bool], None] = lambda _: None
         self._client = client
         self._timeout_s = timeout_s
-        self._stopping = False  # and no child starts what the interpreter's exit has ended
+        #: It stays true in a forked child: after the interpreter's exit has begun, a child must
+        #: not start a worker.
+        self._stopping = False
         #: Where threads stand still, nothing is sent but in ``flush``, ``stop`` and ``start``.
         self.has_threads = _threads_run()
         self._is_child = False
@@ -83,8 +86,8 @@ class Delivery:
         self._flushed = threading.Condition()
 
     def _follow(self) -> None:
-        """Have a green worker where gevent or eventlet has replaced threads since this one began,
-        or since the fork of a set-up, as in a worker of ``gunicorn --preload -k gevent``.
+        """Replace the worker where gevent or eventlet has patched ``threading`` after it began, or
+        after its parent set up, as in ``gunicorn --preload -k gevent``.
         """
         if threading.Lock is self._kind:
             return

@@ -70,7 +70,7 @@ class AttachedProcessor(SpanProcessor):
             parent = trace.get_current_span(parent_context)
             around = parent.get_span_context()
             if around.is_valid and not around.is_remote:
-                setattr(span, bindings.ENTRY, getattr(parent, bindings.ENTRY, None) or parent)
+                setattr(span, bindings.ENTRY, bindings.entry_of(parent))
             arrives = span.kind in bindings.ARRIVING
             if not bindings.is_local(parent) or (arrives and has_ended(parent)):
                 bindings.begin(parent, arrives=arrives)
@@ -97,7 +97,10 @@ class AttachedProcessor(SpanProcessor):
 
 
 def provider_sends_to(ours: Exporter, provider: Any, kind: str = "object") -> bool:
-    """Say what ``sends_to`` says of another SDK's *provider*: asked for every record and span."""
+    """Say whether *provider*, of another SDK, sends to where *ours* does.
+
+    Asked for every record and span: the answer is kept by its processors.
+    """
     many = getattr(provider, "_active_span_processor", None)
     many = many or getattr(provider, "_multi_log_record_processor", None)
     processors = getattr(many, "_span_processors", ()) or getattr(

@@ -1,8 +1,8 @@
 """OTLP over HTTP, on one kept connection.
 
-In: an encoded request and how long it may take. Out: an ``Answer``. Of one at most
-64 KiB are read: what is cut off here counts as answered, what the other end or the
-deadline cuts off does not. Deliberately absent: the connection (``_http``); a second
+In: an encoded request and how long it may take. Out: an ``Answer``. At most 64 KiB of a
+response are read. A response that this bound cuts off counts as answered; one that the
+server or the deadline cuts off does not. Deliberately absent: the connection (``_http``); a second
 try, also on a connection that broke (``delivery``).
 """
 

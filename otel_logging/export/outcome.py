@@ -64,7 +64,7 @@ class Client(Protocol):
     """Sends requests, one at a time; by one thread, but for ``interrupt``."""
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
-        """Send an encoded ExportTraceServiceRequest. Never raises.
+        """Send an encoded request, of spans or of log records. Never raises.
 
         Takes no longer than *timeout_s*, whatever the collector does; looking up
         its name alone takes as long as the system's resolver.
@@ -205,8 +205,10 @@ def explained(answer: Answer, exporter: Exporter) -> Answer:
 
 
 def lasting(answer: Answer, noun: str) -> Answer:
-    """Return *answer*, which may pass by itself, as one that has not passed for long. Of those that
-    no collector gave, that is a mistake only where its name is unknown.
+    """Return *answer*, which may pass by itself, after it has not passed for long.
+
+    An answer of the collector is a mistake of the set-up then. No answer at all is one only where
+    the collector's host name is unknown.
     """
     if answer.mistake or not (answer.answered or _NO_NAME.match(answer.detail)):
         return answer

@@ -35,6 +35,7 @@ _SAMPLED: Final = int(TraceFlags.SAMPLED)
 
 
 def _most_unseen(most: int | None, length: int | None) -> float:
+    """Return how many attributes need no look at their values; -1: their length is limited."""
     return -1 if length is not None else math.inf if most is None else most
 
 
@@ -311,7 +312,9 @@ class LastCalls:
             self._waiting += 1
 
     def make(self, call: Callable[[], None]) -> None:
-        """Make *call*, which must not raise, and do not wait for it if that can be helped."""
+        """Have a waiting thread make *call*, which must not raise. Where there is none, and none
+        can start, it is made here.
+        """
         self._open.append(call)
         self._calls.put(call)
         self._waiting -= 1

@@ -37,7 +37,7 @@ _new: Final = object.__new__
 class Tracer(SdkTracer):
     """Starts spans for one instrumentation scope.
 
-    Made by the SDK's provider, which keeps it: what others read of a tracer is there.
+    The SDK's provider makes the object and keeps it, so it has all that others read of a tracer.
     """
 
     _provider: "TracerProvider"
@@ -129,7 +129,7 @@ class Tracer(SdkTracer):
             span.trace_id, span.span_id, span.trace_flags = trace_id, span_id, flags
             span.trace_state = state
             if parent or (outside and bindings.is_local(around)):
-                span.otel_logging_entry = getattr(around, bindings.ENTRY, None) or around
+                span.otel_logging_entry = bindings.entry_of(around)
             return span
         span = _new(pipeline.span_type)  # in two steps: a class that is called takes longer
         span.__init__(

@@ -71,7 +71,7 @@ class Records:
             context = span.get_span_context()
             trace_id = context.trace_id.to_bytes(16, "big") if context.is_valid else b""
             given = {
-                "exception.stacktrace" if key == _names.EXCEPTION else key or "_": plain(value, key)
+                _names.STACKTRACE if key == _names.EXCEPTION else key or "_": plain(value, key)
                 for key, value in fields.items()
                 if key not in _NOT_ATTRIBUTES
             }
@@ -128,10 +128,5 @@ def severity(level: str) -> tuple[int, str]:
     return 1 + 4 * tens + min(number - 10 * tens, 3), _TEXTS.get(text, text)
 
 
-@functools.lru_cache(maxsize=1024)
-def _scope(name: str) -> bytes:
-    return _otlp.scope(name)
-
-
-def _attributes(values: Mapping[str, Any]) -> bytes:
-    return _otlp.attributes(_ATTRIBUTE, values)
+_scope: Final = functools.lru_cache(maxsize=1024)(_otlp.scope)
+_attributes: Final = functools.partial(_otlp.attributes, _ATTRIBUTE)

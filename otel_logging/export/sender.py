@@ -83,7 +83,7 @@ class Sender:
 
     def send_waiting(self, deadline: float) -> bool:
         """Deliver what waits now, until the first failure; return whether nothing of it is left."""
-        if self._client is None:
+        if (client := self._client) is None:
             return True
         try:
             waiting = self._spool.waiting()
@@ -93,7 +93,7 @@ class Sender:
             while not owed.isdisjoint(segment.name for segment in waiting):
                 stale_at = time.monotonic() + SEAL_S
                 for segment in _in_turn(waiting, {*self._unsent}):
-                    if time.monotonic() >= deadline or not self._deliver(segment, deadline):
+                    if time.monotonic() >= deadline or not self._deliver(client, segment, deadline):
                         return False
                     if time.monotonic() >= stale_at:
                         break
@@ -108,16 +108,16 @@ class Sender:
         self._unread_since = math.inf
         return True
 
-    def _deliver(self, segment: Waiting, deadline: float) -> bool:
+    def _deliver(self, client: Client, segment: Waiting, deadline: float) -> bool:
         self._unsent.setdefault(segment.name)
-        if not self._send(segment.name, segment.contents(), deadline):
+        if not self._send(client, segment.name, segment.contents(), deadline):
             return False
         del self._unsent[segment.name]
         self._spool.delivered(segment)
         self.delivered_segments += 1
         return True
 
-    def _send(self, name: str, contents: Contents, deadline: float) -> bool:
+    def _send(self, client: Client, name: str, contents: Contents, deadline: float) -> bool:
         """Send the spans of a segment that are not delivered yet, in halves where it has to be.
 
         What is left after a failure in the middle is remembered: no span is sent twice.
@@ -132,8 +132,7 @@ class Sender:
             part = unsent[0]
             body = _otlp.request(contents.resource, contents.scope, spans[part.start : part.stop])
             timeout_s = min(self._timeout_s, max(deadline - time.monotonic(), 0.01))
-            assert self._client is not None
-            answer = self._client.send(body, timeout_s)
+            answer = client.send(body, timeout_s)
             self.answered = self.answered or answer.answered
             unsent.popleft()
             if not self._apply_outcome(unsent, part, answer):

@@ -37,7 +37,7 @@ PAGE_BYTES: Final = 64 << 10  # 500 lines of an ordinary size; a span that a vie
 PROCESS_LOG_S: Final = 60.0
 
 
-class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
+class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a context
     """A recording span. Concurrency: any thread; a forked child never ends its parent's."""
 
     #: Whether it holds lines and nothing else: no processor is shown it.
@@ -236,7 +236,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # as above
         text = plain(exception) if is_known else traceback_of(exception)
         fields = {
             **described(exception),
-            "exception.stacktrace": text,
+            _names.STACKTRACE: text,
             "exception.escaped": str(plain(escaped)),
         }
         self.add_event("exception", {**fields, **as_mapping(attributes)}, timestamp)
@@ -307,8 +307,8 @@ class OfLines(Span):
 class ProcessLog(OfLines):
     """The root span of lines outside any: full, it ends, and the next line begins another.
 
-    It lasts a nanosecond, like a page: a minute of lines is no work that took a minute, and
-    would be found among what did by whoever searches for long spans.
+    It lasts a nanosecond, like a page: a minute of lines is no minute of work, and a search for
+    long spans must not find it.
     """
 
     def flush_events(self, time_ns: int) -> None:

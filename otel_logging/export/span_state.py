@@ -15,10 +15,11 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags
 
-from otel_logging import _diagnostics, _forks, _json, _names, _otlp
+from otel_logging import _diagnostics, _forks, _json, _otlp
 from otel_logging.binding import Bound
 from otel_logging.export import span_bytes
 from otel_logging.export.ids import LocalSpan
+from otel_logging.processors import fields_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -35,8 +36,8 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     can be assigned: its own properties (``name``, ``status``...) read them.
     """
 
-    # what each stage reads: of a slot a tenth of what it takes of a class, or of a ``__dict__``
-    # that somebody has looked at
+    # every stage reads these: a slot is read in a tenth of the time of a class attribute, or of a
+    # ``__dict__`` that somebody has looked at
     __slots__ = (
         *("_bound", "_encoded_events", "_end_time", "_events_at_end", "_kind", "_line_end"),
         *("_name", "_open", "_own", "_page_bytes", "_parent_context", "_parent_span", "_pid"),
@@ -148,11 +149,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     @property
     def line_fields(self) -> dict[str, str]:
         """The three trace fields of a line inside this span."""
-        return {
-            _names.TRACE_ID: f"{self.trace_id:032x}",
-            _names.SPAN_ID: f"{self.span_id:016x}",
-            _names.TRACE_FLAGS: f"{self.trace_flags:02x}",
-        }
+        return fields_of(self)
 
     @property
     def line_end(self) -> bytes:

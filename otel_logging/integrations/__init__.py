@@ -1,1 +1,1 @@
-"""Where context enters from other people's libraries: one file a framework."""
+"""Where context enters from other people's libraries: one file a library, four for ASGI."""

@@ -21,8 +21,10 @@ _NOWHERE: Final = otel_context.Context()
 
 
 class Message:
-    """One message, and its span. Without a time of arrival it stands for one of two, where nobody
-    knows which: whatever is done for it is the connection's.
+    """One message, and its span.
+
+    Without a time of arrival it is a stand-in: a task may work on either of two messages, and
+    nobody knows on which, so its work is the connection's.
     """
 
     __slots__ = (
@@ -50,7 +52,8 @@ class Message:
             self.bound = connection.bound()
             return
         waited = {**connection.of_messages, _names.QUEUE_WAIT: self._waited_s(arrived_ns)}
-        stage = connection.stage  # whose last two options they are: by name takes thrice the time
+        stage = connection.stage
+        # the last two fields of ``asked``: attributes and start; by name it takes thrice the time
         stage.asked = type(stage.asked)(*stage.asked[:-2], waited, arrived_ns)
         around = CURRENT.get()
         CURRENT.set(_NOWHERE)

@@ -70,7 +70,7 @@ class _ReadAhead:
             try:
                 event = await self._receive()
                 self.saw_end = event["type"] == "websocket.disconnect"
-                self._bytes += (size := len(event.get("text") or event.get("bytes") or ""))
+                self._bytes += (size := sys.getsizeof(event.get("text") or event.get("bytes")))
             except Exception as error:
                 event, self.saw_end = error, True
             self._items.append((event, arrived_ns(self._receive), size))

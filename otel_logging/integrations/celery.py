@@ -33,7 +33,7 @@ def _begin(task: Any, task_id: str, **_: Any) -> None:
     if is_instrumented(*_THEIRS):
         run.callback(bindings.restore, bindings.state())
     else:
-        # of a task that is run at once, where it was called, there are none: it is in that trace
+        # a task that ``apply`` runs at once has no headers: it stays in the trace of its caller
         run.enter_context(extract([(k, v) for k, v in vars(request).items() if type(v) is str]))
         attributes = {
             "messaging.system": "celery",

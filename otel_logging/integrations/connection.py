@@ -5,11 +5,14 @@ handshake; one of each message, from its arrival to the last thing done for it; 
 Invariant: what is bound on the connection holds for its messages, what is bound for one ends with
 it. Deliberately absent: how a server receives and sends (``asgi_websocket``, ``websockets``).
 
-How a message is found: the task that receives it has it in its context, and so has every task and
-stage that begins there. Where that was a task of its own (``wait_for`` before Python 3.12,
-``asyncio.wait``, ``gather``), it passes to the task that waits for it when that one ends, and that
-task leaves it when it waits for the next one. Where nobody waits, it passes to whoever started that
-task once that one asks for the next; where that cannot be seen, it is nobody's meanwhile.
+Whose a message is: it is in the context of the task that works on it, and of all that begins there.
+
+- A task receives, and works on the message: it leaves the message when it asks for the next one.
+- A task of its own receives (``wait_for`` before Python 3.12, ``asyncio.wait``, ``gather``), and
+  another task waits for it: that task has the message once the first has ended, and leaves it when
+  it waits for the next one.
+- A task of its own receives, and no task waits for it: the task that has started it has the message
+  once it asks for the next one. Where that cannot be seen, the message is nobody's meanwhile.
 """
 
 import asyncio
@@ -162,7 +165,10 @@ class Connection:
             self._give(taker, self.untaken.pop(0))
 
     def _loosen(self) -> None:
-        """Let a time-out that begins here not hold, until it would end, what is answered."""
+        """Let an answered message end before a time-out that starts here does.
+
+        A time-out keeps a copy of the context. The copy gets a stand-in, which does not hold it.
+        """
         current = CURRENT.get()
         held = current.get(_names.HELD)
         if held is not None and held.message.sent_ns and held.message.connection is self:

@@ -39,6 +39,8 @@ _COPIES: Final = "hypercorn.middleware.proxy_fix"
 _FORWARDED: Final = ("client.address", "client.port", "url.scheme")
 #: What may be the last that an application of ASGI sends.
 _ENDS: Final = tuple(f"http.response.{end}" for end in ("body", "pathsend", "zerocopysend"))
+#: No more digits: ``int`` refuses 4,301 of them, and takes digits that are no ASCII.
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _LEFT: Final = nullcontext()
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 #: Paths that probes and browsers ask for all the time.
@@ -50,11 +52,17 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in reversed(scope["headers"])}
 
 
+def port_of(text: Any) -> int | None:
+    """Return the port that *text* is; None where it is none."""
+    return int(text) if _PORT.fullmatch(str(text)) else None
+
+
 def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
     """Return what a span of *scope* begins with. The query is left out: it may hold secrets."""
-    host, _, port = headers.get("host", "").rpartition(":")
-    if not (host and port.isdigit()):
-        host, port = headers.get("host", ""), ""
+    host, _, digits = headers.get("host", "").rpartition(":")
+    port = port_of(digits) if host else None
+    if port is None:
+        host = headers.get("host", "")
     # one of a socket of Unix is a text, and one of IPv6 has four parts
     addresses = [scope.get(name) for name in ("server", "client")]
     # a client that a proxy has named, and not its port, has port 0
@@ -65,7 +73,7 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
         "url.path": scope.get("path", ""),
         "url.scheme": scope.get("scheme", "http"),
         "server.address": host.strip("[]") or server[0],
-        "server.port": int(port) if port else None if host else server[1],
+        "server.port": server[1] if not host else port,
         "client.address": client[0],
         "client.port": client[1] or None,
         "network.peer.address": client[0] if client[1] != 0 else None,
@@ -104,8 +112,10 @@ def inside(app: Any) -> Iterator[Any]:
 def serve(
     kind: Callable[[Any], Any], place: str, original: Any, self: Any, *args: Any, **named: Any
 ) -> Any:
-    """Serve by *original*, a server's, with the middleware *kind* around the application that it
-    has at *place*; "": that it is given. In a context of its own.
+    """Call *original*, a server's method, with its application wrapped in *kind*, a middleware.
+
+    *place*: the dotted name of the attribute of *self* that holds the application; "": it is the
+    argument. It runs in a context of its own.
     """
     if place:
         *way, name = place.split(".")
@@ -248,7 +258,8 @@ class Request:
         if status and not has_gone:
             span.set_attribute("http.response.status_code", status)
         if failed:
-            span.set_attribute("error.type", type(error).__qualname__ if error else str(status))
+            why = type(error).__qualname__ if error else str(status)
+            span.set_attribute(_names.ERROR_TYPE, why)
             span.set_status(StatusCode.ERROR)
         elif has_gone or not self.is_complete:  # the client has gone
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
@@ -290,11 +301,6 @@ def handled() -> BaseException | None:
     """Return what is handled while an answer of failure is sent, which may tell nobody of it."""
     error = sys.exception()
     return None if error is None or _failures.status_of(error) else error
-
-
-def given(app: Any, kind: Any) -> dict[str, Any]:
-    """Return the options of the middleware *kind* that *app* is, or has inside."""
-    return next((each.options for each in inside(app) if type(each) is kind), {})
 
 
 def name_route(span: Any, verb: str, route: str | None) -> None:

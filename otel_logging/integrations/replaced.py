@@ -1,7 +1,8 @@
 """What one integration has put in place in other people's classes, modules and signals.
 
-In: owners, names, and what is called in place of what is there, which it is given first. Out: all
-as it was, when asked. Invariant: an attribute is replaced once, until it is put back.
+In: an owner, the name of an attribute, and its replacement, which gets the original as its first
+argument. Out: all as it was, when asked. Invariant: an attribute is replaced once, until it is
+put back.
 """
 
 import sys

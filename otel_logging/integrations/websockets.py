@@ -71,7 +71,11 @@ def _scope_of(connection: Any) -> Scope | None:
         "type": "websocket",
         "path": request.path.partition("?")[0],
         "scheme": "ws",
-        "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.raw_items()],
+        # the legacy one decodes what is no ASCII as surrogates
+        "headers": [
+            (k.lower().encode(), v.encode("latin-1", "surrogateescape"))
+            for k, v in headers.raw_items()
+        ],
         "http_version": "1.1",
     }
 

@@ -17,14 +17,15 @@ from otel_logging._exceptions import context_of
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN, Here, entry_of
 from otel_logging.integrations import http
-from otel_logging.integrations.http import QUIET, Request, Scope, given, granian, serve
+from otel_logging.integrations.http import QUIET, Request, Scope, granian, inside, port_of, serve
 from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.lateness.stage import value_of
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-#: In an environ: the request that it is of; the span of the one of ASGI that it is mounted in.
+#: Key of an environ. Its value is our request; or the entry span, where an ASGI application has
+#: the WSGI application mounted.
 REQUEST: Final = "otel_logging.request"
 
 
@@ -43,7 +44,6 @@ def scope_of(environ: Environ) -> Scope:
         for key, value in environ.items()
         if key.startswith("HTTP_") and isinstance(value, str)
     ]
-    port, peer = environ.get("SERVER_PORT", ""), environ.get("REMOTE_PORT", "")
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")) or "/"
     return {
         "method": environ["REQUEST_METHOD"],
@@ -52,8 +52,8 @@ def scope_of(environ: Environ) -> Scope:
         "scheme": environ.get("wsgi.url_scheme", "http"),
         "headers": headers,
         "http_version": environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/") or None,
-        "server": (environ.get("SERVER_NAME"), int(port) if str(port).isdigit() else None),
-        "client": (environ.get("REMOTE_ADDR"), int(peer) if str(peer).isdigit() else None),
+        "server": (environ.get("SERVER_NAME"), port_of(environ.get("SERVER_PORT"))),
+        "client": (environ.get("REMOTE_ADDR"), port_of(environ.get("REMOTE_PORT"))),
     }
 
 
@@ -132,9 +132,10 @@ class _Served(Request):
         return (_Kept if is_tested else _Body)(body, self)
 
     def _answer(self, status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-        self.status, self.answered = int(status[:3]), headers
-        headers += self.headers(name for name, _ in headers)
-        return self._start_response(status, headers, *more)
+        self.status = int(status[:3])
+        # another list: the application may have one for all its answers
+        self.answered = [*headers, *self.headers(name for name, _ in headers)]
+        return self._start_response(status, self.answered, *more)
 
     def close(self, error: BaseException | None, close: Callable[[], object] | None = None) -> None:
         """End the request, once its body is closed; what closing raises is the request's."""
@@ -216,11 +217,17 @@ def name_route(environ: Environ, route: str) -> None:
         http.name_route(span, verb, route)
 
 
+def _options_of(app: Any) -> dict[str, Any]:
+    """Return the options of our middleware that *app* is, or has inside."""
+    found = (each for each in inside(app) if type(each) is WSGIObservabilityMiddleware)
+    return next((each.options for each in found), {})
+
+
 def observe(call: Any, self: Any, environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Observe *call*, a framework's method of its applications."""
     app: Any = partial(call, self)
     if not is_elsewhere(self):
-        app = WSGIObservabilityMiddleware(app, **given(self, WSGIObservabilityMiddleware))
+        app = WSGIObservabilityMiddleware(app, **_options_of(self))
     return app(environ, start_response)  # type: ignore[no-any-return]
 
 
@@ -233,7 +240,7 @@ class _OfServer(WSGIObservabilityMiddleware):
     stays = True
 
     def __init__(self, app: App) -> None:
-        super().__init__(app, **given(app, WSGIObservabilityMiddleware))
+        super().__init__(app, **_options_of(app))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""

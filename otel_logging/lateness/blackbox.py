@@ -176,7 +176,7 @@ def read(path: Path) -> Table:
     stages = []
     for at in range(_HEADER_BYTES, len(last) - SLOT_BYTES + 1, SLOT_BYTES):
         first, second, third = (each[at : at + SLOT_BYTES] for each in (data, again, last))
-        # one that is written at each look opens and ends all the time
+        # a slot that differs in all three reads is of stages that are too short to be shown
         found = second if second in (first, third) else b"\0"
         if found[0] == 1:
             stages.append(_slot(found))

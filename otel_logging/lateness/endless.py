@@ -174,7 +174,7 @@ def _is_for_ever(node: Any, line: int, *, is_source: bool, is_stuck: bool) -> bo
         return False
     for statement in here:
         is_loop = isinstance(statement, ast.While) and isinstance(statement.test, ast.Constant)
-        if is_loop and not any(map(_has_way_out, statement.body)):
+        if is_loop and statement.test.value and not any(map(_has_way_out, statement.body)):
             return True
         if _has_way_out(statement):
             break

@@ -27,7 +27,7 @@ from otel_logging.lateness import where
 from otel_logging.lateness.verdict import GC, LOOP, Who, Why
 
 BEAT_NS: Final = 25_000_000
-_EARLY_NS: Final = 10_000_000  # a stage that begins so long before a beat brings it forward
+_EARLY_NS: Final = 10_000_000  # a stage that begins so shortly before a beat has it at once
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
 _NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked
 _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
@@ -39,8 +39,8 @@ KEPT: Final = 1024
 
 class Pause(NamedTuple):
     """A time in which others waited. *by* did it: a request, as its entry span, or the id of a task
-    that is in none; *loop* is what it blocked, None for all that there is; it does not hold for
-    *by_thread*.
+    that is in none; *loop* is what it blocked, None for all that there is; *by_thread*
+    did it, and was not held up by it.
     """
 
     cause: str

@@ -123,9 +123,9 @@ class Watched:
     clocks: Mapping[int, int] = MappingProxyType({})
     places: "Counter[str] | None" = None
     stacks: "Counter[str] | None" = None
-    #: The wait for a pool that it was in when it was looked at first; and when the call began that
-    #: it was in then: with this wait, if it is a library's.
+    #: The wait for a pool that the first look found it in.
     entered: Interval | None = None
+    #: When the call began that the first look found it in. A library's call begins with this wait.
     call_began = 0
     #: Of the deepest stage below it that was late: its depth, its entry span, what makes its line.
     line: tuple[int, Any, Any] = _NO_LINE

@@ -20,7 +20,7 @@ DOWNSTREAM, CPU, UNKNOWN = "downstream", "cpu", "unknown"
 #: Measured by the package alone; any other cause is a wait that the application names.
 MEASURED: Final = frozenset({GC, LOOP, CPU, UNKNOWN})
 #: Where several causes hold in one moment, the first counts. Named by an application: as a pool.
-_RANK: Final = {GC: 0, LOOP: 1, LOCK: 2, POOL: 3, QUEUE: 4, DOWNSTREAM: 5, CPU: 6, UNKNOWN: 7}
+RANK: Final = {GC: 0, LOOP: 1, LOCK: 2, POOL: 3, QUEUE: 4, DOWNSTREAM: 5, CPU: 6, UNKNOWN: 7}
 _DEPTH: Final = 100  # of children within children that are explained
 
 
@@ -220,12 +220,12 @@ def _moments(
     """Yield cause, reason and length of each part of a time that *owner* had for itself."""
     there = [each for each in known if each.start < end and each.end > start]
     # another's computing before one's own: that has a clock, and is known without being seen
-    there.sort(key=lambda each: (_RANK.get(each.cause, _RANK[POOL]), _is_own(each.cause, each.why)))
+    there.sort(key=lambda each: (RANK.get(each.cause, RANK[POOL]), _is_own(each.cause, each.why)))
     cuts = {start, end, *(t for each in there for t in each[1:3] if start < t < end)}
     base = Interval(DOWNSTREAM if owner.is_downstream else UNKNOWN, start, end, Why(owner.name))
     times = sorted(cuts)
     for left, right in pairwise(times):
         found = next((each for each in there if each.start <= left and right <= each.end), base)
-        if _RANK.get(found.cause, 0) > _RANK[base.cause]:
+        if RANK.get(found.cause, 0) > RANK[base.cause]:
             found = base
         yield found.cause, found.why if found.ask is None else found.ask(), right - left

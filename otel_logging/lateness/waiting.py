@@ -84,8 +84,8 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             holder = tuple.__new__(Holder, (watched, now, task and ref(task)))
             if is_wait:
                 is_standing = has_it and future is not None and _waits_for(last) is future
-                has_not = last if is_standing else None
-                ask = blame(key, Why(key[1]), holder, began, has_it=has_it, has_not=has_not)
+                innocent = last if is_standing else None
+                ask = blame(key, Why(key[1]), holder, began, has_it=has_it, innocent=innocent)
             elif has_it:
                 _holders(key).append(holder)
         if is_wait:
@@ -108,13 +108,13 @@ def blame(
     began: int,
     *,
     has_it: bool = True,
-    has_not: Holder | None = None,
+    innocent: Holder | None = None,
 ) -> Callable[[], Why] | None:
     """Note that *holder* has what *key* names now, if it *has_it*; return what says who had it for
     most of the time since *began*, else *unknown*; None where that was no time.
 
-    A lock's holder has it until another gets it. *has_not* is one that stands where it stood when
-    the wait began: its task has given nothing back meanwhile.
+    A lock's holder has it until another gets it. *innocent*: a holder whose task has not moved
+    since the wait began, so that it cannot have given the lock back.
     """
     holders = _holders(key)
     # most have it at once
@@ -123,7 +123,7 @@ def blame(
         holders.append(holder)
     if not others:
         return None
-    return partial(_had_it, [*others, holder], unknown, began, key[0] == LOCK, has_not)
+    return partial(_had_it, [*others, holder], unknown, began, key[0] == LOCK, innocent)
 
 
 def _had_it(
@@ -131,13 +131,13 @@ def _had_it(
     unknown: Why,
     began: int,
     is_lock: bool,  # noqa: FBT001 - of ``blame`` alone
-    has_not: Holder | None,
+    innocent: Holder | None,
 ) -> Why:
     *_, last = holders
     now, held = last.since, []
     for other, after in pairwise(holders):
         until = min(other.stage.end or now, after.since if is_lock else now)
-        if until > began and other.stage is not last.stage and other is not has_not:
+        if until > began and other.stage is not last.stage and other is not innocent:
             why = Why(unknown.detail, other.stage.name, other.stage.who())
             held.append((other.since, until, why))
     return most(held, began, now) or unknown

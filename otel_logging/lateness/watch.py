@@ -16,27 +16,25 @@ from math import inf
 from pathlib import Path
 from threading import get_ident
 from typing import Any, Final
-from weakref import ref
 
 from opentelemetry import trace
 
 from otel_logging import _diagnostics, _forks, _green, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import field
-from otel_logging.binding import worker
+from otel_logging.binding import weakly, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Heart, Pause, Pauses
 from otel_logging.lateness.stage import WATCHED, WHO, Watched, value_of
 from otel_logging.lateness.verdict import Who, Why, most
-from otel_logging.lateness.watchdog import Watchdog
+from otel_logging.lateness.watchdog import MOST, Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _NOTHING: Final[Mapping[str, Any]] = {}
 _ENDED: Final = 256
 _REMEMBERED: Final = 1024  # users
-_MOST: Final = 10_000  # open stages, beyond which no more are measured
 _STOP_S: Final = 1.0
 
 
@@ -82,7 +80,7 @@ class Watch:
         run, name = self.watchdog.run, "otel_logging watch"
         self._thread = threading.Thread(target=run, name=name, daemon=True)
         self._may_start = [self._thread]  # popped by the one thread that starts ours
-        #: Let go of to wake the thread. Cheaper to wait for than an event, or a queue.
+        #: A lock that is held; its release wakes the thread. Cheaper than an event or a queue.
         self.news = threading.Lock()
         self.news.acquire()
 
@@ -133,7 +131,7 @@ class Watch:
             outer = getattr(around, WATCHED, None)
             if not outer or outer.end or not outer.is_measured:
                 outer = None
-            if (budget_s is None and outer is None) or len(self.measured) > _MOST:
+            if (budget_s is None and outer is None) or len(self.measured) > MOST:
                 return
             self.has_budgets = True
             if span.otel_logging_watched is False:  # it is not recorded
@@ -229,8 +227,8 @@ class Watch:
             self.box.put_who(watched.slot, self.who_of(span, fields))
 
     def loosen(self, span: Any) -> None:
-        """Note that a stage is no block: where no loop runs, one does not see which thread works
-        on it, nor what else its own does.
+        """Note that ``begin()`` has opened the stage. Where no loop runs its thread may do anything
+        else meanwhile, and another may work on it: the thread is forgotten.
         """
         if (watched := getattr(span, WATCHED, None)) and watched.task is None:
             watched.thread = 0
@@ -256,7 +254,7 @@ class Watch:
         *began*.
         """
         name, who = getattr(span, "name", ""), self.who_of(span)
-        self._ended.append((began, time.perf_counter_ns(), _weakly(worker()), name, who))
+        self._ended.append((began, time.perf_counter_ns(), weakly(worker()), name, who))
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
@@ -273,7 +271,7 @@ class Watch:
             self._did(watched, watched.end, here)
 
     def _did(self, watched: Watched, end: int, by: Any) -> None:
-        self._ended.append((watched.began, end, _weakly(by), watched.name, watched.who()))
+        self._ended.append((watched.began, end, weakly(by), watched.name, watched.who()))
 
     # ---- whose
 
@@ -295,7 +293,7 @@ class Watch:
 
     def behind(self, runner: Any, start: int, end: int) -> Why:
         """Return what *runner*, a task or a thread, did for most of the time between two."""
-        runner = _weakly(runner)
+        runner = weakly(runner)
         did = [
             (began, ended, Why("", name, who))
             for began, ended, by, name, who in list(self._ended)
@@ -333,8 +331,3 @@ class Watch:
 
 def _shown(key: str, value: Any) -> str:
     return str(field(key, value))
-
-
-def _weakly(runner: Any) -> Any:
-    """Return a task so that it, and all that it has, is not kept; a thread's number as it is."""
-    return runner if type(runner) is int else ref(runner)

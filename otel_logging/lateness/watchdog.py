@@ -32,20 +32,22 @@ from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _TICK_NS: Final = 25_000_000  # while something is becoming late; else as a block may be long
-_REST: Final = 4  # so often it looks in vain, before it waits to be woken
+_REST: Final = 4  # looks that find nothing late, before it waits to be woken
 #: A look through the table takes no more of a tick than that for each stage.
 _SCAN_NS: Final = 100_000
-_MOST: Final = 10_000  # open stages
+MOST: Final = 10_000  # open stages, beyond which no more are measured
 _LOOKED_AT: Final = 64  # stages in one tick
-#: So often what a look computes it rests, where the one before did as well: where all are late, it
-#: must not make them later. No longer than that: what hangs is to be seen within a second.
+#: After a look the thread rests so many times as long as the look has computed, or the one before
+#: if that was shorter: where everything is late, looking must not make it later.
 _FREE: Final = 49
+#: It rests no longer than that: a stage that hangs is seen within a second.
 _LONGEST_NS: Final = 500_000_000
 _HOG_SHARE: Final = 0.4  # of what all threads have computed
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 #: Who gets the interpreter for a moment, some 60 us of computing, has waited for 6 ms behind a hog.
 _TURN: Final = 100
-#: So often it looks who works on what its own task has left, and who has computed how much.
+#: How often it looks which task works on a stage that its own task has left, and how much each
+#: thread has computed.
 _LEFT_NS: Final = 500_000_000
 _HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
@@ -146,7 +148,7 @@ class Watchdog:
                 break  # those that follow are as new: most are over before anybody asks
             self.watch.show(span)
         there = list(self.watch.measured.copy())
-        too_many = len(there) - _MOST  # the oldest of those are stages that nobody will ever end
+        too_many = len(there) - MOST  # the oldest of those are stages that nobody will ever end
         for number, each in enumerate(there):
             if has_ended(each.span) or number < too_many:
                 self.watch.forget(each)
@@ -155,6 +157,7 @@ class Watchdog:
                 self._ask(each.span, *asked)
             if each.worker is NOBODY and each.span in self._idle:
                 self._slow.pop(each, None)
+            # half of its budget is used up
             elif each.budget_s is not None and now - each.origin > 5e8 * (
                 _SLOW_S * 2 if each.budget_s == inf else each.budget_s  # inf: it is not known
             ):

@@ -59,8 +59,8 @@ _GREENLET_S, _QUEUED = "greenlet_spawn", asyncio.Queue.get.__code__
 
 @contextmanager
 def frames() -> Iterator[dict[int, FrameType]]:
-    """Give the innermost frame of each thread; of none where it would end the process: Python
-    itself crashes while an interpreter with a lock of its own runs beside.
+    """Give the innermost frame of each thread; none while an interpreter with a lock of its own
+    runs beside, since Python would crash.
 
     Every stack of another thread is read within. Until 3.12 no garbage is collected meanwhile:
     a collection in the middle of a step outwards may let the other thread go on, and what is read

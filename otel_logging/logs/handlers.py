@@ -226,7 +226,7 @@ def is_null(handler: logging.Handler) -> bool:
     return type(handler).handle is logging.NullHandler.handle
 
 
-def hide(logger: logging.Logger, level: int) -> bool:
+def hides(logger: logging.Logger, level: int) -> bool:
     """Say whether *level* is below that of each of *logger*'s handlers; without any, below that of
     Python's last resort.
     """

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final
 
-import structlog
 from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import StackInfoRenderer
@@ -31,17 +30,15 @@ from otel_logging import context as bindings
 from otel_logging._redact import Redaction
 from otel_logging._text import later
 from otel_logging._values import MAX_CHARACTERS, bounded, is_true
-from otel_logging.binding import CLOSED, encode_field, json_of, on_lines, remember
+from otel_logging.binding import CLOSED, STRUCTLOGS, encode_field, json_of, on_lines, remember
 from otel_logging.logs import caller
 from otel_logging.processors import EventDict, TracebackText
 
 NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
-#: Lines that tell of the exception that is handled meanwhile, in words of their own.
+#: Levels of lines. A line of such a level tells of the exception that is being handled.
 _TELLING: Final = frozenset({"warning", "error", "critical"})
-#: Fields that a line sets itself; ``trace_id`` may be given by hand, ``event`` cannot.
-_GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID, _names.EVENT}
-#: structlog's register of what its functions bind: empty until one is called.
-_BINDABLE: Final = getattr(structlog.contextvars, "_CONTEXT_VARS", {"unknown": None})
+#: Fields that a line sets itself, and that may have been given.
+_GUARDED: Final = _fields.GUARDED - {_names.EVENT}
 #: Where a traceback begins that a formatter, or whoever logs, has put into the message.
 TRACEBACK: Final = later(r"\s*(?:\+ Exception Group )?Traceback \(most recent call last\):")
 #: What was raised, behind the last place of a traceback that is a text.
@@ -59,7 +56,7 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     given, span = event_dict.pop("exc_info", None), trace.get_current_span()
     if getattr(span, CLOSED, False):
         span = background_tasks.here()
-    if _BINDABLE:
+    if STRUCTLOGS:
         event_dict = merge_contextvars(None, level, event_dict)
     error, put = processors.exception_of(given), identify
     if error is not None and not span.get_span_context().is_valid:
@@ -188,7 +185,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
         if level >= logging.WARNING and sys.exc_info()[1] is not None:
             return False
         try:
-            if _BINDABLE:
+            if STRUCTLOGS:
                 own = merge_contextvars(None, "", {**own})
             span, around = _current().get(_SPAN), _around(logger, level)
             add_encoded = getattr(span, "add_encoded", None)

@@ -184,7 +184,7 @@ def _make_line(record: logging.LogRecord, *, written: bool = True) -> None:
         lines.logged_in = str(plain(getattr(record, "pathname", None))) or "?"
         lines.follow()
     level = record.levelno
-    is_hidden = level < lines.lowest or (lines.is_quiet and handlers.hide(lines.standard, level))
+    is_hidden = level < lines.lowest or (lines.is_quiet and handlers.hides(lines.standard, level))
     is_hidden = is_hidden and (not lines.is_quiet or caller.is_log_call())
     if not (is_hidden or uncaught.is_line_already(record) or is_handed_on(record)):
         ways: Any = {"written": written, "level_name": loggers.name_of(level, record.levelname)}

@@ -36,8 +36,9 @@ class _Print:
     def __init__(self, stream: Any) -> None:
         self.__self__, self.print = stream, stream.write
         self.last = "\n"  # there may be something from before
-        #: Of stderr, where that leads to the same place; and back from there.
+        #: The same for stderr, where both lead to the same place.
         self.beside: _Print | None = None
+        #: Of stderr: the one of stdout, whose ``beside`` it is.
         self.of_stdout: _Print | None = None
 
     def __call__(self, text: str) -> Any:

@@ -17,16 +17,20 @@ from typing import NoReturn
 from otel_logging import _names, settings
 from otel_logging.settings import variables
 
-#: What names the application, in the order of trust: an option, or ``module:name``.
-_OPTIONS = {"-A", "--app", "-m"}
-_APPLICATION = re.compile(r"([A-Za-z_][\w.]*):[\w.()]+")
+_APPLICATION = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_][\w.()]*")
 
 
 def service_of(command: Sequence[str]) -> str:
-    """Return a name for the service that *command* starts: the application's module."""
-    for option, value in pairwise(command):
-        if option in _OPTIONS and (option != "-m" or not _APPLICATION.fullmatch(command[-1])):
-            return value.partition(":")[0]
+    """Return a name for the service that *command* starts: the application's module.
+
+    In the order of trust: an option, a ``module:name``, ``-m``, a file. With ``-m uvicorn`` there
+    is one of the first two.
+    """
+    after = dict(reversed([*pairwise(command)]))  # of two options of one name the first
+    is_named = any(map(_APPLICATION.fullmatch, command[1:]))
+    for option in ("-A", "--app") if is_named else ("-A", "--app", "-m"):
+        if option in after:
+            return after[option].partition(":")[0]
     for word in command[1:]:
         if found := _APPLICATION.fullmatch(word):
             return found[1]

@@ -14,8 +14,7 @@ from otel_logging import _names
 #: OpenTelemetry semantic conventions, exceptions on spans.
 EVENT: Final = "exception"
 TYPE, _MESSAGE = "exception.type", "exception.message"
-_TRACEBACK = "exception.stacktrace"
-ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _TRACEBACK, "exception.escaped"})
+ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _names.STACKTRACE, "exception.escaped"})
 
 _FRAME: Final = re.compile(
     r'^(?P<indent>[ |+]*)File "(?P<file>.*)", line (?P<line>\d+), in (?P<name>.*)'
@@ -52,7 +51,7 @@ def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
     # a second line of one exception has no traceback, and of a long one the middle is left out
     told = _PLACE.match(str(attributes.get(_names.EXCEPTION_WHERE)))
     is_recorded = event_name == EVENT and TYPE in attributes
-    text = (is_recorded and attributes.get(_TRACEBACK)) or attributes.get(_names.EXCEPTION)
+    text = (is_recorded and attributes.get(_names.STACKTRACE)) or attributes.get(_names.EXCEPTION)
     text = text if isinstance(text, str) else ""
     if not (is_recorded or text.strip()):
         return None

@@ -34,7 +34,8 @@ ANSWER_S: Final = 15.0  # for each later one
 READ_S: Final = 60.0  # for all
 #: Of one answer. 1,500 traces of twenty spans and as many lines are half of it.
 REPLY_BYTES: Final = 64 << 20
-_US: Final = 1_000  # ns; Jaeger's storages compare microseconds
+_START: Final = re.compile(r"\S")  # of the next value
+US: Final = 1_000  # ns; Jaeger's storages compare microseconds
 
 #: Parameters of a search: service, start, end, most traces, raw, least duration.
 _EARLIER: Final = (
@@ -202,8 +203,8 @@ class Jaeger:
     def _ids(self, service: str, window: Window, tags: Mapping[str, str], most: int) -> list[str]:
         asked = {
             "service": service,
-            "start": str(window.start_ns // _US),
-            "end": str(window.end_ns // _US),
+            "start": str(window.start_ns // US),
+            "end": str(window.end_ns // US),
             "limit": str(most),
             "tags": json.dumps(tags),
         }
@@ -242,6 +243,6 @@ class Jaeger:
 def _documents(text: str) -> Iterator[Any]:
     """Yield the JSON values of *text*, one after another; ``NaN`` is text, as in OTLP."""
     decoder, at = json.JSONDecoder(parse_constant=str), 0
-    while text := text[at:].lstrip():
-        value, at = decoder.raw_decode(text)
+    while found := _START.search(text, at):
+        value, at = decoder.raw_decode(text, found.start())
         yield value

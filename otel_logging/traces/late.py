@@ -15,18 +15,18 @@ from typing import Any, Final, Generic, TypeVar
 
 from otel_logging import _names
 from otel_logging._text import visible
-from otel_logging.lateness.verdict import late_by
+from otel_logging.lateness.verdict import DOWNSTREAM, RANK, UNKNOWN, late_by
 from otel_logging.traces.path import Step, steps, words
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 from otel_logging.traces.whose import typed, whose
 
 #: What can be measured to have made a stage late, beside what the application names.
-CAUSES: Final = ("gc", "loop", "lock", "pool", "queue", "downstream", "cpu", "unknown")
+CAUSES: Final = tuple(RANK)
 _CAUSES_THERE_ARE: Final = "causes there are: "
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
-TELL_LITTLE: Final = (None, "unknown", "downstream")  # causes: where the time went says more
+TELL_LITTLE: Final = (None, UNKNOWN, DOWNSTREAM)  # causes: where the time went says more
 THEN: Final = " · "  # between the places of ``late.where``, the first one most seen
 _Each = TypeVar("_Each")  # a row
 _MOMENT: Final = "%Y-%m-%d %H:%M:%S %z"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from otel_logging.traces.jaeger import (
+    US,
     Jaeger,
     TooMuchError,
     UnknownServiceError,
@@ -26,7 +27,6 @@ from otel_logging.traces.trace import last as last_of
 #: Most traces in one answer: what Jaeger's own user interface asks for at most.
 MOST_TRACES: Final = 1500
 WHOLE_ID: Final = 32  # hex digits of a trace id
-_US: Final = 1_000  # ns; Jaeger's storages compare microseconds
 _S: Final = 1_000_000_000
 _DAY_S: Final = 86_400  # how far back by default: what the local store keeps
 _AHEAD_S: Final = 3_600  # for clocks that are ahead of ours
@@ -148,6 +148,6 @@ def _windows(since_ns: int, now_ns: int) -> Iterator[tuple[int, int]]:
     start, end = since_ns or now_ns - _DAY_S * _S, now_ns + _AHEAD_S * _S
     if since_ns:
         near = since_ns - int(_LONG_S) * _S
-        yield since_ns // _US * _US - _DAY_S * _S, near // _US * _US
+        yield since_ns // US * US - _DAY_S * _S, near // US * US
         start = near
-    yield start // _US * _US, end // _US * _US
+    yield start // US * US, end // US * US

@@ -141,7 +141,7 @@ class Sources:
             ids = [row.ids[0] for row in answer.rows[: _MOST_TRACES + 1]]
             told = {name[: search.WHOLE_ID] for name in question.without}
             if question.who is not None or question.where or question.service:
-                # what is asked for may be known here alone, and what makes it a row there
+                # the attribute that matched may be here alone, and the late stage only in Jaeger
                 considered = (row.span.trace_id for row in answer.considered)
                 ids += (each for each in considered if each not in told)
             if found.complete(ids):

@@ -283,8 +283,8 @@ def _wrong(parent: Span, child: Span) -> int:
     """Return the ns that have to be added to the times of *child* for the clock of *parent*.
 
     A child in another service that began before its parent, or ended after the call that waits
-    for it, has another clock: it is put into the middle of its parent, as Jaeger does. So has an
-    answer to a request that began after whatever made that had ended.
+    for it, has another clock: it is put into the middle of its parent, as Jaeger does. The same
+    holds for a server's span that began after its caller had ended.
     """
     if child.resource is parent.resource or child.resource == parent.resource:
         return 0

@@ -312,6 +312,16 @@ def test_an_incoming_trace_is_continued_or_only_linked_to() -> None:
     assert not alone.get("links")
 
 
+@pytest.mark.parametrize("port", ["\xb2", "9" * 4301, "80x"])
+def test_a_host_whose_port_is_none_is_taken_as_it_is(port: str) -> None:
+    with serving(fastapi_app()) as seen:
+        status, _, _ = seen.ask("/orders/1", host=f"shop:{port}")
+        (span,) = seen.wait_for("GET /orders/{number}")
+    assert status == 200
+    assert attributes(span)["server.address"] == f"shop:{port}"
+    assert "server.port" not in attributes(span)
+
+
 @pytest.mark.parametrize("given", ["", "a b", "ä", "x" * 129])
 def test_a_request_id_that_could_not_be_sent_back_is_ignored(given: str) -> None:
     with serving(fastapi_app()) as seen:

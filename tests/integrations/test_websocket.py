@@ -36,6 +36,7 @@ from otel_logging import (
     traced,
 )
 from otel_logging.integrations import asgi_message, connection
+from otel_logging.integrations.asgi import ObservabilityMiddleware
 from otel_logging.integrations.connection import HELD_S
 from otel_logging.testing import capture
 from tests.integrations.serving import SERVERS, WEBSOCKETS, Seen, running, serving
@@ -947,6 +948,29 @@ def test_a_message_that_the_end_of_uvicorn_cuts_off_is_there_when_it_has_ended(s
                     time.sleep(0.01)
         assert is_cut_off
     assert captured.span("message")["attributes"]["cancelled"] is True
+
+
+@pytest.mark.parametrize("text", ["x" * 400_000, "\U0001f600" * 100_000])
+def test_the_bound_of_what_is_read_ahead_is_one_of_bytes(text: str) -> None:
+    """Four a character, at most."""
+    asked: list[int] = []
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+    async def receive() -> Any:
+        asked.append(1)
+        return {"type": "websocket.receive", "text": text}
+
+    async def send(_: Any) -> None:
+        pass
+
+    scope = {"type": "websocket", "path": "/", "headers": []}
+    with capture(), setup_observability("shop"):
+        asyncio.run(ObservabilityMiddleware(app)(scope, receive, send))
+    assert len(asked) == 3
 
 
 def test_messages_of_ten_megabytes_pass_as_they_are() -> None:

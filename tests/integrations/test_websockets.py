@@ -258,6 +258,29 @@ def test_what_came_with_the_handshake_is_its_messages_too(run: Captured) -> None
     assert run.line("got")["tenant"] == run.span("message")["attributes"]["tenant"] == "acme"
 
 
+@pytest.mark.parametrize("make_server", [serve, legacy])
+def test_a_header_may_be_of_any_bytes(run: Captured, make_server: Any) -> None:
+    """The libraries decode them each in a way of its own."""
+
+    def client(port: int) -> bytes:
+        with create_connection(("127.0.0.1", port)) as connection:
+            connection.settimeout(PATIENCE_S)
+            connection.sendall(
+                b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+                b"User-Agent: J\xf6rg\r\n\r\n"
+            )
+            return connection.recv(12)
+
+    async def main() -> bytes:
+        async with make_server(by_iteration, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            return await asyncio.to_thread(client, port)
+
+    assert asyncio.run(main()) == b"HTTP/1.1 101"
+    assert run.span("WS")["attributes"]["user_agent.original"] == "J\xf6rg"
+
+
 @pytest.mark.parametrize("kind", ["asyncio", "legacy", "threads"])
 def test_a_wait_counts_from_when_a_message_came(run: Captured, kind: str) -> None:
     """Not from when its busy handler asked for it."""

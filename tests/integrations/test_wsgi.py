@@ -108,6 +108,31 @@ def test_a_streamed_body_is_in_the_request(run: Captured) -> None:
     assert "cancelled" not in span["attributes"]
 
 
+def test_a_list_of_headers_that_an_application_keeps_stays_as_it_is(run: Captured) -> None:
+    """Each answer names its own trace."""
+    kept = [("Content-Type", "text/plain")]
+
+    def application(_: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", kept)
+        return [b"paid"]
+
+    client = Client(WSGIObservabilityMiddleware(application))
+    answers = [client.get("/a").headers["x-trace-id"] for _ in range(2)]
+    assert answers == [span["trace_id"] for span in run.spans]
+    assert len(kept) == 1
+
+
+@pytest.mark.parametrize("port", ["\xb2", "9" * 4301, "-1", "", "80x"])
+def test_a_port_that_is_none_is_left_out(run: Captured, port: str) -> None:
+    """The host is taken as it is then."""
+    environ = {"SERVER_PORT": port, "REMOTE_PORT": port, "HTTP_HOST": f"shop:{port}"}
+    answer = Client(shop()).get("/orders/7", environ_overrides=environ)
+    attributes = run.span("GET /orders/<int:number>")["attributes"]
+    assert answer.status_code == 200
+    assert attributes["server.address"] == f"shop:{port}"
+    assert not {"server.port", "client.port"} & {*attributes}
+
+
 def test_a_client_that_goes_away_leaves_a_cancelled_span(run: Captured) -> None:
     body, _, _ = run_wsgi_app(shop(), create_environ("/stream"))
     next(iter(body))

@@ -322,7 +322,22 @@ SERVES = [
     *(gathers_workers, in_a_task_group),
     *(iterates_over_a_source, iterates_by_each, connects_anew, subscribes),
 ]
+
+
+async def never_begins_to_loop(queue: Queue) -> None:
+    await queue.get()
+    while False:
+        print("this is left out")
+    while 0:
+        print("and this")
+    while None:
+        print("and this")
+    while "":
+        print("and this")
+
+
 ENDS = [
+    never_begins_to_loop,
     *(Closes().ends_after_a_start, stops_searching, _made()),
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
     *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),

@@ -22,7 +22,6 @@ from otel_logging.traces.path import critical, steps
 from otel_logging.traces.span import Event
 from otel_logging.traces.trace import Row, Trace
 
-_MOST_ROWS: Final = 1_000  # of a picture
 _LATE_BY: Final = "late_by_s"  # of a row of ``late``; those of ``failed`` have none
 _STYLES: Final = {"dim": "dim", "yellow": "late", "red": "bad"}
 _WAY: Final = ' class="way"'
@@ -118,7 +117,7 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
     )
     way = critical(trace, steps(trace, first))
     for number, each in enumerate(trace.rows(users, waterfall.Folding(trace))):
-        if number == _MOST_ROWS:
+        if number == waterfall.MOST_ROWS:
             yield '<tr><td colspan="4">and more rows: otel-logging show --all</td></tr>\n'
             break
         yield _line(each, each.event, start) if each.event else _stage(each, trace, total, way)

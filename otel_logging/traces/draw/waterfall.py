@@ -27,7 +27,7 @@ from otel_logging.traces.span import Event, Span
 from otel_logging.traces.trace import Row, Trace, common, is_line
 
 _LEAST_BAR = 20  # columns; less shows nothing
-_MOST_ROWS = 1_000  # of a picture: who reads more asks for them
+MOST_ROWS = 1_000  # of a picture: who reads more asks for them
 _MOST_CELLS = 240  # of a line's message: three lines of a terminal
 _NOTICED_S = 0.001
 _HOURS_NS = 10 * 3600 * 1_000_000_000  # of less the seconds can still be read
@@ -79,7 +79,7 @@ def draw(
     users = who(trace, first)
     top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
     way = critical(trace, top.path)  # before the rows: of 100,000 both at once are too much
-    most = None if unfolded else _MOST_ROWS
+    most = None if unfolded else MOST_ROWS
     rows = trace.rows(users, one_by_one if unfolded else Folding(trace))
     listed = list(islice(rows, most))
     columns = replace(_columns(trace, listed, width, top, way), stacks=stacks)
