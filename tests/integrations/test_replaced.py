@@ -48,6 +48,7 @@ def test_it_answers_as_what_it_replaces(name: str) -> None:
     module = import_module(f"otel_logging.integrations.{name}")
     all_of_it = [each for each in vars(module).values() if isinstance(each, Replaced)]
     methods = [each for one in all_of_it for each in one._methods]
+    module.uninstrument()  # where another test has left it on
     before = [found(method) for method in methods]
     answers = [[ask(each) for ask in _ASKED] for each in before if each is not None]
     module.instrument()
