@@ -121,6 +121,10 @@ class _OfServer(ObservabilityMiddleware):
     def __init__(self, app: App) -> None:
         super().__init__(app, **_options_of(app))
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one, as long as what is served is observed."""
+        await (super().__call__ if _replaced else self.app)(scope, receive, send)
+
 
 # ---------------------------------------------------------------- in place by itself
 
@@ -148,7 +152,8 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
 def uninstrument() -> None:
     """Take away what ``instrument`` has put in place; applications that were given stay so."""
     connection.finish_all()
-    _frameworks.uninstrument()
+    if not _given:
+        _frameworks.uninstrument()
     _replaced.uninstrument()
 
 
