@@ -56,7 +56,7 @@ BUDGETS = {
     "doctor": 318,
     "export": 2074,
     "handover": 119,
-    "integrations": 2087,
+    "integrations": 2125,
     "jobs": 116,
     "lateness": 1847,
     "logs": 1573,

@@ -10,7 +10,7 @@ from otel_logging import _runtime
 from otel_logging.context import unbound
 from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.integrations.asgi_message import closes
-from otel_logging.integrations.http import QUIET, Request, Scope
+from otel_logging.integrations.http import QUIET, Request, Scope, handled
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.websockets import OBSERVED, Handled, receive, send
 
@@ -24,17 +24,18 @@ class _Request(Request):
     socket: Any = None
 
     def __init__(self, request: web.BaseRequest) -> None:
-        self._request = request
+        self.request = request
         super().__init__(_scope_of(request), QUIET, arrived_ns(request))
 
     def route(self) -> str | None:
         """Return its route, once a resource is found."""
-        resource: Any = getattr(getattr(self._request, "match_info", None), "route", None)
+        resource: Any = getattr(getattr(self.request, "match_info", None), "route", None)
         resource = getattr(resource, "resource", None)
         return None if resource is None else str(resource.canonical)
 
     def end(self, error: BaseException | None = None) -> None:
         """End it, and what is open on the WebSocket."""
+        error = self.handled or error  # aiohttp's own, where an answer has begun
         if self.socket is not None:
             connection = vars(self.socket).pop(OBSERVED)
             connection.code = self.socket.close_code
@@ -66,12 +67,20 @@ async def _handle(original: Any, self: Any, request: web.BaseRequest, *args: Any
         return result
 
 
+def _fail(original: Any, self: Any, request: web.BaseRequest, *args: Any, **named: Any) -> Any:
+    served = _served.get()
+    if served is not None and served.request is request:  # else of what is no HTTP
+        served.handled = handled()
+    return original(self, request, *args, **named)
+
+
 async def _prepare(original: Any, self: Any, request: web.BaseRequest) -> Any:
     served = _served.get()
     if served is None or served.span is None or self.prepared:
         return await original(self, request)
     self.headers.extend(served.headers(self.headers))
     writer = await original(self, request)
+    served.status = self.status
     if isinstance(self, web.WebSocketResponse):
         connection = Handled(
             lambda: len(served.socket._reader._buffer),  # noqa: SLF001 - aiohttp has no other way
@@ -115,6 +124,7 @@ def _queue(kind: Any, *args: Any, **options: Any) -> Any:
 _SOCKET: Final = "aiohttp.web_ws", "WebSocketResponse"
 _replaced = Replaced(
     ("aiohttp.web_protocol", "RequestHandler", "_handle_request", _handle),
+    ("aiohttp.web_protocol", "RequestHandler", "handle_error", _fail),
     ("aiohttp.web", "StreamResponse", "prepare", _prepare),
     (*_SOCKET, "receive", receive),
     (*_SOCKET, "close", _close),

@@ -40,7 +40,7 @@ READ_AHEAD: Final = 32
 SHUTDOWN_S: Final = 1.0
 #: Where OpenTelemetry's own instrumentations are, and the names of their scopes.
 _CONTRIB: Final = "opentelemetry.instrumentation."
-#: In a scope: one of ours is around.
+#: In a scope: one of ours is around; its request, as long as that is served.
 _SEEN: Final = "otel_logging"
 #: On nobody's behalf.
 _NOWHERE: Final = Context().run(Here.now)
@@ -79,7 +79,11 @@ class ObservabilityMiddleware:
             await self.app(scope, receive, send)
         elif kind == "http":
             with HttpRequest(scope, receive, send, self._quiet) as request:
-                await self.app(scope, receive, request.send)
+                scope[_SEEN] = request
+                try:
+                    await self.app(scope, receive, request.send)
+                finally:
+                    scope[_SEEN] = True  # else a circle
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
 
@@ -121,6 +125,10 @@ class _OfServer(ObservabilityMiddleware):
     def __init__(self, app: App) -> None:
         super().__init__(app, **_options_of(app))
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one, as long as what is served is observed."""
+        await (super().__call__ if _replaced else self.app)(scope, receive, send)
+
 
 # ---------------------------------------------------------------- in place by itself
 
@@ -148,7 +156,8 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
 def uninstrument() -> None:
     """Take away what ``instrument`` has put in place; applications that were given stay so."""
     connection.finish_all()
-    _frameworks.uninstrument()
+    if not _given:
+        _frameworks.uninstrument()
     _replaced.uninstrument()
 
 
@@ -195,6 +204,16 @@ def _for_connection(original: Any, *given: Any) -> None:
     copy_context().run(act)
 
 
+async def _stream_call(original: Any, self: Any, scope: Scope, *given: Any) -> None:
+    """Tell the request of what fails: ``BaseHTTPMiddleware`` ends the answer first, as if whole."""
+    try:
+        await original(self, scope, *given)
+    except Exception as error:
+        if isinstance(request := scope.get(_SEEN), HttpRequest):
+            request.handled = error
+        raise
+
+
 async def _background_call(original: Any, self: Any) -> None:
     work = getattr(self, "func", None) or self.fn  # Litestar's
     work = getattr(work, "func", work)  # of a partial, or Litestar's for a thread
@@ -221,6 +240,7 @@ _replaced = Replaced(
     (f"{_HTTP}zttp_impl", "ZttpProtocol", "on_response_complete", _for_connection),
     ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _serving("app")),
     ("starlette.background", "BackgroundTask", "__call__", _background_call),
+    ("starlette.responses", "StreamingResponse", "__call__", _stream_call),
     *(
         ("starlette.websockets", "WebSocket", name, asgi_websocket.announce)
         for name in ("receive", "receive_text", "receive_bytes", "receive_json")

@@ -129,12 +129,12 @@ class _Served(Request):
             body.close = lambda: self.close(None, close)  # type: ignore[attr-defined]
             return body
         is_tested = getattr(self._start_response, "__module__", "") == "werkzeug.test"
-        return (_Kept if is_tested else _Body)(body, self)
+        of_plain = _Sized if hasattr(body, "__len__") else _Body
+        return (_Kept if is_tested else of_plain)(body, self)
 
-    def _answer(self, status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-        self.status = int(status[:3])
-        # another list: the application may have one for all its answers
-        self.answered = [*headers, *self.headers(name for name, _ in headers)]
+    def _answer(self, status: str, headers: Iterable[tuple[str, str]], *more: Any) -> Any:
+        self.status, self.answered = int(status[:3]), list(headers)  # its own may be a constant
+        self.answered += self.headers(name for name, _ in self.answered)
         return self._start_response(status, self.answered, *more)
 
     def close(self, error: BaseException | None, close: Callable[[], object] | None = None) -> None:
@@ -162,6 +162,7 @@ class _Body:
 
     def __init__(self, body: Iterable[bytes], served: _Served) -> None:
         self._served, self._close = served, getattr(body, "close", None)
+        self._body: Any = body
         self._error: BaseException | None = None
         self._pieces = iter(body)
 
@@ -185,6 +186,13 @@ class _Body:
             self._served.close(self._error, self._close)
 
     __del__ = close  # werkzeug closes no body of which the client has gone
+
+
+class _Sized(_Body):
+    """An answer that says how many pieces it has: of one, a server knows the length."""
+
+    def __len__(self) -> int:
+        return len(self._body)
 
 
 class _Kept(_Body):

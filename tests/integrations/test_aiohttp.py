@@ -58,6 +58,13 @@ async def refused(_: web.Request) -> web.Response:
     raise web.HTTPFound("/orders/1")
 
 
+async def torn(request: web.Request) -> web.StreamResponse:
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    await answer.write(b"half")
+    raise KeyError("the other half")
+
+
 async def health(_: web.Request) -> web.Response:
     return web.Response()
 
@@ -125,6 +132,7 @@ def ask(client: Callable[[aiohttp.ClientSession, str], Awaitable[Any]]) -> Any:
         app.router.add_get("/whose", whose)
         app.router.add_get("/stream", stream)
         app.router.add_get("/broken", broken)
+        app.router.add_get("/torn", torn)
         app.router.add_get("/refused", refused)
         app.router.add_get("/cancelled", cancelled)
         app.router.add_get("/health", health)
@@ -185,6 +193,16 @@ def test_an_answer_has_its_status(run: Captured, path: str, status: int, outcome
     assert get(path).status == status
     span = run.span(f"GET {path}")
     assert (span["status"], span["attributes"]["http.response.status_code"]) == (outcome, status)
+
+
+def test_an_answer_that_fails_when_it_has_begun_has_the_status_that_was_sent(run: Captured) -> None:
+    with pytest.raises(aiohttp.ClientPayloadError):
+        get("/torn")
+    span = run.span("GET /torn")
+    attributes = span["attributes"]
+    assert (span["status"], attributes["error.type"]) == ("error", "KeyError")
+    assert attributes["http.response.status_code"] == 200
+    assert [each["attributes"]["exception.type"] for each in span["events"]] == ["KeyError"]
 
 
 def test_a_quiet_path_leaves_no_span(run: Captured) -> None:
@@ -260,6 +278,7 @@ def test_a_message_whose_handler_fails_is_an_error(run: Captured) -> None:
     ask(client)
     message = run.span("message")
     assert (message["status"], run.span("disconnect")["status"]) == ("error", "error")
+    assert message["events"][-1]["attributes"]["exception.type"] == "ValueError"
     (line,) = [line for line in run.lines if "ValueError" in line.get("exception", "")]
     assert (line["trace_id"], line["user_id"]) == (message["trace_id"], "u1")
 

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Mount, Route
 
 from otel_logging import bind_context, get_logger, setup_observability
+from otel_logging.integrations import asgi
 from otel_logging.integrations.asgi import ObservabilityMiddleware, instrument
 from otel_logging.testing import capture
 from tests.integrations.serving import WEBSOCKETS, Seen, running, serving
@@ -152,6 +153,44 @@ def test_a_background_task_is_not_the_latency_of_an_error_either() -> None:
     assert task["duration_s"] > 0.09
     assert ended_before_its(task, span)
     assert (span["status"], task["parent_span_id"]) == ("error", span["span_id"])
+
+
+@pytest.mark.parametrize("server", [WEBSOCKETS[-1], "hypercorn"])
+def test_a_stream_that_fails_inside_a_middleware_is_an_error(server: str) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise KeyError("the rest")
+
+    async def torn(_: Request) -> StreamingResponse:
+        return StreamingResponse(pieces())
+
+    async def pass_on(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    around = Middleware(BaseHTTPMiddleware, dispatch=pass_on)
+    app = Starlette(routes=[Route("/torn", torn)], middleware=[around])
+    with serving(app, server) as seen:
+        seen.ask("/torn")
+        (span,) = seen.wait_for("GET /torn")
+    attributes = span["attributes"]
+    assert (span["status"], attributes["error.type"]) == ("error", "KeyError")
+    assert attributes["http.response.status_code"] == 200
+    (told,) = [each["attributes"] for each in span["events"] if each["name"] == "exception"]
+    assert told["exception.type"] == "KeyError"
+
+
+def test_a_stream_that_nobody_observes_fails_as_ever() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise KeyError("the rest")
+
+    async def pass_on(_: Any) -> None: ...
+
+    asgi.instrument()
+    scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+    with pytest.raises(KeyError, match="the rest"):
+        asyncio.run(StreamingResponse(pieces())(scope, pass_on, pass_on))  # type: ignore[arg-type]
+    asgi.uninstrument()
 
 
 def test_a_stream_is_measured_to_its_last_byte() -> None:

@@ -4,8 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from otel_logging import ConfigurationError, setup_observability
+from otel_logging.integrations import asgi
+from otel_logging.testing import capture
+from tests.integrations.serving import WEBSOCKETS, Seen, running
 from tests.lines import parsed
 from tests.programs import script
 
@@ -110,6 +116,23 @@ def test_one_application_may_be_given_by_hand(tmp_path: Any) -> None:
         + 'assert b"x-trace-id" in call(instrument(Passing()))\n'
     )
     assert len(said(code, OTEL_LOGGING_SPOOL_DIR=str(tmp_path))) == 5
+
+
+def test_what_a_server_serves_already_is_left_alone_as_well() -> None:
+    """But for what was given by hand."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    given = Starlette(routes=[Route("/", app)])
+    asgi.instrument()
+    asgi.instrument(given)
+    bare = running(app, WEBSOCKETS[-1], lifespan="off")
+    with capture() as captured, bare as port, running(given, WEBSOCKETS[-1]) as other:
+        seen = [Seen(captured, each) for each in (port, other)]
+        assert ["x-trace-id" in each.ask("/")[1] for each in seen] == [True, True]
+        asgi.uninstrument()
+        assert ["x-trace-id" in each.ask("/")[1] for each in seen] == [False, True]
 
 
 def test_no_library_is_imported_for_it() -> None:

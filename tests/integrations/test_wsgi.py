@@ -414,17 +414,31 @@ def test_a_server_is_observed_until_it_is_left_alone() -> None:
     assert "trace_id" not in last
 
 
-def test_wsgiref_is_observed() -> None:
+_TYPE = [("Content-Type", "text/plain")]
+
+
+@pytest.mark.parametrize("headers", [_TYPE, tuple(_TYPE), dict(_TYPE).items()])
+@pytest.mark.parametrize("body", [list, iter])
+def test_wsgiref_is_observed(headers: Any, body: Callable[[Any], Iterable[bytes]]) -> None:
+    """Its answer names its own trace alone, and has the length that its body says."""
+    before, answers = list(headers), []
+
     def app(_: Any, start_response: Any) -> Iterable[bytes]:
-        start_response("200 OK", [])
-        return [b"x"]
+        start_response("200 OK", headers)
+        return body([b"one"])
 
     wsgi.instrument()
     with capture() as captured:
-        environ = create_environ("/1")
-        SimpleHandler(BytesIO(), BytesIO(), StringIO(), environ, False, False).run(app)
+        for _ in range(2):
+            SimpleHandler(BytesIO(), out := BytesIO(), StringIO(), create_environ("/1")).run(app)
+            answers.append(out.getvalue().decode().lower())
     wsgi.uninstrument()
-    assert captured.span("GET")["attributes"]["url.path"] == "/1"
+    for span, answer in zip(captured.spans, answers, strict=True):
+        assert span["attributes"]["url.path"] == "/1"
+        assert answer.count("x-trace-id") == 1
+        assert f"x-trace-id: {span['trace_id']}" in answer
+        assert ("content-length: 3" in answer) == (body is list)
+    assert list(headers) == before
 
 
 @pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
