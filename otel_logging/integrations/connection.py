@@ -77,12 +77,10 @@ class Connection:
     """One connection: what its application receives and sends."""
 
     is_connected = is_accepted = False
-    #: When it ended; 0: it is open.
-    over_ns = 0
+    over_ns = 0  # when it ended; 0: it is open
     messages = quiet = 0
     latest: Message | None = None
-    #: The stage of its end.
-    last: Any = None
+    last: Any = None  # the stage of its end
     code: int | None = None
     reason = ""
     #: Whether the application has closed it for a failure.
