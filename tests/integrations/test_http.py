@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime, timedelta
+from http.client import IncompleteRead
 from typing import Any
 
 import pytest
@@ -170,7 +172,8 @@ def test_a_stream_that_fails_inside_a_middleware_is_an_error(server: str) -> Non
     around = Middleware(BaseHTTPMiddleware, dispatch=pass_on)
     app = Starlette(routes=[Route("/torn", torn)], middleware=[around])
     with serving(app, server) as seen:
-        seen.ask("/torn")
+        with suppress(IncompleteRead):  # which newer versions of Starlette hide
+            seen.ask("/torn")
         (span,) = seen.wait_for("GET /torn")
     attributes = span["attributes"]
     assert (span["status"], attributes["error.type"]) == ("error", "KeyError")
@@ -188,8 +191,9 @@ def test_a_stream_that_nobody_observes_fails_as_ever() -> None:
 
     asgi.instrument()
     scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
-    with pytest.raises(KeyError, match="the rest"):
+    with pytest.raises((KeyError, ExceptionGroup)) as failed:  # a group of the oldest Starlette
         asyncio.run(StreamingResponse(pieces())(scope, pass_on, pass_on))  # type: ignore[arg-type]
+    assert "KeyError('the rest')" in repr(failed.value)
     asgi.uninstrument()
 
 

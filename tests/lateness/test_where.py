@@ -28,7 +28,7 @@ from sqlalchemy import AsyncAdaptedQueuePool
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
+from starlette.middleware import Middleware, base
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -449,6 +449,8 @@ async def passes_on(request: Any, call_next: Callable[[Any], Awaitable[Response]
 def test_a_request_stands_where_the_task_does_that_answers(
     service: Service, endpoint: Any, middleware: list[Middleware]
 ) -> None:
+    if middleware and issubclass(base._StreamingResponse, StreamingResponse):
+        pytest.skip("the oldest Starlette's middleware passes the parts through a queue")
     app = Starlette(routes=[Route("/", endpoint)], middleware=middleware)
 
     async def asks() -> None:
