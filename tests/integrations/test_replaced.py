@@ -15,11 +15,8 @@ from otel_logging.integrations.replaced import Replaced
 
 
 def signature(of: Any) -> Any:
-    """Return with which arguments it is called; of a class in C nobody knows."""
-    try:
-        return inspect.signature(of)
-    except ValueError as error:
-        return type(error)
+    """Return with which arguments a function is called; of a class in C nobody knows."""
+    return None if inspect.isclass(of) else inspect.signature(of)
 
 
 #: What importing changes for the whole process: twisted's loop, green threads.
