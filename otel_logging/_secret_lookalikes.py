@@ -153,6 +153,8 @@ def is_count(name: str, value: Any) -> bool:
         counted = _WORDS if end in ("okens", "sions") else _SMALL
         is_named = end == "okens" or str(value)[0] == "{"
         return is_named and counted.fullmatch(str(value)) is not None
+    if type(value) is float and not value.is_integer():
+        return True  # no secret has a fraction
     is_number = type(value) in (int, float) or re.sub("(?<=[0-9])[,_]", "", str(value)).isdecimal()
     return is_number and (is_plural or len(str(value)) < 3)
 

@@ -177,6 +177,7 @@ _MIXED: Final = words_in("authorization session token credential csrf key")
 _PROSE: Final = later(r"(?:[A-Z]?[a-z]{1,32},? )?[A-Z]?[a-z]{1,32}(?: (?=\w)|:(?=\s))")
 _ENCLOSED: Final = {"(": ")", "[": "]", "{": "}"}
 _LONGEST: Final = 8192  # of a value in brackets, or in quotes that it has in it
+_ENTITY: Final = later("&#?[a-z0-9]{1,6};$")  # of HTML: its `;` separates nothing
 _FURTHEST: Final = 65_536  # where a quote's end is looked for
 #: How often a text is looked at and not taken: a longer value is a secret then, for linear time.
 _PATIENCE: Final = 8
@@ -342,8 +343,8 @@ def _replaced(text: str, shape: re.Pattern[str], kind_of: KindOf) -> str:
 
 def _around(found: re.Match[str]) -> tuple[str, str]:
     """Return what is before the name that was *found*, and the sign behind it."""
-    sign = found.groupdict().get("sign") or ""
-    return found.string[max(found.start() - 1, 0) : found.start()], sign.replace("\uff1a", ":")
+    before = _ENTITY.sub("", found.string[max(found.start() - 7, 0) : found.start()])[-1:]
+    return before, (found.groupdict().get("sign") or "").replace("\uff1a", ":")
 
 
 def _is_other(shape: re.Pattern[str], found: re.Match[str], at: slice, kind_of: KindOf) -> bool:

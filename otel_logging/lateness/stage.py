@@ -111,9 +111,6 @@ class Watched:
     #: The task that works on it now; None once that has left it, ``NOBODY`` once no other was
     #: found that does.
     worker: Any = None
-    #: Another task within it that the application's own code was found in, where that has none;
-    #: ``NOBODY`` once there was none.
-    beside: Any = None
     #: Of a synchronous stage: what its thread had computed when it began, and since then in stages
     #: below it.
     cpu_began = -1
@@ -237,7 +234,7 @@ class Watched:
             self.span.otel_logging_watched = False
             self.watch.forget(self)
             # hundreds are kept for what others may ask: with nothing that is large
-            self.span, self.task, self.worker, self.beside = INVALID_SPAN, None, None, None
+            self.span, self.task, self.worker = INVALID_SPAN, None, None
             self.places = self.stacks = None
             self.waits, self.guesses, self.children = [], [], []
         return end_ns

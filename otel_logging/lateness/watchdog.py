@@ -250,14 +250,6 @@ class Watchdog:
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
         steps, thread = where.of_task(task, frames, working)
         helping.append(thread)
-        if where.own_step(steps) is None and watched.beside is not NOBODY:
-            # a framework's task waits for nothing of the application, and another answers
-            if watched.beside is None or watched.beside.done():
-                there = self._tasks_in(watched.span, task.get_loop())
-                own = (each for each in there if where.own_step(where.of_task(each, frames, [])[0]))
-                watched.beside = next(own, NOBODY)
-            if watched.beside is not NOBODY:
-                steps, _ = where.of_task(watched.beside, frames, working)
         return steps
 
     def _tasks_in(self, span: Any, loop: Any) -> Iterator[Any]:
