@@ -101,7 +101,7 @@ class Redaction:
             raise ConfigurationError("Redaction: salt", type(salt), "a string")
         who = frozenset(_texts("who", who))
         self.personal, self.who = personal, who if personal else frozenset()
-        self._salt = salt.encode() or _RANDOM_SALT
+        self._salt = salt.encode("utf-8", "backslashreplace") or _RANDOM_SALT
         self._given = (type(self), self.keys, self.patterns, self.allow, self.who, personal, salt)
         self._keys = {"".join(words_of(key)) for key in self.keys} - {""}
         self._allow = {" ".join(words_of(key)) for key in self.allow}

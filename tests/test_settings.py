@@ -330,6 +330,7 @@ def test_any_argument_of_a_redaction_is_taken_or_an_error(argument: str, value: 
     assert argument != "salt" or re.fullmatch("|Redaction: salt=<class '.*'>: a string", said)
 
 
+@example("OTEL_LOGGING_REDACT_SALT", "\udcff")
 @given(
     st.deferred(lambda: st.sampled_from(sorted(variables_there_are()))),
     st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=9)
