@@ -133,7 +133,7 @@ class Waiting(NamedTuple):
 
     name: str
     path: Path | None = None
-    data: bytearray = bytearray()
+    data: bytearray = bytearray()  # of what is on disk never filled
 
     def contents(self) -> Contents:
         """Read it; ``UNREADABLE`` if it is not a segment; nothing if it is gone.
