@@ -17,6 +17,7 @@ import gc
 import http.client
 import json
 import multiprocessing
+import queue
 import random
 import socket
 import statistics
@@ -197,7 +198,7 @@ def serve(ready: Any, results: Any, spool: str, heap: int, budget_s: float) -> N
 
     provider: Any = trace.get_tracer_provider()
     provider.add_span_processor(Processor())
-    ports: Any = multiprocessing.SimpleQueue()
+    ports: queue.SimpleQueue[int] = queue.SimpleQueue()
     threading.Thread(target=slow_server, args=(ports.put,), daemon=True).start()
     shop.slow_port = ports.get()
     shop.heap = [[n] for n in range(heap)]
