@@ -7,9 +7,11 @@ are escaped. Invariant: never raises for plain data. Deliberately absent: any ot
 ``fitted`` makes fields that are too much together fit, as JSON or as any other bytes.
 """
 
+import codecs
 import math
 from collections.abc import Callable, Mapping
 from itertools import accumulate
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
 import orjson
@@ -17,6 +19,9 @@ import orjson
 from otel_logging import _names, _redact
 from otel_logging._text import OBEYED, later
 from otel_logging._values import field, plain, shorten
+
+#: The name of what escapes characters that are not ASCII.
+_ESCAPED: Final = "otel_logging"
 
 
 def dumps(value: Any) -> bytes:
@@ -29,6 +34,24 @@ def dumps(value: Any) -> bytes:
         return line
     # JSON itself escapes what is below the space
     return OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", line.decode()).encode()
+
+
+def strict(value: Any) -> str:
+    """Write *value* in ASCII: any terminal's encoding can print it, and none obeys it."""
+    try:
+        line = orjson.dumps(value)
+    except TypeError:
+        line = dumps(value)
+    line = line.replace(b"\x7f", b"\\u007f")
+    return (line if line.isascii() else line.decode().encode("ascii", _ESCAPED)).decode()
+
+
+def _escaped(found: Any) -> tuple[str, int]:
+    """Return what JSON has for characters that are not ASCII, and where they end."""
+    return encode_basestring_ascii(found.object[found.start : found.end])[1:-1], found.end
+
+
+codecs.register_error(_ESCAPED, _escaped)
 
 
 def _valid(value: Any) -> Any:

@@ -35,21 +35,26 @@ def value_at(one: bytes, at: int, key: bytes) -> Any:
 def is_failed(one: bytes, at: int) -> bool:
     """Return whether the status is ERROR, of the fields of a span that begin at *at*."""
     try:
-        return Status.FromString(_field(one, at, _STATUS)).code == Status.STATUS_CODE_ERROR
+        # it begins with its message, or has none
+        status = _field(one, at, _STATUS, b"\x12") or _field(one, at, _STATUS, b"\x18")
+        return Status.FromString(status).code == Status.STATUS_CODE_ERROR
     except _INVALID:
         return False
 
 
-def _field(one: bytes, at: int, wanted: int, begins: bytes = b"") -> bytes:
+def _field(one: bytes, at: int, wanted: int, begins: bytes) -> bytes:
     """Return the first field with the tag *wanted* that begins so; nothing where there is none."""
-    end = len(one)
-    while at < end:
-        tag, size, at, shift = one[at], one[at + 1], at + 2, 7
+    there = one.find(begins, at)  # or in a text: whether a field begins there, the lengths say
+    while at < there:
+        tag, size = one[at], one[at + 1]
+        at, shift = at + 2, 7
         while size >> shift:  # its last digit (of 128) says that there are more
             size, at, shift = size + (one[at] - 1 << shift), at + 1, shift + 7
-        if tag == wanted and one.startswith(begins, at):
+        if at == there and tag == wanted:
             return one[at : at + size]
         at += size if tag & 7 == 2 else 4 if tag & 7 == 5 else 0
+        if at > there:
+            there = one.find(begins, at)
     return b""
 
 

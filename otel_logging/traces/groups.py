@@ -268,22 +268,18 @@ class Folding:
 
     def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
         """Put *siblings* into the groups that are one row each."""
-        names = [span.stored_name for span in siblings]
-        if len(names) < _FOLDED or max(Counter(names).values()) < _FOLDED:  # 100,000 different ones
+        if max(Counter(map(_kind, siblings)).values(), default=0) < _FOLDED:  # 100,000 different
             return one_by_one(siblings)
         apart = self._apart
-        kinds = [
-            None if span.span_id in apart else (span.stored_name, span.resource.service)
-            for span in siblings
-        ]
-        number, equal, parts = Counter(kinds), dict[Any, list[Span]](), list[list[Span]]()
-        for span, kind in zip(siblings, kinds, strict=True):
-            if kind in equal:
+        number = Counter(_kind(span) for span in siblings if span.span_id not in apart)
+        equal, parts = dict[tuple[str, str], list[Span]](), list[list[Span]]()
+        for span in siblings:
+            if number[kind := _kind(span)] < _FOLDED or span.span_id in apart:
+                parts.append([span])
+            elif kind in equal:
                 equal[kind].append(span)
-                continue
-            parts.append([span])
-            if kind and number[kind] >= _FOLDED:
-                equal[kind] = parts[-1]
+            else:
+                parts.append(equal.setdefault(kind, [span]))
         return parts
 
 

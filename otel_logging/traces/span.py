@@ -117,10 +117,8 @@ class Span:
 
     def get(self, key: str) -> Any:
         """Return one attribute, or None. Cost: 1 µs; nothing is kept, unlike with ``details``."""
-        one, encoded = self._encoded, key_of(key)
-        if encoded not in one:
-            return None
-        return _runtime.current.redaction.field(key, value_at(one, self._begin, encoded))
+        value = value_at(self._encoded, self._begin, key_of(key))
+        return None if value is None else _runtime.current.redaction.field(key, value)
 
     @property
     def has_remote_parent(self) -> bool:
@@ -131,18 +129,17 @@ class Span:
     @property
     def is_error(self) -> bool:
         """Whether its status is ERROR."""
-        return _FAILED in self._encoded and is_failed(self._encoded, self._begin)
+        return self._may_be_error and is_failed(self._encoded, self._begin)
 
     @property
     def moments(self) -> list[tuple[int, Any]]:
         """When its events were, in the order in which they were recorded, each with what has its
         name; without servers' lines about a whole request, and without where it stood.
         """
-        is_worth = any(name.encode() in self._encoded for name in _ACCESS)
         return [
             (each.time_unix_nano + self.moved_ns, each)
             for each in _message(self._encoded).events
-            if not (is_worth and str(value_in(each, _names.LOGGER)).endswith(_ACCESS))
+            if not str(value_in(each, _names.LOGGER)).endswith(_ACCESS)
             and (each.name != _names.LATE_WHERE or value_in(each, _names.LEVEL))
         ]
 
@@ -187,7 +184,13 @@ class Span:
     @property
     def may_have_failed(self) -> bool:
         """Whether it is worth a look: False where its bytes have neither error nor exception."""
-        return _FAILED in self._encoded or _EXCEPTION in self._encoded
+        return self._may_be_error or _EXCEPTION in self._encoded
+
+    @property
+    def _may_be_error(self) -> bool:
+        one = self._encoded
+        # without a status ours end with the flags, and others' have it right before these
+        return one[-8:-6] == _FAILED if one[-6:] in _FLAGS else _FAILED in one
 
     @property
     def may_have_raised(self) -> bool:
@@ -216,8 +219,12 @@ class Span:
 def rfc3339(time_ns: int) -> str:
     """Return a time as RFC 3339 in UTC, with microseconds and ``Z``."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000, tzinfo=None)
-    return f"{moment.isoformat(timespec='microseconds')}Z"
+    return f"{_second(seconds)}.{rest // 1000:06}Z"
+
+
+@lru_cache(64)  # many spans begin in the same
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 def _budget(value: Any) -> float | None:
@@ -295,7 +302,7 @@ def _message(encoded: bytes) -> Any:
 
 def value_in(message: Any, key: str) -> Any:
     """Return an attribute of a span or an event as it is encoded, or None."""
-    for item in message.attributes:
+    for item in reversed(message.attributes):  # ours: a logger is the last one
         if item.key == key:
             return _runtime.current.redaction.field(key, _otlp.value_of(item.value))
     return None

@@ -85,7 +85,9 @@ class Trace:
     @property
     def top(self) -> Span:
         """Its outermost stage that began first; of log lines alone, their holder."""
-        return min(self.roots, key=lambda s: (s.start_ns, -s.end_ns), default=self.in_order[0])
+        stages = (span for span in self.in_order if span.is_stage)
+        outermost = (span for span in self.in_order if self.is_root(span) and span.is_stage)
+        return next(chain(outermost, stages, self.in_order))
 
     @property
     def roots(self) -> list[Span]:
@@ -183,13 +185,14 @@ class Trace:
 
     def _outermost(self) -> list[str]:
         """Return the ids of roots, and of parents that are missing, by start."""
-        roots = (span for span in self.in_order if span.parent_span_id not in self.spans)
+        spans = self.spans
         return list(
             dict.fromkeys(
                 s.span_id
                 if (not s.parent_span_id or s.has_remote_parent) and not s.is_log_page
                 else s.parent_span_id
-                for s in roots
+                for s in self.in_order
+                if s.parent_span_id not in spans
             )
         )
 
