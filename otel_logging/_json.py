@@ -20,9 +20,6 @@ from otel_logging import _names, _redact
 from otel_logging._text import OBEYED, later
 from otel_logging._values import field, plain, shorten
 
-#: The name of what escapes characters that are not ASCII.
-_ESCAPED: Final = "otel_logging"
-
 
 def dumps(value: Any) -> bytes:
     """Write *value*."""
@@ -42,8 +39,7 @@ def strict(value: Any) -> str:
         line = orjson.dumps(value)
     except TypeError:
         line = dumps(value)
-    line = line.replace(b"\x7f", b"\\u007f")
-    return (line if line.isascii() else line.decode().encode("ascii", _ESCAPED)).decode()
+    return line.replace(b"\x7f", b"\\u007f").decode().encode("ascii", "otel_logging").decode()
 
 
 def _escaped(found: Any) -> tuple[str, int]:
@@ -51,7 +47,7 @@ def _escaped(found: Any) -> tuple[str, int]:
     return encode_basestring_ascii(found.object[found.start : found.end])[1:-1], found.end
 
 
-codecs.register_error(_ESCAPED, _escaped)
+codecs.register_error("otel_logging", _escaped)
 
 
 def _valid(value: Any) -> Any:

@@ -221,6 +221,7 @@ def test_whether_the_parent_is_remote_is_read_off_the_flags(flags: int, status: 
         {"name": "n" * 300},
         {"name": "n" * 20_000},
         {"parent_span_id": b""},
+        {"flags": 0x101},
     ],
     ids=lambda changed: "-".join(changed) or "as ours",
 )
@@ -259,6 +260,7 @@ def test_another_writers_span_is_read_as_ours(changed: dict[str, Any]) -> None:
     assert span.parent_span_id == message.parent_span_id.hex()
     assert said() == ["long", "grace", "01", "NaN", None, None, None]
     assert span.is_error
+    assert span.may_have_failed
     assert len(span.attributes["x"]) == 20_000
     assert said() == ["long", "grace", "01", "NaN", None, None, None]
 

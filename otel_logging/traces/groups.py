@@ -16,7 +16,7 @@ from otel_logging import _names
 from otel_logging.lateness.verdict import late_by
 from otel_logging.traces.failed import is_bad
 from otel_logging.traces.late import TELL_LITTLE, THEN, Answer, Row
-from otel_logging.traces.path import NOTHING, without_middle
+from otel_logging.traces.path import NOTHING, without_middle, words
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace
 
@@ -168,7 +168,7 @@ def reason_key(row: Row) -> str:
         inner.append(f"many stages in {path[-1].stage}")
     if not inner and (place := _place(row)):
         return place
-    if not inner and path[0].between in (None, (None, None)) and row.reason == [NOTHING]:
+    if not inner and words(path) == [NOTHING] and row.text(_names.LATE_WHERE) is None:
         return "nothing recorded inside"
     return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
 

@@ -260,18 +260,9 @@ def from_bytes(one: bytes, resource: Resource) -> Span:
     if len(name) != size[0]:  # it is long, or looks like what comes after it
         return _of_another(one, resource)
     start, end, begin = *_TIMES(times), head.end()
-    return Span(
-        trace_id.hex(),
-        span_id.hex(),
-        parent_span_id.hex(),
-        _text(name),
-        start,
-        end,
-        resource,
-        _budget(value_at(one, begin, _BUDGET)) if _BUDGET in one else None,
-        one,
-        begin,
-    )
+    trace, span, parent = trace_id.hex(), span_id.hex(), parent_span_id.hex()
+    budget_s = _budget(value_at(one, begin, _BUDGET)) if _BUDGET in one else None
+    return Span(trace, span, parent, _text(name), start, end, resource, budget_s, one, begin)
 
 
 @lru_cache(1_000)  # many spans have the same
