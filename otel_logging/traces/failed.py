@@ -17,7 +17,6 @@ from otel_logging.traces.late import Answer, Question, Row, matching, who
 from otel_logging.traces.span import Span, rfc3339
 from otel_logging.traces.trace import Trace, by_trace
 
-_MAY_HAVE_FAILED = attrgetter("may_have_failed")
 _LOOKED_AT = 100  # stages that failed, of a trace: the last ones, for one that says where
 _ERRORS = ("error", "critical")  # no set: a level of Jaeger's may be a list
 
@@ -72,7 +71,7 @@ def failed(
     for trace in by_trace(spans).values():
         rows = matching(trace, question)
         considered += rows[:1]
-        may_have_failed = any(map(_MAY_HAVE_FAILED, trace.spans.values()))
+        may_have_failed = any(map(attrgetter("may_have_failed"), trace.spans.values()))
         if not (rows and may_have_failed) or trace.trace_id in question.without:
             continue  # of 100,000 traces most
         failure = None if (is_bad := any(row.span.is_error for row in rows)) else _of(trace, rows)

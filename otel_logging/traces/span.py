@@ -23,7 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from otel_logging import _names, _otlp, _runtime
-from otel_logging.traces.attributes import is_failed, key_of, value_at
+from otel_logging.traces.attributes import ATTRIBUTE, field_at, is_failed, key_of, plain
 
 #: Span.kind and Status.code by OTLP's numbers; those of later versions are the first.
 _KINDS: Final = dict(
@@ -117,7 +117,7 @@ class Span:
 
     def get(self, key: str) -> Any:
         """Return one attribute, or None. Cost: 1 µs; nothing is kept, unlike with ``details``."""
-        value = value_at(self._encoded, self._begin, key_of(key))
+        value = plain(field_at(self._encoded, self._begin, ATTRIBUTE, key_of(key)))
         return None if value is None else _runtime.current.redaction.field(key, value)
 
     @property
@@ -227,11 +227,6 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
-def _budget(value: Any) -> float | None:
-    is_budget = type(value) in (int, float) and math.isfinite(value) and value > 0
-    return float(value) if is_budget else None
-
-
 # ---------------------------------------------------------------- from bytes
 
 
@@ -259,10 +254,17 @@ def from_bytes(one: bytes, resource: Resource) -> Span:
     trace_id, span_id, parent_span_id, size, name, times = head.groups(b"")
     if len(name) != size[0]:  # it is long, or looks like what comes after it
         return _of_another(one, resource)
-    start, end, begin = *_TIMES(times), head.end()
+    begin, (start, end) = head.end(), _TIMES(times)
     trace, span, parent = trace_id.hex(), span_id.hex(), parent_span_id.hex()
-    budget_s = _budget(value_at(one, begin, _BUDGET)) if _BUDGET in one else None
+    budget_s = _budget(field_at(one, begin, ATTRIBUTE, _BUDGET) if _BUDGET in one else b"")
     return Span(trace, span, parent, _text(name), start, end, resource, budget_s, one, begin)
+
+
+@lru_cache(1_000)  # as below
+def _budget(attribute: bytes) -> float | None:
+    value = plain(attribute)
+    is_budget = type(value) in (int, float) and math.isfinite(value) and value > 0
+    return float(value) if is_budget else None
 
 
 @lru_cache(1_000)  # many spans have the same
@@ -276,12 +278,13 @@ def _of_another(one: bytes, resource: Resource) -> Span:
     if message is None or more:
         raise DecodeError("not one span")
     one = ScopeSpans(spans=[message]).SerializeToString()  # in the order of its fields
-    ids = (message.trace_id.hex(), message.span_id.hex(), message.parent_span_id.hex())
+    ids = message.trace_id.hex(), message.span_id.hex(), message.parent_span_id.hex(), message.name
     times = (message.start_time_unix_nano, message.end_time_unix_nano)
-    budget_s, name = _budget(value_in(message, _names.BUDGET)), message.name
     for before in _BEFORE:
         message.ClearField(before)
-    return Span(*ids, name, *times, resource, budget_s, one, len(one) - message.ByteSize())
+    begin = len(one) - message.ByteSize()
+    budget_s = _budget(field_at(one, begin, ATTRIBUTE, _BUDGET))
+    return Span(*ids, *times, resource, budget_s, one, begin)
 
 
 @lru_cache(1)  # several things of one span are asked for, one after the other

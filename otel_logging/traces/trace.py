@@ -85,9 +85,8 @@ class Trace:
     @property
     def top(self) -> Span:
         """Its outermost stage that began first; of log lines alone, their holder."""
-        stages = (span for span in self.in_order if span.is_stage)
-        outermost = (span for span in self.in_order if self.is_root(span) and span.is_stage)
-        return next(chain(outermost, stages, self.in_order))
+        stages = [span for span in self.in_order if span.is_stage] or self.in_order
+        return next(filter(self.is_root, stages), stages[0])
 
     @property
     def roots(self) -> list[Span]:
