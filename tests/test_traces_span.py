@@ -283,6 +283,27 @@ def test_an_attribute_of_another_program_that_is_none_is_not_there(tail: bytes) 
     assert not span.is_error
 
 
+@pytest.mark.parametrize(("attributes", "status"), [({"n": 2, "m": 1}, 0), ({"n": 2}, 1), ({}, 2)])
+def test_only_a_status_is_a_sign_of_failure(attributes: dict[str, Any], status: int) -> None:
+    """A number 2 has the same bytes as the status ERROR: it is looked into where a status is."""
+    one = Planted(1, 0, "x", 0, 1, attributes, status=status).encoded(NOON)
+    span = from_bytes(one, Resource("shop", ()))
+    assert span.may_have_failed is (status != 0)
+    assert span.is_error is (status == 2)
+
+
+def test_an_exception_is_looked_for_by_its_key_or_event() -> None:
+    """A text that has the word is none."""
+
+    def may_have_raised(name: str, **values: Any) -> bool:
+        one = Planted(1, 0, "x", 0, 1, {}, [(0, name, values)]).encoded(NOON)
+        return from_bytes(one, Resource("shop", ())).may_have_raised
+
+    assert may_have_raised("failed", exception="ValueError: no")
+    assert may_have_raised("exception")
+    assert not may_have_raised("without an exception", text="no exception", exception_id=1)
+
+
 def test_a_head_that_is_cut_is_no_span() -> None:
     """It is damaged, or another program's."""
     whole = Planted(1, 0, "xyz", 0, 1, flags=0).encoded(NOON)

@@ -119,7 +119,7 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
 
 def is_bad(span: Span, trace: Trace) -> bool:
     """Return whether a stage failed, or one of its lines has an exception."""
-    return span.may_have_failed and (span.is_error or _raised(span, trace) is not None)
+    return span.is_error or (span.may_have_raised and _raised(span, trace) is not None)
 
 
 def _raised(span: Span, trace: Trace) -> exceptions.Raised | None:

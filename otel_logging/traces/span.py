@@ -49,7 +49,8 @@ _FLAGS: Final = {
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _REF_TYPE: Final = "opentracing.ref_type"  # Jaeger says this of each link
-_EXCEPTION: Final = _names.EXCEPTION.encode()
+#: Its key, and the name of the event of an exception that was recorded: behind their length.
+_EXCEPTION: Final = b"\t" + _names.EXCEPTION.encode()
 #: How loggers of lines about a stage as a whole end, which are nowhere in it: servers', and ours.
 _ACCESS: Final = (".access", "werkzeug", _names.SCOPE)
 
