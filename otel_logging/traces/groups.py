@@ -268,13 +268,13 @@ class Folding:
 
     def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
         """Put *siblings* into the groups that are one row each."""
-        if max(Counter(map(_kind, siblings)).values(), default=0) < _FOLDED:  # 100,000 different
-            return one_by_one(siblings)
+        if max(Counter([s.stored_name for s in siblings]).values(), default=0) < _FOLDED:
+            return one_by_one(siblings)  # 100,000 different ones
         apart = self._apart
-        number = Counter(_kind(span) for span in siblings if span.span_id not in apart)
+        number = Counter([_kind(span) for span in siblings if span.span_id not in apart])
         equal, parts = dict[tuple[str, str], list[Span]](), list[list[Span]]()
         for span in siblings:
-            if number[kind := _kind(span)] < _FOLDED or span.span_id in apart:
+            if span.span_id in apart or number[kind := _kind(span)] < _FOLDED:
                 parts.append([span])
             elif kind in equal:
                 equal[kind].append(span)

@@ -165,7 +165,7 @@ class Trace:
         seen: set[str] = set()
         outermost = self._outermost()
         roots = [self.spans[each] for each in outermost if each in self.spans]
-        folded = {equal[0].span_id: equal for equal in fold(roots)}
+        folded = {equal[0].span_id: equal for equal in fold(roots) if equal[1:]}
         everything = (span.span_id for span in self.in_order if not span.is_log_page)
         # after the outermost there are only circles of parents: their first stands outside
         for top in chain(outermost, everything):
