@@ -273,6 +273,8 @@ def test_another_writers_span_is_read_as_ours(changed: dict[str, Any]) -> None:
         b"\x4a\x0b\n\x07user_id\x12",
         b"\x4a\xff",
         b"\x4a\x0f\n\x07user_id\x12\x03!12",
+        b"\x4a\x40\n\x01x\x12\x0c\n\x09\n\x07user_id",
+        b"\x7a\x02\x12\xff",
     ],
 )
 def test_an_attribute_of_another_program_that_is_none_is_not_there(tail: bytes) -> None:
@@ -326,6 +328,7 @@ VALUES = st.one_of(TEXT, st.booleans(), st.integers(-5, 1 << 40), st.floats(), s
     parent=st.integers(0, 1),
 )
 @example("0x912345678A12345678", {}, [], 2, "z\x02\x18\x02", 1)  # as its times are encoded
+@example("x", {"\n" * 10: "a" * 20}, [], 2, "m" * 14, 0)  # the length of a field as it begins
 @settings(max_examples=200, deadline=None)
 def test_the_quick_way_reads_what_protobuf_reads(
     name: str, attributes: dict[str, Any], lines: list[str], status: int, message: str, parent: int

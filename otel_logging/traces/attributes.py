@@ -46,15 +46,15 @@ def field_at(one: bytes, at: int, wanted: int, begins: bytes) -> bytes:
     """
     there = one.find(begins, at)  # or in a text: whether a field begins there, the lengths say
     try:
-        while at < there:
+        while there >= 0:
             tag, size = one[at], one[at + 1]
             at, shift = at + 2, 7
             while size >> shift:  # its last digit (of 128) says that there are more
                 size, at, shift = size + (one[at] - 1 << shift), at + 1, shift + 7
+            there = there if at <= there else one.find(begins, at)
             if at == there and tag == wanted:
                 return one[at : at + size]
             at += size if tag & 7 == 2 else 4 if tag & 7 == 5 else 0
-            there = there if at <= there else one.find(begins, at)
     except IndexError:  # another program's
         pass
     return b""
