@@ -144,7 +144,7 @@ class Row:
 
 def _object(text: str | None) -> dict[str, Any] | None:
     with suppress(ValueError, RecursionError):
-        value = _STRICT.decode(text or "")
+        value = _STRICT.decode(text) if text else None
         return value if isinstance(value, dict) else None
     return None
 

@@ -49,8 +49,7 @@ _FLAGS: Final = {
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _REF_TYPE: Final = "opentracing.ref_type"  # Jaeger says this of each link
-#: Its key, and the name of the event of an exception that was recorded: behind their length.
-_EXCEPTION: Final = b"\t" + _names.EXCEPTION.encode()
+_EXCEPTION: Final = b"\t" + _names.EXCEPTION.encode()  # a key or an event's name, with its length
 #: How loggers of lines about a stage as a whole end, which are nowhere in it: servers', and ours.
 _ACCESS: Final = (".access", "werkzeug", _names.SCOPE)
 
@@ -189,8 +188,7 @@ class Span:
 
     @property
     def _may_be_error(self) -> bool:
-        one = self._encoded
-        # without a status ours end with the flags, and others' have it right before these
+        one = self._encoded  # ours ends with its flags or its status, others' with both
         return one[-8:-6] == _FAILED if one[-6:] in _FLAGS else _FAILED in one
 
     @property
