@@ -1,13 +1,14 @@
 """What ``otel-logging late`` and ``show`` cost over 100,000 spans of a local store, of any shape.
 
 "single" and "plain" are traces of one stage, all late or none with a budget, "different" those with
-a name and a user each. "tens" are 10,000 traces of ten; so are those with 20 "attributes" or with
-two "lines" a stage, of 50 services ("fleet"), and from segments that were "merged"; of "services"
-five take part in each trace. "chains" are a thousand stages deep each, of "failures" every trace
-is one; of "names", "queries", "refused" and "slow" all but one are below one stage, and each of the
-last two failed or was late; "calls" are 5,000 answers to one job elsewhere, of nobody, "budgets"
-chains of which each stage has a budget, of nobody too, "orphans" one trace without a stage's
-parent; "quiet" is a day of 60,000 messages, none of them late.
+a name and a user each. "tens" are 10,000 traces of ten; so are those with 20 "attributes" or
+"forty", or with two "lines" a stage, of 50 services ("fleet"), and from segments that were
+"merged"; of "services" five take part in each trace. "pages" are ten traces with 20,000 lines
+each, "events" one of siblings with five lines each. "chains" are a thousand stages deep each, of
+"failures" every trace is one; of "names", "queries", "refused" and "slow" all but one are below one
+stage, and each of the last two failed or was late; "calls" are 5,000 answers to one job elsewhere,
+of nobody, "budgets" chains of which each stage has a budget, of nobody too, "orphans" one trace
+without a stage's parent; "quiet" is a day of 60,000 messages, none of them late.
 The stores are written first, each by a child process through the package itself. Each question is
 a process of its own, imports included, as somebody types it; once with the local store alone, and
 once beside a Jaeger that takes connections and never answers.
@@ -44,12 +45,15 @@ SHAPES = {
         *PICTURES,
         ("late", "--cause", "unknown"),
         *(("late", "--group", key) for key in ("stage", "who", "reason")),
+        ("late", "--since", "1h", "--sort", "when"),
+        ("late", "--over", "0.001", "--sort", "latency"),
         ("late", "--summary"),
         ("late", "--json"),
     ),
     "failures": (*USUAL, ("late", "--group", "reason")),
     **dict.fromkeys(("plain", "different", "tens", "attributes", "lines", "fleet"), USUAL),
     **dict.fromkeys(("merged", "services", "queries", "names", "refused", "slow"), USUAL),
+    **dict.fromkeys(("forty", "pages", "events"), USUAL),
     "deep": PICTURES,
     **dict.fromkeys(
         ("calls", "budgets", "orphans"),
@@ -69,7 +73,7 @@ from otel_logging.spool import directories, merging
 log = get_logger("chat")
 directory, shape, spans = sys.argv[1], sys.argv[2], int(sys.argv[3])
 services = {"fleet": 50, "services": 5, "merged": 100}.get(shape, 1)
-many = {f"attribute.{n}": f"value {n}" for n in range(20)}
+many = {f"attribute.{n}": f"value {n}" for n in range(40 if shape == "forty" else 20)}
 headers = []
 
 
@@ -153,9 +157,22 @@ def write():
                     if not into:
                         inject(into)
                         headers.append(into)
-    elif shape in ("tens", "attributes", "lines", "fleet", "merged"):
+    elif shape in ("tens", "attributes", "forty", "lines", "fleet", "merged"):
         for n in range(spans // services // 10):
-            tree(n, **many if shape == "attributes" else {})
+            tree(n, **many if shape in ("attributes", "forty") else {})
+    elif shape == "pages":
+        for n in range(spans // 10_000):
+            with traced("message", root=True, budget=0.00005, user_id=f"user-{n}"):
+                for part in range(100):
+                    with traced("answer"):
+                        for number in range(200):
+                            log.info("line", number=number, text="some words")
+    elif shape == "events":
+        with traced("message", root=True, budget=0.5):
+            for n in range(spans - 1):
+                with traced("SELECT", n=n, budget=99.0):
+                    for number in range(5):
+                        log.info("row read", number=number)
     else:
         with traced("message", root=True, budget=0.5):
             for n in range(spans - 1):

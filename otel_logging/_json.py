@@ -7,9 +7,11 @@ are escaped. Invariant: never raises for plain data. Deliberately absent: any ot
 ``fitted`` makes fields that are too much together fit, as JSON or as any other bytes.
 """
 
+import codecs
 import math
 from collections.abc import Callable, Mapping
 from itertools import accumulate
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
 import orjson
@@ -29,6 +31,23 @@ def dumps(value: Any) -> bytes:
         return line
     # JSON itself escapes what is below the space
     return OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", line.decode()).encode()
+
+
+def strict(value: Any) -> str:
+    """Write *value* in ASCII: any terminal's encoding can print it, and none obeys it."""
+    try:
+        line = orjson.dumps(value)
+    except TypeError:
+        line = dumps(value)
+    return line.replace(b"\x7f", b"\\u007f").decode().encode("ascii", "otel_logging").decode()
+
+
+def _escaped(found: Any) -> tuple[str, int]:
+    """Return what JSON has for characters that are not ASCII, and where they end."""
+    return encode_basestring_ascii(found.object[found.start : found.end])[1:-1], found.end
+
+
+codecs.register_error("otel_logging", _escaped)
 
 
 def _valid(value: Any) -> Any:

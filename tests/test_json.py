@@ -71,6 +71,9 @@ def test_any_plain_data_is_one_line_of_strict_json(value: Any) -> None:
     assert len(line.decode().splitlines()) == 1
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", line.decode())
     assert parsed(line + b"\n") == [json.loads(json.dumps(meant(value)))]
+    text = _json.strict(value)
+    assert re.fullmatch("[ -~]*", text)
+    assert json.loads(text) == json.loads(line)
 
 
 def meant(value: Any) -> Any:

@@ -221,6 +221,7 @@ def test_whether_the_parent_is_remote_is_read_off_the_flags(flags: int, status: 
         {"name": "n" * 300},
         {"name": "n" * 20_000},
         {"parent_span_id": b""},
+        {"flags": 0x101},
     ],
     ids=lambda changed: "-".join(changed) or "as ours",
 )
@@ -259,6 +260,7 @@ def test_another_writers_span_is_read_as_ours(changed: dict[str, Any]) -> None:
     assert span.parent_span_id == message.parent_span_id.hex()
     assert said() == ["long", "grace", "01", "NaN", None, None, None]
     assert span.is_error
+    assert span.may_have_failed
     assert len(span.attributes["x"]) == 20_000
     assert said() == ["long", "grace", "01", "NaN", None, None, None]
 
@@ -271,6 +273,8 @@ def test_another_writers_span_is_read_as_ours(changed: dict[str, Any]) -> None:
         b"\x4a\x0b\n\x07user_id\x12",
         b"\x4a\xff",
         b"\x4a\x0f\n\x07user_id\x12\x03!12",
+        b"\x4a\x40\n\x01x\x12\x0c\n\x09\n\x07user_id",
+        b"\x7a\x02\x12\xff",
     ],
 )
 def test_an_attribute_of_another_program_that_is_none_is_not_there(tail: bytes) -> None:
@@ -279,6 +283,27 @@ def test_an_attribute_of_another_program_that_is_none_is_not_there(tail: bytes) 
     span = from_bytes(head + tail, Resource("shop", ("user_id",)))
     assert (span.name, span.get("n"), span.get("user_id")) == ("x", 1, None)
     assert not span.is_error
+
+
+@pytest.mark.parametrize(("attributes", "status"), [({"n": 2, "m": 1}, 0), ({"n": 2}, 1), ({}, 2)])
+def test_only_a_status_is_a_sign_of_failure(attributes: dict[str, Any], status: int) -> None:
+    """A number 2 has the same bytes as the status ERROR: it is looked into where a status is."""
+    one = Planted(1, 0, "x", 0, 1, attributes, status=status).encoded(NOON)
+    span = from_bytes(one, Resource("shop", ()))
+    assert span.may_have_failed is (status != 0)
+    assert span.is_error is (status == 2)
+
+
+def test_an_exception_is_looked_for_by_its_key_or_event() -> None:
+    """A text that has the word is none."""
+
+    def may_have_raised(name: str, **values: Any) -> bool:
+        one = Planted(1, 0, "x", 0, 1, {}, [(0, name, values)]).encoded(NOON)
+        return from_bytes(one, Resource("shop", ())).may_have_raised
+
+    assert may_have_raised("failed", exception="ValueError: no")
+    assert may_have_raised("exception")
+    assert not may_have_raised("without an exception", text="no exception", exception_id=1)
 
 
 def test_a_head_that_is_cut_is_no_span() -> None:
@@ -303,6 +328,7 @@ VALUES = st.one_of(TEXT, st.booleans(), st.integers(-5, 1 << 40), st.floats(), s
     parent=st.integers(0, 1),
 )
 @example("0x912345678A12345678", {}, [], 2, "z\x02\x18\x02", 1)  # as its times are encoded
+@example("x", {"\n" * 10: "a" * 20}, [], 2, "m" * 14, 0)  # the length of a field as it begins
 @settings(max_examples=200, deadline=None)
 def test_the_quick_way_reads_what_protobuf_reads(
     name: str, attributes: dict[str, Any], lines: list[str], status: int, message: str, parent: int

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from otel_logging import _names
 from otel_logging._errors import ConfigurationError
+from otel_logging._json import strict
 from otel_logging._text import visible
 from otel_logging.cli import options
 from otel_logging.cli.listing import (
@@ -24,7 +25,6 @@ from otel_logging.cli.listing import (
     footer,
     links_of,
     print_array,
-    strict,
     without_gc,
 )
 from otel_logging.cli.options import Store, flag, of_places, of_rows, of_sources, of_store, seconds

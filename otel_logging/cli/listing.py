@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from otel_logging._json import dumps
-from otel_logging._text import later, visible
+from otel_logging._json import strict
+from otel_logging._text import visible
 from otel_logging.cli.options import ROWS
 from otel_logging.settings import links
 from otel_logging.traces import sources
@@ -26,7 +25,6 @@ from otel_logging.traces.sources import Answered, Sources
 
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
-_NOT_ASCII: Final = later(r"[^\x00-\x7e]+")
 _EVERY_S = 1.0  # --follow
 _NO_EDGE = 10_000  # columns of a page's title
 
@@ -190,12 +188,3 @@ def print_array(rows: Iterable[dict[str, Any]]) -> None:
 
 def _object(row: dict[str, Any]) -> str:
     return strict({"schema": SCHEMA, **row})
-
-
-def strict(value: Any) -> str:
-    """Return JSON that any program and any terminal takes."""
-    # non-ASCII is escaped: any terminal's encoding can print it, and none obeys it
-    text = dumps(value).decode()
-    if text.isascii():
-        return text
-    return _NOT_ASCII.sub(lambda found: encode_basestring_ascii(found.group())[1:-1], text)

@@ -9,9 +9,10 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
+from otel_logging._json import strict
 from otel_logging._text import visible, volume
 from otel_logging.cli import options
-from otel_logging.cli.listing import print_array, strict
+from otel_logging.cli.listing import print_array
 from otel_logging.cli.options import Store, flag, of_places
 from otel_logging.spool import destinations, reading
 from otel_logging.spool.destinations import Destination, Pile

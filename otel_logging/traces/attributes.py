@@ -2,6 +2,7 @@
 spans a few are asked for, and text in an attribute may look like another.
 """
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
@@ -11,9 +12,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from otel_logging import _otlp
 
-_ATTRIBUTE: Final = 0x4A  # a tag: the field's number and the kind of its value
+ATTRIBUTE: Final = 0x4A  # a tag: the field's number and the kind of its value
 _STATUS: Final = 0x7A
-_INVALID: Final = (IndexError, DecodeError)  # what another program may have written
 
 
 @lru_cache(64)
@@ -22,37 +22,39 @@ def key_of(key: str) -> bytes:
     return KeyValue(key=key.encode(errors="replace").decode()).SerializeToString()
 
 
-def value_at(one: bytes, at: int, key: bytes) -> Any:
-    """Return the value of the attribute with that encoded *key*, of the fields of a span that
-    begin at *at*, or None.
-    """
-    try:
-        return _plain(_field(one, at, _ATTRIBUTE, key))
-    except _INVALID:
-        return None
+@lru_cache(1024)  # many spans have the same user and cause
+def plain(attribute: bytes) -> Any:
+    """Return the value of an encoded attribute; None where there is none."""
+    with suppress(DecodeError):  # another program's
+        return _otlp.value_of(KeyValue.FromString(attribute).value)
+    return None
 
 
 def is_failed(one: bytes, at: int) -> bool:
     """Return whether the status is ERROR, of the fields of a span that begin at *at*."""
+    # it begins with its message, or has none
+    status = field_at(one, at, _STATUS, b"\x12") or field_at(one, at, _STATUS, b"\x18")
     try:
-        return Status.FromString(_field(one, at, _STATUS)).code == Status.STATUS_CODE_ERROR
-    except _INVALID:
+        return Status.FromString(status).code == Status.STATUS_CODE_ERROR
+    except DecodeError:
         return False
 
 
-def _field(one: bytes, at: int, wanted: int, begins: bytes = b"") -> bytes:
-    """Return the first field with the tag *wanted* that begins so; nothing where there is none."""
-    end = len(one)
-    while at < end:
-        tag, size, at, shift = one[at], one[at + 1], at + 2, 7
-        while size >> shift:  # its last digit (of 128) says that there are more
-            size, at, shift = size + (one[at] - 1 << shift), at + 1, shift + 7
-        if tag == wanted and one.startswith(begins, at):
-            return one[at : at + size]
-        at += size if tag & 7 == 2 else 4 if tag & 7 == 5 else 0
+def field_at(one: bytes, at: int, wanted: int, begins: bytes) -> bytes:
+    """Return the first field with the tag *wanted* that begins so, of the fields of a span that
+    begin at *at*; nothing where there is none.
+    """
+    there = one.find(begins, at)  # or in a text: whether a field begins there, the lengths say
+    try:
+        while there >= 0:
+            tag, size = one[at], one[at + 1]
+            at, shift = at + 2, 7
+            while size >> shift:  # its last digit (of 128) says that there are more
+                size, at, shift = size + (one[at] - 1 << shift), at + 1, shift + 7
+            there = there if at <= there else one.find(begins, at)
+            if at == there and tag == wanted:
+                return one[at : at + size]
+            at += size if tag & 7 == 2 else 4 if tag & 7 == 5 else 0
+    except IndexError:  # another program's
+        pass
     return b""
-
-
-@lru_cache(1024)  # many spans have the same budget, user and cause
-def _plain(field: bytes) -> Any:
-    return _otlp.value_of(KeyValue.FromString(field).value)

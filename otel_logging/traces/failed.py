@@ -71,7 +71,7 @@ def failed(
     for trace in by_trace(spans).values():
         rows = matching(trace, question)
         considered += rows[:1]
-        may_have_failed = any(span.may_have_failed for span in trace.spans.values())
+        may_have_failed = any(map(attrgetter("may_have_failed"), trace.spans.values()))
         if not (rows and may_have_failed) or trace.trace_id in question.without:
             continue  # of 100,000 traces most
         failure = None if (is_bad := any(row.span.is_error for row in rows)) else _of(trace, rows)
@@ -119,7 +119,7 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
 
 def is_bad(span: Span, trace: Trace) -> bool:
     """Return whether a stage failed, or one of its lines has an exception."""
-    return span.may_have_failed and (span.is_error or _raised(span, trace) is not None)
+    return span.is_error or (span.may_have_raised and _raised(span, trace) is not None)
 
 
 def _raised(span: Span, trace: Trace) -> exceptions.Raised | None:

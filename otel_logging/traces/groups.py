@@ -16,7 +16,7 @@ from otel_logging import _names
 from otel_logging.lateness.verdict import late_by
 from otel_logging.traces.failed import is_bad
 from otel_logging.traces.late import TELL_LITTLE, THEN, Answer, Row
-from otel_logging.traces.path import NOTHING, without_middle
+from otel_logging.traces.path import NOTHING, without_middle, words
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace
 
@@ -168,7 +168,7 @@ def reason_key(row: Row) -> str:
         inner.append(f"many stages in {path[-1].stage}")
     if not inner and (place := _place(row)):
         return place
-    if not inner and path[0].between in (None, (None, None)) and row.reason == [NOTHING]:
+    if not inner and words(path) == [NOTHING] and row.text(_names.LATE_WHERE) is None:
         return "nothing recorded inside"
     return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
 
@@ -268,22 +268,18 @@ class Folding:
 
     def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
         """Put *siblings* into the groups that are one row each."""
-        names = [span.stored_name for span in siblings]
-        if len(names) < _FOLDED or max(Counter(names).values()) < _FOLDED:  # 100,000 different ones
-            return one_by_one(siblings)
+        if max(Counter([s.stored_name for s in siblings]).values(), default=0) < _FOLDED:
+            return one_by_one(siblings)  # 100,000 different ones
         apart = self._apart
-        kinds = [
-            None if span.span_id in apart else (span.stored_name, span.resource.service)
-            for span in siblings
-        ]
-        number, equal, parts = Counter(kinds), dict[Any, list[Span]](), list[list[Span]]()
-        for span, kind in zip(siblings, kinds, strict=True):
-            if kind in equal:
+        number = Counter([_kind(span) for span in siblings if span.span_id not in apart])
+        equal, parts = dict[tuple[str, str], list[Span]](), list[list[Span]]()
+        for span in siblings:
+            if span.span_id in apart or number[kind := _kind(span)] < _FOLDED:
+                parts.append([span])
+            elif kind in equal:
                 equal[kind].append(span)
-                continue
-            parts.append([span])
-            if kind and number[kind] >= _FOLDED:
-                equal[kind] = parts[-1]
+            else:
+                parts.append(equal.setdefault(kind, [span]))
         return parts
 
 

@@ -7,6 +7,7 @@ listed for the same delay.
 import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -142,13 +143,10 @@ class Row:
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        value = _STRICT.decode(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+    with suppress(ValueError, RecursionError):
+        value = _STRICT.decode(text) if text else None
+        return value if isinstance(value, dict) else None
+    return None
 
 
 # Kept of a screenful: of 100,000 rows each is asked for its own a few times, one after the other.
@@ -309,8 +307,7 @@ def who(trace: Trace, span: Span) -> dict[str, Any]:
     own = {key: value for key in keys if (value := span.get(key)) is not None}
     if len(own) == len(keys) or len(trace.spans) == 1:
         return own
-    found = {key: whose(trace, key).of(span) for key in keys}
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key in keys if (value := whose(trace, key).of(span)) is not None}
 
 
 def _is_for(row: Row, wanted: str) -> bool:

@@ -32,7 +32,7 @@ _MOST_DRAWN = 10_000  # stages with others in them, whose part of the critical p
 _GOES_ON = 20  # a twentieth of its parent's time after its end
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one for every late stage: not frozen, as Span is not
 class Step:
     """A stage on the way that the time went, or *count* of one name below the same stage.
 

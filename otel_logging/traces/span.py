@@ -23,7 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from otel_logging import _names, _otlp, _runtime
-from otel_logging.traces.attributes import is_failed, key_of, value_at
+from otel_logging.traces.attributes import ATTRIBUTE, field_at, is_failed, key_of, plain
 
 #: Span.kind and Status.code by OTLP's numbers; those of later versions are the first.
 _KINDS: Final = dict(
@@ -49,7 +49,7 @@ _FLAGS: Final = {
 _DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _REF_TYPE: Final = "opentracing.ref_type"  # Jaeger says this of each link
-_EXCEPTION: Final = _names.EXCEPTION.encode()
+_EXCEPTION: Final = b"\t" + _names.EXCEPTION.encode()  # a key or an event's name, with its length
 #: How loggers of lines about a stage as a whole end, which are nowhere in it: servers', and ours.
 _ACCESS: Final = (".access", "werkzeug", _names.SCOPE)
 
@@ -117,10 +117,8 @@ class Span:
 
     def get(self, key: str) -> Any:
         """Return one attribute, or None. Cost: 1 µs; nothing is kept, unlike with ``details``."""
-        one, encoded = self._encoded, key_of(key)
-        if encoded not in one:
-            return None
-        return _runtime.current.redaction.field(key, value_at(one, self._begin, encoded))
+        value = plain(field_at(self._encoded, self._begin, ATTRIBUTE, key_of(key)))
+        return None if value is None else _runtime.current.redaction.field(key, value)
 
     @property
     def has_remote_parent(self) -> bool:
@@ -131,18 +129,17 @@ class Span:
     @property
     def is_error(self) -> bool:
         """Whether its status is ERROR."""
-        return _FAILED in self._encoded and is_failed(self._encoded, self._begin)
+        return self._may_be_error and is_failed(self._encoded, self._begin)
 
     @property
     def moments(self) -> list[tuple[int, Any]]:
         """When its events were, in the order in which they were recorded, each with what has its
         name; without servers' lines about a whole request, and without where it stood.
         """
-        is_worth = any(name.encode() in self._encoded for name in _ACCESS)
         return [
             (each.time_unix_nano + self.moved_ns, each)
             for each in _message(self._encoded).events
-            if not (is_worth and str(value_in(each, _names.LOGGER)).endswith(_ACCESS))
+            if not str(value_in(each, _names.LOGGER)).endswith(_ACCESS)
             and (each.name != _names.LATE_WHERE or value_in(each, _names.LEVEL))
         ]
 
@@ -187,7 +184,12 @@ class Span:
     @property
     def may_have_failed(self) -> bool:
         """Whether it is worth a look: False where its bytes have neither error nor exception."""
-        return _FAILED in self._encoded or _EXCEPTION in self._encoded
+        return self._may_be_error or _EXCEPTION in self._encoded
+
+    @property
+    def _may_be_error(self) -> bool:
+        one = self._encoded  # ours ends with its flags or its status, others' with both
+        return one[-8:-6] == _FAILED if one[-6:] in _FLAGS else _FAILED in one
 
     @property
     def may_have_raised(self) -> bool:
@@ -216,13 +218,12 @@ class Span:
 def rfc3339(time_ns: int) -> str:
     """Return a time as RFC 3339 in UTC, with microseconds and ``Z``."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000, tzinfo=None)
-    return f"{moment.isoformat(timespec='microseconds')}Z"
+    return f"{_second(seconds)}.{rest // 1000:06}Z"
 
 
-def _budget(value: Any) -> float | None:
-    is_budget = type(value) in (int, float) and math.isfinite(value) and value > 0
-    return float(value) if is_budget else None
+@lru_cache(64)  # many spans begin in the same
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 # ---------------------------------------------------------------- from bytes
@@ -252,19 +253,17 @@ def from_bytes(one: bytes, resource: Resource) -> Span:
     trace_id, span_id, parent_span_id, size, name, times = head.groups(b"")
     if len(name) != size[0]:  # it is long, or looks like what comes after it
         return _of_another(one, resource)
-    start, end, begin = *_TIMES(times), head.end()
-    return Span(
-        trace_id.hex(),
-        span_id.hex(),
-        parent_span_id.hex(),
-        _text(name),
-        start,
-        end,
-        resource,
-        _budget(value_at(one, begin, _BUDGET)) if _BUDGET in one else None,
-        one,
-        begin,
-    )
+    begin, (start, end) = head.end(), _TIMES(times)
+    trace, span, parent = trace_id.hex(), span_id.hex(), parent_span_id.hex()
+    budget_s = _budget(field_at(one, begin, ATTRIBUTE, _BUDGET) if _BUDGET in one else b"")
+    return Span(trace, span, parent, _text(name), start, end, resource, budget_s, one, begin)
+
+
+@lru_cache(1_000)  # as below
+def _budget(attribute: bytes) -> float | None:
+    value = plain(attribute)
+    is_budget = type(value) in (int, float) and math.isfinite(value) and value > 0
+    return float(value) if is_budget else None
 
 
 @lru_cache(1_000)  # many spans have the same
@@ -278,12 +277,13 @@ def _of_another(one: bytes, resource: Resource) -> Span:
     if message is None or more:
         raise DecodeError("not one span")
     one = ScopeSpans(spans=[message]).SerializeToString()  # in the order of its fields
-    ids = (message.trace_id.hex(), message.span_id.hex(), message.parent_span_id.hex())
+    ids = message.trace_id.hex(), message.span_id.hex(), message.parent_span_id.hex(), message.name
     times = (message.start_time_unix_nano, message.end_time_unix_nano)
-    budget_s, name = _budget(value_in(message, _names.BUDGET)), message.name
     for before in _BEFORE:
         message.ClearField(before)
-    return Span(*ids, name, *times, resource, budget_s, one, len(one) - message.ByteSize())
+    begin = len(one) - message.ByteSize()
+    budget_s = _budget(field_at(one, begin, ATTRIBUTE, _BUDGET))
+    return Span(*ids, *times, resource, budget_s, one, begin)
 
 
 @lru_cache(1)  # several things of one span are asked for, one after the other
@@ -295,7 +295,7 @@ def _message(encoded: bytes) -> Any:
 
 def value_in(message: Any, key: str) -> Any:
     """Return an attribute of a span or an event as it is encoded, or None."""
-    for item in message.attributes:
+    for item in reversed(message.attributes):  # ours: a logger is the last one
         if item.key == key:
             return _runtime.current.redaction.field(key, _otlp.value_of(item.value))
     return None

@@ -85,7 +85,8 @@ class Trace:
     @property
     def top(self) -> Span:
         """Its outermost stage that began first; of log lines alone, their holder."""
-        return min(self.roots, key=lambda s: (s.start_ns, -s.end_ns), default=self.in_order[0])
+        stages = [span for span in self.in_order if span.is_stage] or self.in_order
+        return next(filter(self.is_root, stages), stages[0])
 
     @property
     def roots(self) -> list[Span]:
@@ -164,7 +165,7 @@ class Trace:
         seen: set[str] = set()
         outermost = self._outermost()
         roots = [self.spans[each] for each in outermost if each in self.spans]
-        folded = {equal[0].span_id: equal for equal in fold(roots)}
+        folded = {equal[0].span_id: equal for equal in fold(roots) if equal[1:]}
         everything = (span.span_id for span in self.in_order if not span.is_log_page)
         # after the outermost there are only circles of parents: their first stands outside
         for top in chain(outermost, everything):
@@ -183,13 +184,14 @@ class Trace:
 
     def _outermost(self) -> list[str]:
         """Return the ids of roots, and of parents that are missing, by start."""
-        roots = (span for span in self.in_order if span.parent_span_id not in self.spans)
+        spans = self.spans
         return list(
             dict.fromkeys(
                 s.span_id
                 if (not s.parent_span_id or s.has_remote_parent) and not s.is_log_page
                 else s.parent_span_id
-                for s in roots
+                for s in self.in_order
+                if s.parent_span_id not in spans
             )
         )
 
