@@ -28,7 +28,7 @@ BUDGETS = {
     "_forks": 70,
     "_green": 62,
     "_http": 165,
-    "_json": 100,
+    "_json": 111,
     "_links": 4,
     "_names": 133,
     "_offered": 25,
@@ -50,7 +50,7 @@ BUDGETS = {
     "assembly": 132,
     "background_tasks": 176,
     "binding": 225,
-    "cli": 676,
+    "cli": 670,
     "context": 219,
     "demo": 221,
     "doctor": 318,
@@ -70,7 +70,7 @@ BUDGETS = {
     "spool": 1041,
     "testing": 156,
     "tracers": 58,
-    "traces": 2811,
+    "traces": 2806,
     "tracing": 274,
 }
 
