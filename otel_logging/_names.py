@@ -113,7 +113,7 @@ INTEGRATIONS: Final = {
         "uvicorn.server",
         *(f"uvicorn.protocols.http.{each}_impl" for each in ("h11", "httptools", "zttp")),
         "hypercorn.app_wrappers",
-        *("litestar.background_tasks", "daphne.server", *GRANIAN),
+        *("litestar.background_tasks", "daphne.server", "sse_starlette.sse", *GRANIAN),
     ),
     "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
@@ -127,7 +127,10 @@ INTEGRATIONS: Final = {
     "quart": ("quart",),
     "rq": ("rq.worker",),
     "socketio": ("socketio.server", "socketio.async_server"),
-    "websockets": tuple(f"websockets.{kind}.server" for kind in ("asyncio", "legacy", "sync")),
+    "websockets": (
+        *("websockets.asyncio.server", "websockets.legacy.server", "websockets.sync.server"),
+        "uvicorn.protocols.websockets.websockets_impl",
+    ),
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
         *("gunicorn.workers.base_async", "gunicorn.workers.gthread", "gunicorn.workers.sync"),
@@ -140,6 +143,10 @@ INTEGRATIONS: Final = {
 HELD: Final = "otel_logging_message"
 #: And the task that has taken the message, where that is not the connection's own.
 TAKER: Final = "otel_logging_taker"
+
+# --- a scope of ASGI
+#: What is current and bound on a WebSocket's connection.
+STANDING: Final = "otel_logging.standing"
 
 # --- a span that leaves after a loss
 LOST: Final = "otel_logging.lost"  # how many of what, and why; "; " between kinds

@@ -23,11 +23,15 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import has_ended, worker
 from otel_logging.context import CURRENT, OUTER, SPAN, Standing, entry_of, leave_behind
-from otel_logging.lateness.endless import is_endless, is_endless_here, is_everybodys, reachable
+from otel_logging.lateness.endless import (
+    is_endless,
+    is_endless_here,
+    is_everybodys,
+    joined_by,
+    reachable,
+)
 from otel_logging.lateness.where import (
     attributes,
-    awaited,
-    awaits,
     context_of,
     label,
     of_frame,
@@ -245,7 +249,7 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
     if is_open:
         leave_behind(now)
     # a task that has logged nothing since, and only waits for others, is not reported: they are
-    if task in going_on or awaited(task, awaits(task.get_coro())[-1:]) is None:
+    if task in going_on or joined_by(task) is None:
         name = getattr(getattr(request, "now", request), "name", "a request")
         _report(task, name, f"without an end, at {place}: it is nobody's from here on")
 

@@ -241,6 +241,7 @@ _replaced = Replaced(
     ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _serving("app")),
     ("starlette.background", "BackgroundTask", "__call__", _background_call),
     ("starlette.responses", "StreamingResponse", "__call__", _stream_call),
+    ("sse_starlette.sse", "EventSourceResponse", "__call__", _stream_call),
     *(
         ("starlette.websockets", "WebSocket", name, asgi_websocket.announce)
         for name in ("receive", "receive_text", "receive_bytes", "receive_json")

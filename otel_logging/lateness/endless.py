@@ -1,6 +1,7 @@
 """Whether a task can ever be done: one that cannot serves others, not the request that started it.
 
-In: a task. Out: whether it stands in a loop that only an error leaves, as its source says.
+In: a task. Out: whether it stands in a loop that only an error leaves, as its source says; where
+it takes from a queue of everybody's, a flag or the error may end the loop as well.
 Invariant: a loop over items may end, as an answer that streams does, unless what yields them is
 known not to; code without a source may end. Deliberately absent: what follows from it
 (``background_tasks``).
@@ -12,12 +13,15 @@ import inspect
 import linecache
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import takewhile
+from threading import Event
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from otel_logging.lateness.where import (
     INTEGRATIONS,
@@ -42,6 +46,14 @@ _SUBSCRIPTIONS: Final = frozenset(
     {"PubSub.listen", "Subscriber.__aiter__", "AIOKafkaConsumer.__anext__"}
     | {"QueueIterator.__anext__", "AsyncConnection.notifies", "MessagesIterator.__anext__"}
 )
+#: Methods of a subscription or a socket by which a loop takes what others send.
+_TAKING: Final = frozenset({"get_message", "recv", "receive", "getone", "next_msg"})
+#: A loop's condition that is a flag, and whose; a queue, perhaps, from which something is taken.
+_FLAG: Final = re.compile(r"\bwhile ((?:not )?([\w.]+)(?:\.is_set\(\))?):")
+_QUEUE: Final = re.compile(r"(([\w.]+)\.get)\b")
+#: What is iterated over: what may end, an endless generator of the application's, a subscription.
+_ENDS, _GOES_ON, _SUBSCRIBED = range(3)
+_QUEUES, _FLAGS = (asyncio.Queue,), (bool, asyncio.Event, Event)
 _DEEP: Final = 2  # ``app.state.queue``
 _AWAITING: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _FUNCTIONS: Final = (ast.AsyncFunctionDef, ast.FunctionDef, ast.Lambda)
@@ -50,39 +62,40 @@ _FUNCTIONS: Final = (ast.AsyncFunctionDef, ast.FunctionDef, ast.Lambda)
 def is_endless(task: Any) -> bool:
     """Say whether *task*, which is suspended, can be done by an error alone."""
     chain = awaits(task.get_coro())
-    inner = awaited(task, chain[-1:]) if _is_bound_to_it(chain) else None
-    is_stuck = inner is not None and is_endless(inner)
-    return _cannot_return([frame for _, frame in reversed(chain)], is_stuck=is_stuck)
+    is_stuck = (inner := joined_by(task)) is not None and is_endless(inner)
+    return _cannot_return(task, [frame for _, frame in reversed(chain)], is_stuck=is_stuck)
 
 
 def is_endless_here(task: Any) -> bool:
     """Say whether *task*, which runs this, can be done by an error alone."""
     outermost = getattr(task.get_coro(), "cr_frame", None)
     inner = takewhile(lambda frame: frame is not outermost, outwards(sys._getframe()))  # noqa: SLF001 - its own
-    return outermost is not None and _cannot_return([*inner, outermost], is_stuck=False)
+    return outermost is not None and _cannot_return(task, [*inner, outermost], is_stuck=False)
 
 
-def _is_bound_to_it(chain: list[tuple[Any, FrameType]]) -> bool:
-    """Say whether the last of *chain* waits for the end of tasks, however long that takes."""
-    return bool(chain) and chain[-1][1].f_code.co_name not in ("wait", "_wait", "wait_for")
+def joined_by(task: Any) -> Any:
+    """Return a task for whose end *task* waits, however long that takes; None: for no task's."""
+    innermost = awaits(task.get_coro())[-1:]
+    is_limited = any(f.f_code.co_name in ("wait", "_wait", "wait_for") for _, f in innermost)
+    return None if is_limited else awaited(task, innermost)
 
 
-def _cannot_return(chain: list[FrameType], *, is_stuck: bool) -> bool:
+def _cannot_return(task: Any, chain: list[FrameType], *, is_stuck: bool) -> bool:
     """Say whether the last of *chain*, in which each awaits the one before, can never return.
 
     *is_stuck*: what the first waits for cannot.
     """
-    is_source = False
+    source = _ENDS
     for frame in chain:
         code = frame.f_code
         if not code.co_flags & _AWAITING:
             continue
         linecache.lazycache(code.co_filename, frame.f_globals)  # it may be in an archive
-        never = _never_returns(code, frame.f_lineno, is_source, is_stuck)
-        is_source = is_source and code.co_name == "__anext__"  # of ``each``
-        is_source = is_source or code.co_qualname in _SUBSCRIPTIONS
+        never = _never_returns(code, frame.f_lineno, source, is_stuck, _shared(task, frame))
+        source = source if code.co_name == "__anext__" else _ENDS  # of ``each``
+        source = _SUBSCRIBED if code.co_qualname in _SUBSCRIPTIONS else source
         if code.co_flags & inspect.CO_ASYNC_GENERATOR and not is_stuck:
-            is_source = is_source or never  # who iterates over it may leave it
+            source = source or (_GOES_ON if never else _ENDS)  # who iterates over it may leave it
         else:
             is_stuck = never
     return is_stuck and not _is_a_servers(reversed(chain))
@@ -95,15 +108,59 @@ def _is_a_servers(chain: Iterable[FrameType]) -> bool:
     return INTEGRATIONS in first
 
 
+# ---------------------------------------------------------------- what everybody has
+
+#: Of tasks, what ``_shared`` returned for code of theirs: it looks at all that modules have.
+_known: "WeakKeyDictionary[Any, dict[CodeType, frozenset[str]]]" = WeakKeyDictionary()
+
+
 def is_everybodys(task: Any) -> bool:
-    """Say whether *task*, which is suspended, takes from a queue that a module's variable has, or
-    an object's attribute that is in one: whoever puts items there, all of them are.
+    """Say whether *task*, which is suspended, takes from a queue of everybody's: whoever puts
+    items there, all of them are.
     """
-    frames = [frame for _, frame in awaits(task.get_coro())]
-    own = [frame for frame in frames if is_application(frame.f_code.co_filename)]
-    queues = [queue for frame in own for queue in _taken_from(frame)]
-    found = reachable(own[0].f_globals.values(), _DEEP) if queues else ()
-    return any(each is queue for each in found for queue in queues)
+    frames = (frame for _, frame in awaits(task.get_coro()))
+    return any(text.endswith(".get") for frame in frames for text in _shared(task, frame))
+
+
+def _shared(task: Any, frame: FrameType) -> frozenset[str]:
+    """Return texts in the source of *frame*, of *task*, that are about what everybody has.
+
+    ``hub.queue.get`` of a queue, ``not self.stopped.is_set()`` of a flag that is its loop's
+    condition; of any flag, where there is such a queue.
+    """
+    known = _known.setdefault(task, {})
+    if (code := frame.f_code) not in known:
+        source = _source(code) if is_application(code.co_filename) else ""
+        found = {text for text, path in _QUEUE.findall(source) if _has(frame, path, _QUEUES)}
+        for text, path in _FLAG.findall(source):
+            changes = re.search(rf"\b{re.escape(path)}( = |\.set\(|\.clear\()", source)
+            if not changes and _has(frame, path, _FLAGS, is_everybodys=bool(found)):
+                found.add(text)
+        known[code] = frozenset(found)
+    return known[code]
+
+
+def _has(
+    frame: FrameType, path: str, kinds: tuple[type, ...], *, is_everybodys: bool = False
+) -> bool:
+    """Say whether a dotted *path* in *frame* is of *kinds*, and everybody's: it leads through a
+    global name, a variable of a module of the application's, or an attribute of one of its own.
+    """
+    name, *more = path.split(".")
+    values = [frame.f_locals.get(name, frame.f_globals.get(name))]
+    for each in more:
+        of = values[-1]
+        values.append(_attributes(of).get(each, inspect.getattr_static(of, each, None)))
+    if not issubclass(type(values[-1]), kinds):
+        return False
+    if is_everybodys or name not in frame.f_locals:
+        return True
+    modules = [vars(each) for each in list(sys.modules.values()) if type(each) is ModuleType]
+    own = [each for each in modules if is_application(each.get("__file__") or "<frozen ")]
+    variables = [value for each in own for value in list(each.values())]
+    objects = {id(each) for each in values if attributes(each)}
+    found = (*variables, *reachable(frame.f_globals.values(), _DEEP))
+    return any(id(each) in objects for each in found)
 
 
 def reachable(found: Iterable[Any], deep: int) -> Iterator[Any]:
@@ -119,17 +176,6 @@ def _attributes(of: Any) -> dict[str, Any]:
     return {**has, **(state if type(state) is dict else {})}
 
 
-def _taken_from(frame: FrameType) -> Iterator[Any]:
-    """Yield the queues whose ``get`` is somewhere in the source of *frame*."""
-    for path in re.findall(r"([\w.]+)\.get\b", _source(frame.f_code)):
-        name, *more = path.split(".")
-        value = frame.f_locals.get(name, frame.f_globals.get(name))
-        for each in more:
-            value = _attributes(value).get(each)
-        if isinstance(value, asyncio.Queue):
-            yield value
-
-
 # ---------------------------------------------------------------- loops, in the source
 
 
@@ -143,42 +189,81 @@ def _source(code: CodeType) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _never_returns(code: CodeType, line: int, is_source: bool, is_stuck: bool) -> bool:  # noqa: FBT001
+def _never_returns(
+    code: CodeType,
+    line: int,
+    source: int,
+    is_stuck: bool,  # noqa: FBT001
+    shared: frozenset[str],
+) -> bool:
     """Say whether code that stands at *line* can be left by an error alone, and catches none.
 
-    *is_source*: what it iterates over never ends. *is_stuck*: nor does what it waits for.
+    *source*: what it iterates over. *is_stuck*: what it waits for never ends. *shared*: as
+    ``_shared`` returns it.
     """
-    if not _SWALLOWING.isdisjoint(code.co_names):
-        return False
-    with suppress(SyntaxError):
-        tree = ast.parse(source := _source(code))
+    with suppress(SyntaxError, StopIteration):  # there is no source of it
+        tree = ast.parse(text := _source(code))
         there = (each for each in ast.walk(tree) if isinstance(each, ast.AsyncFunctionDef))
-        function = next((each for each in there if each.name == code.co_name), None)
-        if function is not None:
-            at = line - code.co_firstlineno + 1 + source.startswith("if True:\n")
-            at = max(at, function.body[0].lineno)  # it may not have begun
-            return _is_for_ever(function, at, is_source=is_source, is_stuck=is_stuck)
+        function = next(each for each in there if each.name == code.co_name)
+        at = line - code.co_firstlineno + 1 + text.startswith("if True:\n")
+        at = max(at, function.body[0].lineno)  # it may not have begun
+        is_everybodys = _assume(function, at, source, shared)
+        loop = _for_ever(function, at, is_source=source != _ENDS, is_stuck=is_stuck)
+        around = Counter(_names(function)) - Counter(_names(loop))
+        return loop is not None and (is_everybodys or _SWALLOWING.isdisjoint(around))
     return False
 
 
-def _is_for_ever(node: Any, line: int, *, is_source: bool, is_stuck: bool) -> bool:
-    """Say whether *node*, a statement that has reached *line*, never ends."""
+def _names(node: ast.AST | None) -> Iterator[str]:
+    for each in () if node is None else ast.walk(node):
+        yield getattr(each, "attr", getattr(each, "id", ""))
+
+
+def _assume(function: ast.AST, at: int, source: int, shared: frozenset[str]) -> bool:
+    """Change *function*, which has reached the line *at*, to what it is by what is *shared*.
+
+    A flag is true where its loop takes something. Where that is from a queue of everybody's, and
+    does not go back there, whatever is caught has stopped it: it is no answer's end. Return that.
+    Nor is what a subscription raises.
+    """
+    is_everybodys = False
+    for loop in ast.walk(function) if shared else ():
+        if not isinstance(loop, ast.While) or (loop.end_lineno or 0) < at:
+            continue
+        calls = {ast.unparse(each.func) for each in ast.walk(loop) if isinstance(each, ast.Call)}
+        puts = {each.rpartition(".")[0] for each in calls if ".put" in each}
+        is_shared = any(each.removesuffix(".get") not in puts for each in shared & calls)
+        takes = is_shared or not _TAKING.isdisjoint(each.rpartition(".")[2] for each in calls)
+        if takes and ast.unparse(loop.test) in shared:
+            loop.test = ast.Constant(value=True)
+        is_everybodys = is_everybodys or is_shared
+    raised = [e for e in ast.walk(function) if isinstance(e, ast.Raise) and e.exc is not None]
+    is_stopped = is_everybodys or (source == _SUBSCRIBED and not raised)
+    for each in ast.walk(function) if is_stopped else ():
+        if isinstance(each, ast.ExceptHandler):
+            each.type = ast.Name("CancelledError")
+    return is_everybodys
+
+
+def _for_ever(node: Any, line: int, *, is_source: bool, is_stuck: bool) -> Any:
+    """Return the statement in *node*, which has reached *line*, that never ends; None: all may."""
     blocks = (getattr(node, name, ()) for name in ("body", "handlers", "orelse", "finalbody"))
     ahead = [[each for each in block if each.end_lineno >= line] for block in blocks]
     here = next((block for block in ahead if block and block[0].lineno <= line), None)
     if here is None:  # it waits at its own line
         is_left = isinstance(node, ast.AsyncFor) and any(map(_has_way_out, node.body))
-        return is_stuck or (is_source and isinstance(node, ast.AsyncFor) and not is_left)
+        is_its = is_source and isinstance(node, ast.AsyncFor) and not is_left
+        return node if is_stuck or is_its else None
     is_tried = isinstance(node, ast.Try | ast.TryStar) and here is ahead[0]
     if is_tried and not all(map(_passes_on, node.handlers)):
-        return False
+        return None
     for statement in here:
         is_loop = isinstance(statement, ast.While) and isinstance(statement.test, ast.Constant)
         if is_loop and statement.test.value and not any(map(_has_way_out, statement.body)):
-            return True
+            return statement
         if _has_way_out(statement):
             break
-    return _is_for_ever(here[0], line, is_source=is_source, is_stuck=is_stuck)
+    return _for_ever(here[0], line, is_source=is_source, is_stuck=is_stuck)
 
 
 def _has_way_out(node: ast.AST, *, is_inner: bool = False) -> bool:
