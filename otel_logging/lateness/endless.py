@@ -10,6 +10,7 @@ known not to; code without a source may end. Deliberately absent: what follows f
 import ast
 import asyncio
 import inspect
+import itertools
 import linecache
 import re
 import sys
@@ -17,20 +18,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
-from itertools import takewhile
 from threading import Event
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from otel_logging.lateness.where import (
-    INTEGRATIONS,
-    attributes,
-    awaited,
-    awaits,
-    is_application,
-    outwards,
-)
+from otel_logging.lateness import where
 
 #: Errors by which a task is stopped from outside. By any other a loop may be left when its work is
 #: done: a queue that is empty, a connection to a model that is closed behind its answer.
@@ -51,8 +44,8 @@ _TAKING: Final = frozenset({"get_message", "recv", "receive", "getone", "next_ms
 #: A loop's condition that is a flag, and whose; a queue, perhaps, from which something is taken.
 _FLAG: Final = re.compile(r"\bwhile ((?:not )?([\w.]+)(?:\.is_set\(\))?):")
 _QUEUE: Final = re.compile(r"(([\w.]+)\.get)\b")
-#: What is iterated over: what may end, an endless generator of the application's, a subscription.
-_ENDS, _GOES_ON, _SUBSCRIBED = range(3)
+#: What a frame awaits: what may end, what an endless generator or a subscription yields, for ever.
+_ENDS, _YIELDS, _SUBSCRIBED, _NEVER = range(4)
 _QUEUES, _FLAGS = (asyncio.Queue,), (bool, asyncio.Event, Event)
 _DEEP: Final = 2  # ``app.state.queue``
 _AWAITING: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -61,51 +54,54 @@ _FUNCTIONS: Final = (ast.AsyncFunctionDef, ast.FunctionDef, ast.Lambda)
 
 def is_endless(task: Any) -> bool:
     """Say whether *task*, which is suspended, can be done by an error alone."""
-    chain = awaits(task.get_coro())
+    frames = [frame for _, frame in reversed(where.awaits(task.get_coro()))]
     is_stuck = (inner := joined_by(task)) is not None and is_endless(inner)
-    return _cannot_return(task, [frame for _, frame in reversed(chain)], is_stuck=is_stuck)
+    return _cannot_return(task, frames, _NEVER if is_stuck else _ENDS)
 
 
 def is_endless_here(task: Any) -> bool:
     """Say whether *task*, which runs this, can be done by an error alone."""
     outermost = getattr(task.get_coro(), "cr_frame", None)
-    inner = takewhile(lambda frame: frame is not outermost, outwards(sys._getframe()))  # noqa: SLF001 - its own
-    return outermost is not None and _cannot_return(task, [*inner, outermost], is_stuck=False)
+    frames = where.outwards(sys._getframe())  # noqa: SLF001 - its own
+    inner = itertools.takewhile(lambda frame: frame is not outermost, frames)
+    return outermost is not None and _cannot_return(task, [*inner, outermost], _ENDS)
 
 
 def joined_by(task: Any) -> Any:
     """Return a task for whose end *task* waits, however long that takes; None: for no task's."""
-    innermost = awaits(task.get_coro())[-1:]
+    innermost = where.awaits(task.get_coro())[-1:]
     is_limited = any(f.f_code.co_name in ("wait", "_wait", "wait_for") for _, f in innermost)
-    return None if is_limited else awaited(task, innermost)
+    return None if is_limited else where.awaited(task, innermost)
 
 
-def _cannot_return(task: Any, chain: list[FrameType], *, is_stuck: bool) -> bool:
+def _cannot_return(task: Any, chain: list[FrameType], below: int) -> bool:
     """Say whether the last of *chain*, in which each awaits the one before, can never return.
 
-    *is_stuck*: what the first waits for cannot.
+    *below*: what the first awaits.
     """
-    source = _ENDS
     for frame in chain:
         code = frame.f_code
         if not code.co_flags & _AWAITING:
             continue
         linecache.lazycache(code.co_filename, frame.f_globals)  # it may be in an archive
-        never = _never_returns(code, frame.f_lineno, source, is_stuck, _shared(task, frame))
-        source = source if code.co_name == "__anext__" else _ENDS  # of ``each``
-        source = _SUBSCRIBED if code.co_qualname in _SUBSCRIPTIONS else source
-        if code.co_flags & inspect.CO_ASYNC_GENERATOR and not is_stuck:
-            source = source or (_GOES_ON if never else _ENDS)  # who iterates over it may leave it
-        else:
-            is_stuck = never
-    return is_stuck and not _is_a_servers(reversed(chain))
+        never = _never_returns(code, frame.f_lineno, below, _shared(task, frame))
+        if code.co_qualname in _SUBSCRIPTIONS:
+            below = _SUBSCRIBED
+        elif never:  # who iterates over a generator may leave it
+            is_left = code.co_flags & inspect.CO_ASYNC_GENERATOR and below != _NEVER
+            below = _YIELDS if is_left else _NEVER
+        elif code.co_name != "__anext__" or below == _NEVER:  # else ``each``
+            below = _ENDS
+    return below == _NEVER and not _is_a_servers(reversed(chain))
 
 
 def _is_a_servers(chain: Iterable[FrameType]) -> bool:
     """Say whether *chain*, outermost first, is of a server: ours calls the application in it."""
     files = (frame.f_code.co_filename for frame in chain)
-    first = next((each for each in files if is_application(each) or INTEGRATIONS in each), "")
-    return INTEGRATIONS in first
+    first = next(
+        (each for each in files if where.is_application(each) or where.INTEGRATIONS in each), ""
+    )
+    return where.INTEGRATIONS in first
 
 
 # ---------------------------------------------------------------- what everybody has
@@ -118,7 +114,7 @@ def is_everybodys(task: Any) -> bool:
     """Say whether *task*, which is suspended, takes from a queue of everybody's: whoever puts
     items there, all of them are.
     """
-    frames = (frame for _, frame in awaits(task.get_coro()))
+    frames = (frame for _, frame in where.awaits(task.get_coro()))
     return any(text.endswith(".get") for frame in frames for text in _shared(task, frame))
 
 
@@ -130,19 +126,17 @@ def _shared(task: Any, frame: FrameType) -> frozenset[str]:
     """
     known = _known.setdefault(task, {})
     if (code := frame.f_code) not in known:
-        source = _source(code) if is_application(code.co_filename) else ""
+        source = _source(code) if where.is_application(code.co_filename) else ""
         found = {text for text, path in _QUEUE.findall(source) if _has(frame, path, _QUEUES)}
         for text, path in _FLAG.findall(source):
             changes = re.search(rf"\b{re.escape(path)}( = |\.set\(|\.clear\()", source)
-            if not changes and _has(frame, path, _FLAGS, is_everybodys=bool(found)):
+            if not changes and _has(frame, path, _FLAGS, is_known=bool(found)):
                 found.add(text)
         known[code] = frozenset(found)
     return known[code]
 
 
-def _has(
-    frame: FrameType, path: str, kinds: tuple[type, ...], *, is_everybodys: bool = False
-) -> bool:
+def _has(frame: FrameType, path: str, kinds: tuple[type, ...], *, is_known: bool = False) -> bool:
     """Say whether a dotted *path* in *frame* is of *kinds*, and everybody's: it leads through a
     global name, a variable of a module of the application's, or an attribute of one of its own.
     """
@@ -153,14 +147,13 @@ def _has(
         values.append(_attributes(of).get(each, inspect.getattr_static(of, each, None)))
     if not issubclass(type(values[-1]), kinds):
         return False
-    if is_everybodys or name not in frame.f_locals:
+    if is_known or name not in frame.f_locals:
         return True
     modules = [vars(each) for each in list(sys.modules.values()) if type(each) is ModuleType]
-    own = [each for each in modules if is_application(each.get("__file__") or "<frozen ")]
-    variables = [value for each in own for value in list(each.values())]
-    objects = {id(each) for each in values if attributes(each)}
-    found = (*variables, *reachable(frame.f_globals.values(), _DEEP))
-    return any(id(each) in objects for each in found)
+    own = [each for each in modules if where.is_application(each.get("__file__") or "<frozen ")]
+    variables = itertools.chain(*(list(each.values()) for each in own))
+    found = itertools.chain(variables, reachable(frame.f_globals.values(), _DEEP))
+    return not {id(each) for each in values if where.attributes(each)}.isdisjoint(map(id, found))
 
 
 def reachable(found: Iterable[Any], deep: int) -> Iterator[Any]:
@@ -171,7 +164,7 @@ def reachable(found: Iterable[Any], deep: int) -> Iterator[Any]:
 
 
 def _attributes(of: Any) -> dict[str, Any]:
-    has = {} if isinstance(of, ModuleType) else attributes(of)
+    has = {} if isinstance(of, ModuleType) else where.attributes(of)
     state = has.get("_state")  # Starlette's
     return {**has, **(state if type(state) is dict else {})}
 
@@ -189,26 +182,19 @@ def _source(code: CodeType) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _never_returns(
-    code: CodeType,
-    line: int,
-    source: int,
-    is_stuck: bool,  # noqa: FBT001
-    shared: frozenset[str],
-) -> bool:
+def _never_returns(code: CodeType, line: int, below: int, shared: frozenset[str]) -> bool:
     """Say whether code that stands at *line* can be left by an error alone, and catches none.
 
-    *source*: what it iterates over. *is_stuck*: what it waits for never ends. *shared*: as
-    ``_shared`` returns it.
+    *below*: what it awaits. *shared*: as ``_shared`` returns it.
     """
     with suppress(SyntaxError, StopIteration):  # there is no source of it
-        tree = ast.parse(text := _source(code))
+        tree = ast.parse(source := _source(code))
         there = (each for each in ast.walk(tree) if isinstance(each, ast.AsyncFunctionDef))
         function = next(each for each in there if each.name == code.co_name)
-        at = line - code.co_firstlineno + 1 + text.startswith("if True:\n")
+        at = line - code.co_firstlineno + 1 + source.startswith("if True:\n")
         at = max(at, function.body[0].lineno)  # it may not have begun
-        is_everybodys = _assume(function, at, source, shared)
-        loop = _for_ever(function, at, is_source=source != _ENDS, is_stuck=is_stuck)
+        is_everybodys = _assume(function, at, below, shared)
+        loop = _for_ever(function, at, below)
         around = Counter(_names(function)) - Counter(_names(loop))
         return loop is not None and (is_everybodys or _SWALLOWING.isdisjoint(around))
     return False
@@ -219,7 +205,7 @@ def _names(node: ast.AST | None) -> Iterator[str]:
         yield getattr(each, "attr", getattr(each, "id", ""))
 
 
-def _assume(function: ast.AST, at: int, source: int, shared: frozenset[str]) -> bool:
+def _assume(function: ast.AST, at: int, below: int, shared: frozenset[str]) -> bool:
     """Change *function*, which has reached the line *at*, to what it is by what is *shared*.
 
     A flag is true where its loop takes something. Where that is from a queue of everybody's, and
@@ -238,22 +224,21 @@ def _assume(function: ast.AST, at: int, source: int, shared: frozenset[str]) -> 
             loop.test = ast.Constant(value=True)
         is_everybodys = is_everybodys or is_shared
     raised = [e for e in ast.walk(function) if isinstance(e, ast.Raise) and e.exc is not None]
-    is_stopped = is_everybodys or (source == _SUBSCRIBED and not raised)
+    is_stopped = is_everybodys or (below == _SUBSCRIBED and not raised)
     for each in ast.walk(function) if is_stopped else ():
         if isinstance(each, ast.ExceptHandler):
             each.type = ast.Name("CancelledError")
     return is_everybodys
 
 
-def _for_ever(node: Any, line: int, *, is_source: bool, is_stuck: bool) -> Any:
+def _for_ever(node: Any, line: int, below: int) -> Any:
     """Return the statement in *node*, which has reached *line*, that never ends; None: all may."""
     blocks = (getattr(node, name, ()) for name in ("body", "handlers", "orelse", "finalbody"))
     ahead = [[each for each in block if each.end_lineno >= line] for block in blocks]
     here = next((block for block in ahead if block and block[0].lineno <= line), None)
     if here is None:  # it waits at its own line
-        is_left = isinstance(node, ast.AsyncFor) and any(map(_has_way_out, node.body))
-        is_its = is_source and isinstance(node, ast.AsyncFor) and not is_left
-        return node if is_stuck or is_its else None
+        is_its = below and isinstance(node, ast.AsyncFor) and not any(map(_has_way_out, node.body))
+        return node if below == _NEVER or is_its else None
     is_tried = isinstance(node, ast.Try | ast.TryStar) and here is ahead[0]
     if is_tried and not all(map(_passes_on, node.handlers)):
         return None
@@ -263,7 +248,7 @@ def _for_ever(node: Any, line: int, *, is_source: bool, is_stuck: bool) -> Any:
             return statement
         if _has_way_out(statement):
             break
-    return _for_ever(here[0], line, is_source=is_source, is_stuck=is_stuck)
+    return _for_ever(here[0], line, below)
 
 
 def _has_way_out(node: ast.AST, *, is_inner: bool = False) -> bool:
