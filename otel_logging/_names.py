@@ -145,7 +145,7 @@ HELD: Final = "otel_logging_message"
 TAKER: Final = "otel_logging_taker"
 
 # --- a scope of ASGI
-#: What is current and bound on a WebSocket's connection.
+#: What is current and bound on a WebSocket's connection, or for a request that has no answer yet.
 STANDING: Final = "otel_logging.standing"
 
 # --- a span that leaves after a loss

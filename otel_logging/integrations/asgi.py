@@ -84,6 +84,8 @@ class ObservabilityMiddleware:
                     await self.app(scope, receive, request.send)
                 finally:
                     scope[_SEEN] = True  # else a circle
+                    if not request.status:  # its server is to answer, and to log that
+                        scope[_names.STANDING] = Here.now()
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
 
@@ -127,7 +129,11 @@ class _OfServer(ObservabilityMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one, as long as what is served is observed."""
-        await (super().__call__ if _replaced else self.app)(scope, receive, send)
+        try:
+            await (super().__call__ if _replaced else self.app)(scope, receive, send)
+        finally:
+            if scope["type"] == "http" and (here := scope.get(_names.STANDING)) is not None:
+                here.put_back()
 
 
 # ---------------------------------------------------------------- in place by itself

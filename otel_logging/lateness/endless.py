@@ -84,7 +84,8 @@ def _cannot_return(task: Any, chain: list[FrameType], below: int) -> bool:
         if not code.co_flags & _AWAITING:
             continue
         linecache.lazycache(code.co_filename, frame.f_globals)  # it may be in an archive
-        never = _never_returns(code, frame.f_lineno, below, _shared(task, frame))
+        line: int | None = frame.f_lineno  # none in what Cython has made
+        never = line is not None and _never_returns(code, line, below, _shared(task, frame))
         if code.co_qualname in _SUBSCRIPTIONS:
             below = _SUBSCRIBED
         elif never:  # who iterates over a generator may leave it
