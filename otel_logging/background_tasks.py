@@ -74,7 +74,7 @@ def note(stage: str | None, around: Any) -> bool:
     if task is not None:
         if _serves(task, around, request):
             return True
-        if task not in going_on:  # what it iterates over is seen when it waits for that
+        if task not in going_on:  # what it iterates over is seen when it waits, and who started it
             task.get_loop().call_soon(_look_at, task, context=Context())
     entry: Any = entry_of(getattr(request, "now", request))
     if here not in going_on or (task is None and going_on[here][0] is not request):
@@ -147,17 +147,16 @@ def _serves(task: Any, around: Any, request: Any) -> bool:
     """Leave *around*, which is of *request*, if *task*, the current one, has no end and serves
     others; return whether it does.
     """
-    if isinstance(task, int) or not has_ended(request) or not endless.is_endless_here(task):
+    if isinstance(task, int) or not has_ended(request) or not endless.is_endless(task):
         return False
-    if request in look(is_now=task not in going_on, but=task):
+    if request in look(is_now=task not in going_on, but=task) and not endless.is_everybodys(task):
         return False
     _leave(task, around, request, _place())
     return True
 
 
 def _look_at(task: Any) -> None:
-    if not task.done() and endless.is_endless(task):
-        look(is_now=True)
+    look(is_now=not task.done() and endless.is_endless(task))
 
 
 def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:

@@ -65,6 +65,15 @@ async def worker_with_tasks(queue: Queue) -> None:
         await asyncio.create_task(handle(item))
 
 
+async def worker_whose_tasks_alone_log(queue: Queue) -> None:
+    async def handle(item: Any) -> None:
+        log.info("step", item=item)
+
+    while True:
+        item = await queue.get()
+        asyncio.create_task(handle(item))  # noqa: RUF006 - as people do
+
+
 async def worker_that_binds(queue: Queue) -> None:
     while True:
         item = await queue.get()
@@ -276,7 +285,7 @@ SERVES = [
     *(worker, worker_with_stages, worker_with_tasks, worker_that_binds, worker_with_a_client),
     *(heartbeat, two_workers, worker_with_time_outs, listener_that_may_be_stopped),
 ]
-BY_ITERATION = [listener, subscriber]
+BY_ITERATION = [listener, subscriber, worker_whose_tasks_alone_log]
 LEFT = [
     *(report, answer_that_streams, answer_by_a_subscription, answer_by_a_queue, retries, polls),
     *(answer_of_a_model, report_until_it_fails, polls_for_a_while),

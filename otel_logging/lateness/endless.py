@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from threading import Event
-from types import CodeType, FrameType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -47,24 +47,25 @@ _QUEUE: Final = re.compile(r"(([\w.]+)\.get)\b")
 #: What a frame awaits: what may end, what an endless generator or a subscription yields, for ever.
 _ENDS, _YIELDS, _SUBSCRIBED, _NEVER = range(4)
 _QUEUES, _FLAGS = (asyncio.Queue,), (bool, asyncio.Event, Event)
-_DEEP: Final = 2  # ``app.state.queue``
+_DEEP: Final = 2  # ``app.state.hub.queue``
 _AWAITING: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _FUNCTIONS: Final = (ast.AsyncFunctionDef, ast.FunctionDef, ast.Lambda)
 
 
 def is_endless(task: Any) -> bool:
-    """Say whether *task*, which is suspended, can be done by an error alone."""
-    frames = [frame for _, frame in reversed(where.awaits(task.get_coro()))]
+    """Say whether *task* can be done by an error alone."""
     is_stuck = (inner := joined_by(task)) is not None and is_endless(inner)
-    return _cannot_return(task, frames, _NEVER if is_stuck else _ENDS)
+    return _cannot_return(task, _frames(task), _NEVER if is_stuck else _ENDS)
 
 
-def is_endless_here(task: Any) -> bool:
-    """Say whether *task*, which runs this, can be done by an error alone."""
+def _frames(task: Any) -> list[FrameType]:
+    """Return the frames of *task*, innermost first, which is suspended or runs this."""
+    if asyncio.current_task() is not task:
+        return [frame for _, frame in reversed(where.awaits(task.get_coro()))]
     outermost = getattr(task.get_coro(), "cr_frame", None)
     frames = where.outwards(sys._getframe())  # noqa: SLF001 - its own
     inner = itertools.takewhile(lambda frame: frame is not outermost, frames)
-    return outermost is not None and _cannot_return(task, [*inner, outermost], _ENDS)
+    return [] if outermost is None else [*inner, outermost]
 
 
 def joined_by(task: Any) -> Any:
@@ -112,11 +113,11 @@ _known: "WeakKeyDictionary[Any, dict[CodeType, frozenset[str]]]" = WeakKeyDictio
 
 
 def is_everybodys(task: Any) -> bool:
-    """Say whether *task*, which is suspended, takes from a queue of everybody's: whoever puts
-    items there, all of them are.
+    """Say whether *task* takes from a queue of everybody's: whoever puts items there, all of them
+    are.
     """
-    frames = (frame for _, frame in where.awaits(task.get_coro()))
-    return any(text.endswith(".get") for frame in frames for text in _shared(task, frame))
+    shared = (_shared(task, frame) for frame in _frames(task))
+    return any(text.endswith(".get") for texts in shared for text in texts)
 
 
 def _shared(task: Any, frame: FrameType) -> frozenset[str]:
@@ -139,7 +140,7 @@ def _shared(task: Any, frame: FrameType) -> frozenset[str]:
 
 def _has(frame: FrameType, path: str, kinds: tuple[type, ...], *, is_known: bool = False) -> bool:
     """Say whether a dotted *path* in *frame* is of *kinds*, and everybody's: it leads through a
-    global name, a variable of a module of the application's, or an attribute of one of its own.
+    global name, a variable of a module of the application's, or what is an attribute of one.
     """
     name, *more = path.split(".")
     values = [frame.f_locals.get(name, frame.f_globals.get(name))]
@@ -152,8 +153,8 @@ def _has(frame: FrameType, path: str, kinds: tuple[type, ...], *, is_known: bool
         return True
     modules = [vars(each) for each in list(sys.modules.values()) if type(each) is ModuleType]
     own = [each for each in modules if where.is_application(each.get("__file__") or "<frozen ")]
-    variables = itertools.chain(*(list(each.values()) for each in own))
-    found = itertools.chain(variables, reachable(frame.f_globals.values(), _DEEP))
+    has = [v for each in own for v in list(each.values()) if type(v) is not FunctionType]
+    found = itertools.chain(reachable(has, _DEEP - 1), reachable(frame.f_globals.values(), _DEEP))
     return not {id(each) for each in values if where.attributes(each)}.isdisjoint(map(id, found))
 
 
@@ -166,7 +167,7 @@ def reachable(found: Iterable[Any], deep: int) -> Iterator[Any]:
 
 def _attributes(of: Any) -> dict[str, Any]:
     has = {} if isinstance(of, ModuleType) else where.attributes(of)
-    state = has.get("_state")  # Starlette's
+    state = where.attributes(has.get("state", of)).get("_state")  # Starlette's, or an application's
     return {**has, **(state if type(state) is dict else {})}
 
 
