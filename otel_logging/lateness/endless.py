@@ -39,6 +39,8 @@ _SUBSCRIPTIONS: Final = frozenset(
     {"PubSub.listen", "Subscriber.__aiter__", "AIOKafkaConsumer.__anext__"}
     | {"QueueIterator.__anext__", "AsyncConnection.notifies", "MessagesIterator.__anext__"}
 )
+#: A loop that never ends by itself: ``websockets`` connects anew for each step of the second.
+_ENDLESS: Final = re.compile(r"while (True|[1-9]\d*):|async for \w+ in ([\w.]+\.)?connect\(")
 #: Methods of a subscription or a socket by which a loop takes what others send.
 _TAKING: Final = frozenset({"get_message", "recv", "receive", "getone", "next_msg"})
 #: A loop's condition that is a flag, and whose; a queue, perhaps, from which something is taken.
@@ -60,9 +62,10 @@ def is_endless(task: Any) -> bool:
 
 def _frames(task: Any) -> list[FrameType]:
     """Return the frames of *task*, innermost first, which is suspended or runs this."""
-    if asyncio.current_task() is not task:
-        return [frame for _, frame in reversed(where.awaits(task.get_coro()))]
-    outermost = getattr(task.get_coro(), "cr_frame", None)
+    coroutine = task.get_coro()
+    if task is not asyncio.current_task():
+        return [frame for _, frame in reversed(where.awaits(coroutine))]
+    outermost = getattr(coroutine, "cr_frame", None)
     frames = where.outwards(sys._getframe())  # noqa: SLF001 - its own
     inner = itertools.takewhile(lambda frame: frame is not outermost, frames)
     return [] if outermost is None else [*inner, outermost]
@@ -245,8 +248,8 @@ def _for_ever(node: Any, line: int, below: int) -> Any:
     if is_tried and not all(map(_passes_on, node.handlers)):
         return None
     for statement in here:
-        is_loop = isinstance(statement, ast.While) and isinstance(statement.test, ast.Constant)
-        if is_loop and statement.test.value and not any(map(_has_way_out, statement.body)):
+        goes_on = _ENDLESS.match(ast.unparse(statement))
+        if goes_on and not any(map(_has_way_out, statement.body)):
             return statement
         if _has_way_out(statement):
             break

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakeredis import FakeAsyncRedis
+from websockets.asyncio.client import connect
 
 from otel_logging import each
 from otel_logging.lateness.endless import is_endless, is_everybodys
@@ -110,6 +111,15 @@ async def has_a_limit_for_each(queue: Queue) -> None:
                 print(await queue.get())
         except TimeoutError:
             print("nothing came")
+
+
+async def stays_connected(_: Queue) -> None:
+    async for websocket in connect("ws://127.0.0.1:1"):
+        try:
+            async for message in websocket:
+                print(message)
+        except ConnectionClosedError:
+            continue
 
 
 async def subscribes_and_logs_what_ends_it(_: Queue) -> None:
@@ -372,6 +382,7 @@ SERVES = [
     leaves_a_worker_that_yields,  # which never yields
     *(worker, worker_that_says_goodbye, worker_within, heartbeat, bare),
     *(forgives_in_its_loop, has_a_limit_for_each, subscribes_and_logs_what_ends_it),
+    stays_connected,
     *(gathers_workers, in_a_task_group),
     *(iterates_over_a_source, iterates_by_each, connects_anew, subscribes),
 ]
