@@ -102,6 +102,8 @@ PACKAGES: Final = {
     "openai": "openai-v2",
 }
 
+#: uvicorn's WebSockets by the library ``websockets``.
+UVICORNS: Final = "uvicorn.protocols.websockets.websockets_impl"
 #: Where granian calls an application from.
 GRANIAN: Final = ("granian.server.mp", "granian.server.mt", "granian.server.embed")
 # --- integrations: name -> the modules whose import puts it in place
@@ -127,10 +129,7 @@ INTEGRATIONS: Final = {
     "quart": ("quart",),
     "rq": ("rq.worker",),
     "socketio": ("socketio.server", "socketio.async_server"),
-    "websockets": (
-        *("websockets.asyncio.server", "websockets.legacy.server", "websockets.sync.server"),
-        "uvicorn.protocols.websockets.websockets_impl",
-    ),
+    "websockets": (*(f"websockets.{e}.server" for e in ("asyncio", "legacy", "sync")), UVICORNS),
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
         *("gunicorn.workers.base_async", "gunicorn.workers.gthread", "gunicorn.workers.sync"),

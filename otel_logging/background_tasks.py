@@ -214,12 +214,10 @@ def _sort_out(but: Any) -> frozenset[Any]:
 
 def run_in(task: Any, act: Callable[[], object]) -> None:
     """Call *act* in the context of *task*."""
-    context = where.context_of(task)
-    if context is not None:  # pragma: no branch - a task in Python has it elsewhere
-        try:
-            context.run(act)
-        except RuntimeError:  # it is this one, which several tasks may have
-            act()
+    try:
+        where.context_of(task).run(act)
+    except RuntimeError:  # it is this one, which several tasks may have
+        act()
 
 
 def _taker(current: Any, held: Any) -> Any:

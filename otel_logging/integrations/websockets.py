@@ -109,16 +109,11 @@ def _begin(self: Any, began_ns: int) -> None:
 
 
 async def _process_request(original: Any, self: Any, *args: Any) -> Any:
-    """Let the library's own task log on behalf of the connection, which is ASGI's."""
+    """Let the library's own tasks log on behalf of the connection, which is ASGI's."""
     response = await original(self, *args)
     if (here := self.scope.get(_names.STANDING)) is not None:  # it is none before set-up
         here.put_back()
     return response
-
-
-def _connection_open(original: Any, self: Any) -> None:
-    with bindings.detached():  # tasks of its own, which last
-        original(self)
 
 
 def _note(self: Any) -> None:
@@ -215,13 +210,12 @@ _METHODS: Final[dict[str, Callable[..., Any]]] = {
     "handler": _handler,
 }
 _ASYNCIO, _LEGACY = "websockets.asyncio.server", "websockets.legacy.server"
-_THREADS, _UVICORNS = "websockets.sync.server", "uvicorn.protocols.websockets.websockets_impl"
+_THREADS = "websockets.sync.server"
 _replaced = Replaced(
     *((_ASYNCIO, "ServerConnection", *method) for method in _METHODS.items()),
     *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
     *((_THREADS, "ServerConnection", k, partial(_in_thread, act)) for k, act in _METHODS.items()),
-    (_UVICORNS, "WebSocketProtocol", "process_request", _process_request),
-    (_LEGACY, "WebSocketServerProtocol", "connection_open", _connection_open),
+    (_names.UVICORNS, "WebSocketProtocol", "process_request", _process_request),
     (_ASYNCIO, "ServerConnection", "recv_streaming", _stream),
     (_THREADS, "ServerConnection", "recv_streaming", _stream_in_thread),
     *((each, "ServerConnection", "process_event", _process_event) for each in (_ASYNCIO, _THREADS)),
