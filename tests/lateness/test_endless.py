@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from types import FunctionType
 from typing import Any
 
 import pytest
@@ -372,11 +371,6 @@ def _made(queue: str = "queue") -> Any:
     return there["made"]
 
 
-#: As what Cython has made: aiohttp's reader of WebSockets.
-_LINELESS = worker.__code__.replace(co_linetable=b"")
-worker_without_lines = FunctionType(_LINELESS, globals(), "worker_without_lines")
-
-
 SERVES = [
     *(Reader().serves_after_a_start, tells_of_its_end, has_a_function_that_returns),
     leaves_a_worker_that_yields,  # which never yields
@@ -402,7 +396,7 @@ async def never_begins_to_loop(queue: Queue) -> None:
 
 ENDS = [
     never_begins_to_loop,
-    *(Closes().ends_after_a_start, stops_searching, _made(), worker_without_lines),
+    *(Closes().ends_after_a_start, stops_searching, _made()),
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
     *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
