@@ -296,6 +296,7 @@ LEFT = [
 @pytest.fixture(autouse=True)
 def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background_tasks, "_reported", set())
+    monkeypatch.setattr(background_tasks, "_looked", background_tasks._Looked())
 
 
 def ran(program: Program) -> Captured:
