@@ -169,7 +169,7 @@ def reachable(found: Iterable[Any], deep: int) -> Iterator[Any]:
 
 
 def _attributes(of: Any) -> dict[str, Any]:
-    has = {} if isinstance(of, ModuleType) else where.attributes(of)
+    has = {} if issubclass(type(of), ModuleType) else where.attributes(of)
     state = where.attributes(has.get("state", of)).get("_state")  # Starlette's, or an application's
     return {**has, **(state if type(state) is dict else {})}
 

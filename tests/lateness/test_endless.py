@@ -499,7 +499,15 @@ class Hub:
             await queue.get()
 
 
-hub = Hub()
+class Lazy:
+    """As Django's settings, which are read when they are asked for anything."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise RuntimeError("not configured")
+
+
+hub, settings = Hub(), Lazy()  # which are looked at together
 
 
 async def serves_while_a_module_runs(_: Queue) -> None:
