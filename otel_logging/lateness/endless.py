@@ -14,7 +14,6 @@ import itertools
 import linecache
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -29,10 +28,7 @@ from otel_logging.lateness import where
 #: done: a queue that is empty, a connection to a model that is closed behind its answer.
 _STOPS: Final = {"CancelledError", "KeyboardInterrupt", "SystemExit", "GeneratorExit"}
 #: What catches an error without an ``except``, or ends what it is around.
-_SWALLOWING: Final = frozenset(
-    {"suppress", "move_on_after", "move_on_at", "CancelScope"}
-    | {"timeout", "timeout_at", "fail_after", "fail_at"}
-)
+_SWALLOWING: Final = re.compile(r"\b(suppress|CancelScope|timeout|(timeout|move_on|fail)_\w+)\(")
 #: What yields as long as a subscription lasts: redis, broadcaster, aiokafka, aio-pika, psycopg,
 #: aiomqtt.
 _SUBSCRIPTIONS: Final = frozenset(
@@ -40,7 +36,7 @@ _SUBSCRIPTIONS: Final = frozenset(
     | {"QueueIterator.__anext__", "AsyncConnection.notifies", "MessagesIterator.__anext__"}
 )
 #: A loop that never ends by itself: ``websockets`` connects anew for each step of the second.
-_ENDLESS: Final = re.compile(r"while (True|[1-9]\d*):|async for \w+ in ([\w.]+\.)?connect\(")
+_ENDLESS: Final = re.compile(r"while (True|[1-9]\d*):|async for \w+ in websockets\.connect\(")
 #: Methods of a subscription or a socket by which a loop takes what others send.
 _TAKING: Final = frozenset({"get_message", "recv", "receive", "getone", "next_msg"})
 #: A loop's condition that is a flag, and whose; a queue, perhaps, from which something is taken.
@@ -199,15 +195,11 @@ def _never_returns(code: CodeType, line: int, below: int, shared: frozenset[str]
         at = line - code.co_firstlineno + 1 + source.startswith("if True:\n")
         at = max(at, function.body[0].lineno)  # it may not have begun
         is_everybodys = _assume(function, at, below, shared)
-        loop = _for_ever(function, at, below)
-        around = Counter(_names(function)) - Counter(_names(loop))
-        return loop is not None and (is_everybodys or _SWALLOWING.isdisjoint(around))
+        if (loop := _for_ever(function, at, below)) is not None:
+            around = source.splitlines()
+            del around[loop.lineno - 1 : loop.end_lineno]
+            return is_everybodys or not _SWALLOWING.search("\n".join(around))
     return False
-
-
-def _names(node: ast.AST | None) -> Iterator[str]:
-    for each in () if node is None else ast.walk(node):
-        yield getattr(each, "attr", getattr(each, "id", ""))
 
 
 def _assume(function: ast.AST, at: int, below: int, shared: frozenset[str]) -> bool:

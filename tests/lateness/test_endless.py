@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import websockets
 from fakeredis import FakeAsyncRedis
-from websockets.asyncio.client import connect
 
 from otel_logging import each
 from otel_logging.lateness.endless import is_endless, is_everybodys
@@ -113,12 +113,22 @@ async def has_a_limit_for_each(queue: Queue) -> None:
 
 
 async def stays_connected(_: Queue) -> None:
-    async for websocket in connect("ws://127.0.0.1:1"):
+    async for websocket in websockets.connect("ws://127.0.0.1:1"):
         try:
             async for message in websocket:
                 print(message)
         except ConnectionClosedError:
             continue
+
+
+async def connect(queue: Queue) -> AsyncIterator[Any]:
+    """As a database's sessions are given."""
+    yield await queue.get()
+
+
+async def has_a_session(queue: Queue) -> None:
+    async for session in connect(queue):
+        print(session)
 
 
 async def subscribes_and_logs_what_ends_it(_: Queue) -> None:
@@ -400,7 +410,7 @@ ENDS = [
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
     *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
-    *(subscribes_for_a_while, subscribes_until_it_raises),
+    *(subscribes_for_a_while, subscribes_until_it_raises, has_a_session),
     *(lets_a_worker_work_for_a_while, has_a_limit_for_a_worker, waits_for_workers),
     worker_after_a_start,  # not yet
 ]
