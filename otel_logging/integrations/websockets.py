@@ -111,8 +111,7 @@ def _begin(self: Any, began_ns: int) -> None:
 async def _process_request(original: Any, self: Any, *args: Any) -> Any:
     """Let the library's own tasks log on behalf of the connection, which is ASGI's."""
     response = await original(self, *args)
-    if (here := self.scope.get(_names.STANDING)) is not None:  # it is none before set-up
-        here.put_back()
+    self.scope.get(_names.STANDING, bindings.Here.now()).put_back()
     return response
 
 
