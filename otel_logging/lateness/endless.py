@@ -205,9 +205,9 @@ def _never_returns(code: CodeType, line: int, below: int, shared: frozenset[str]
 def _assume(function: ast.AST, at: int, below: int, shared: frozenset[str]) -> bool:
     """Change *function*, which has reached the line *at*, to what it is by what is *shared*.
 
-    A flag is true where its loop takes something. Where that is from a queue of everybody's, and
-    does not go back there, whatever is caught has stopped it: it is no answer's end. Return that.
-    Nor is what a subscription raises.
+    A flag is true where its loop takes something. Where it takes from a queue of everybody's, and
+    puts nothing back, an error that is caught is no answer's end; nor is one of a subscription.
+    Return whether it takes from such a queue.
     """
     is_everybodys = False
     for loop in ast.walk(function) if shared else ():
