@@ -102,6 +102,8 @@ PACKAGES: Final = {
     "openai": "openai-v2",
 }
 
+#: uvicorn's WebSockets by the library ``websockets``.
+UVICORNS: Final = "uvicorn.protocols.websockets.websockets_impl"
 #: Where granian calls an application from.
 GRANIAN: Final = ("granian.server.mp", "granian.server.mt", "granian.server.embed")
 # --- integrations: name -> the modules whose import puts it in place
@@ -113,7 +115,7 @@ INTEGRATIONS: Final = {
         "uvicorn.server",
         *(f"uvicorn.protocols.http.{each}_impl" for each in ("h11", "httptools", "zttp")),
         "hypercorn.app_wrappers",
-        *("litestar.background_tasks", "daphne.server", *GRANIAN),
+        *("litestar.background_tasks", "daphne.server", "sse_starlette.sse", *GRANIAN),
     ),
     "celery": ("celery.signals",),
     "clients": tuple(CLIENTS),
@@ -127,7 +129,7 @@ INTEGRATIONS: Final = {
     "quart": ("quart",),
     "rq": ("rq.worker",),
     "socketio": ("socketio.server", "socketio.async_server"),
-    "websockets": tuple(f"websockets.{kind}.server" for kind in ("asyncio", "legacy", "sync")),
+    "websockets": (*(f"websockets.{e}.server" for e in ("asyncio", "legacy", "sync")), UVICORNS),
     "wsgi": (
         *("eventlet.wsgi", "gevent.pywsgi", "gunicorn.workers.base"),
         *("gunicorn.workers.base_async", "gunicorn.workers.gthread", "gunicorn.workers.sync"),
@@ -140,6 +142,10 @@ INTEGRATIONS: Final = {
 HELD: Final = "otel_logging_message"
 #: And the task that has taken the message, where that is not the connection's own.
 TAKER: Final = "otel_logging_taker"
+
+# --- a scope of ASGI
+#: What is current and bound on a WebSocket's connection, or for a request that has no answer yet.
+STANDING: Final = "otel_logging.standing"
 
 # --- a span that leaves after a loss
 LOST: Final = "otel_logging.lost"  # how many of what, and why; "; " between kinds

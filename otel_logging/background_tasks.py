@@ -23,17 +23,7 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import has_ended, worker
 from otel_logging.context import CURRENT, OUTER, SPAN, Standing, entry_of, leave_behind
-from otel_logging.lateness.endless import is_endless, is_endless_here, is_everybodys, reachable
-from otel_logging.lateness.where import (
-    attributes,
-    awaited,
-    awaits,
-    context_of,
-    label,
-    of_frame,
-    of_task,
-    own_step,
-)
+from otel_logging.lateness import endless, where
 from otel_logging.open_stage import come_back, going_on
 
 #: A stage of one name, or a line of one place, so many times is no step of the request's.
@@ -84,7 +74,7 @@ def note(stage: str | None, around: Any) -> bool:
     if task is not None:
         if _serves(task, around, request):
             return True
-        if task not in going_on:  # what it iterates over is seen when it waits for that
+        if task not in going_on:  # what it iterates over is seen when it waits, and who started it
             task.get_loop().call_soon(_look_at, task, context=Context())
     entry: Any = entry_of(getattr(request, "now", request))
     if here not in going_on or (task is None and going_on[here][0] is not request):
@@ -109,7 +99,7 @@ def note(stage: str | None, around: Any) -> bool:
 
 
 def _place() -> str:
-    return label(of_frame(sys._getframe()))  # noqa: SLF001 - there is no other way
+    return where.label(where.of_frame(sys._getframe()))  # noqa: SLF001 - there is no other way
 
 
 def _request_of(around: Any) -> Any:
@@ -157,17 +147,16 @@ def _serves(task: Any, around: Any, request: Any) -> bool:
     """Leave *around*, which is of *request*, if *task*, the current one, has no end and serves
     others; return whether it does.
     """
-    if isinstance(task, int) or not has_ended(request) or not is_endless_here(task):
+    if isinstance(task, int) or not has_ended(request) or not endless.is_endless(task):
         return False
-    if request in look(is_now=task not in going_on, but=task):
+    if request in look(is_now=task not in going_on, but=task) and not endless.is_everybodys(task):
         return False
     _leave(task, around, request, _place())
     return True
 
 
 def _look_at(task: Any) -> None:
-    if not task.done() and is_endless(task):
-        look(is_now=True)
+    look(is_now=not task.done() and endless.is_endless(task))
 
 
 def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
@@ -192,7 +181,7 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
 def _sort_out(but: Any) -> frozenset[Any]:
     at_work, serving = set(), []
     for task in asyncio.all_tasks():
-        current: Any = context_of(task).get(CURRENT, {})
+        current: Any = where.context_of(task).get(CURRENT, {})
         around, held = current.get(SPAN), current.get(_names.HELD)
         if around is None or task is but:
             continue
@@ -204,29 +193,31 @@ def _sort_out(but: Any) -> frozenset[Any]:
             is_own = getattr(request, "task", None) is task
             if around is request and not is_own and task not in _known:
                 _known.add(task)
-                if is_endless(task) and is_everybodys(task) and not _is_given(task, around):
+                if (
+                    endless.is_endless(task)
+                    and endless.is_everybodys(task)
+                    and not _is_given(task, around)
+                ):
                     serving.append((task, around, request))
             continue
-        if not is_endless(task) or (held is not None and _taker(current, held) is task):
-            if own_step(of_task(task, {}, [])[0]) is not None:
+        if not endless.is_endless(task) or (held is not None and _taker(current, held) is task):
+            if where.own_step(where.of_task(task, {}, [])[0]) is not None:
                 at_work.add(request)
         elif around is request or has_ended(around):  # else in a stage of its own
             serving.append((task, around, request))
     for task, around, request in serving:
-        if request not in at_work or is_everybodys(task):
-            place = label(of_task(task, {}, [])[0])
+        if request not in at_work or endless.is_everybodys(task):
+            place = where.label(where.of_task(task, {}, [])[0])
             run_in(task, partial(_leave, task, around, request, place))
     return frozenset(at_work)
 
 
 def run_in(task: Any, act: Callable[[], object]) -> None:
     """Call *act* in the context of *task*."""
-    context = context_of(task)
-    if context is not None:  # pragma: no branch - a task in Python has it elsewhere
-        try:
-            context.run(act)
-        except RuntimeError:  # it is this one, which several tasks may have
-            act()
+    try:
+        where.context_of(task).run(act)
+    except RuntimeError:  # it is this one, which several tasks may have
+        act()
 
 
 def _taker(current: Any, held: Any) -> Any:
@@ -245,7 +236,7 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
     if is_open:
         leave_behind(now)
     # a task that has logged nothing since, and only waits for others, is not reported: they are
-    if task in going_on or awaited(task, awaits(task.get_coro())[-1:]) is None:
+    if task in going_on or endless.joined_by(task) is None:
         name = getattr(getattr(request, "now", request), "name", "a request")
         _report(task, name, f"without an end, at {place}: it is nobody's from here on")
 
@@ -257,6 +248,6 @@ def _is_given(task: Any, standing: Standing) -> bool:
     frame = task.get_coro().cr_frame
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
-    given = reachable([frame.f_locals.get(name) for name in named], _DEEP)
+    given = endless.reachable([frame.f_locals.get(name) for name in named], _DEEP)
     owners = (each.__self__ for each in given if type(each) is MethodType)
-    return any(attributes(each).get("standing") is standing for each in owners)
+    return any(where.attributes(each).get("standing") is standing for each in owners)

@@ -320,7 +320,7 @@ def end(
         if CURRENT.get().get(SPAN) is span or come_back() is span:
             outer = span.otel_logging_outer
             while outer and getattr(around := outer.get(SPAN), "otel_logging_passed", False):
-                outer = around.otel_logging_outer
+                outer, bound = around.otel_logging_outer, around.otel_logging_bound or bound
             try:
                 CURRENT.reset(token)
             except ValueError:  # the task that began it is another

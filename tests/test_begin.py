@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -176,3 +177,36 @@ def test_a_mark_that_fails_is_reported(capsys: pytest.CaptureFixture[str]) -> No
         turn.mark(Name("x"))
         turn.end()
     assert "marks lost (no)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["begun", "block", "two blocks"])
+def test_what_is_left_after_its_request_has_ended_leaves_nobody_behind(how: str) -> None:
+    """Neither there, where it is ended, nor behind another request in which it is."""
+
+    def worker() -> None:
+        kept = ExitStack()
+        with traced("first", kind="server"):
+            bind_context(user_id="ann")
+            if how == "begun":
+                kept.callback(traced("turn").begin().end)
+            else:
+                kept.enter_context(traced("turn"))
+            if how == "two blocks":
+                kept.enter_context(traced("step"))
+        with traced("second", root=True):
+            bind_context(user_id="bob")
+            kept.close()
+            log.info("in the second")
+        log.info("between")
+        with traced("third", root=True):
+            log.info("in the third")
+
+    with capture(log_level="info") as captured:
+        worker()
+    assert owners(captured) == {
+        "in the second": ("second", "bob"),
+        "between": (None, None),
+        "in the third": ("third", None),
+    }
+    parents = {span["name"]: span["parent_span_id"] for span in captured.spans}
+    assert (parents["turn"], parents["second"]) == (captured.span("first")["span_id"], None)

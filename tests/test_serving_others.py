@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -65,6 +65,15 @@ async def worker_with_tasks(queue: Queue) -> None:
         await asyncio.create_task(handle(item))
 
 
+async def worker_whose_tasks_alone_log(queue: Queue) -> None:
+    async def handle(item: Any) -> None:
+        log.info("step", item=item)
+
+    while True:
+        item = await queue.get()
+        asyncio.create_task(handle(item))  # noqa: RUF006 - as people do
+
+
 async def worker_that_binds(queue: Queue) -> None:
     while True:
         item = await queue.get()
@@ -77,6 +86,30 @@ async def heartbeat(_: Queue) -> None:
     while True:
         await asyncio.sleep(STEP_S)
         log.info("step")
+
+
+async def worker_with_time_outs(queue: Queue) -> None:
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STEP_S):
+                log.info("step", item=await queue.get())
+
+
+class Hub:
+    queue: Queue
+    is_running = True
+
+    async def listen(self) -> None:
+        while self.is_running:
+            log.info("step", item=await self.queue.get())
+
+
+hub = Hub()
+
+
+async def listener_that_may_be_stopped(queue: Queue) -> None:
+    hub.queue = queue
+    await hub.listen()
 
 
 async def worker_with_a_client(queue: Queue) -> None:
@@ -250,9 +283,9 @@ async def has_a_stage_of_its_own(queue: Queue) -> None:
 
 SERVES = [
     *(worker, worker_with_stages, worker_with_tasks, worker_that_binds, worker_with_a_client),
-    *(heartbeat, two_workers),
+    *(heartbeat, two_workers, worker_with_time_outs, listener_that_may_be_stopped),
 ]
-BY_ITERATION = [listener, subscriber]
+BY_ITERATION = [listener, subscriber, worker_whose_tasks_alone_log]
 LEFT = [
     *(report, answer_that_streams, answer_by_a_subscription, answer_by_a_queue, retries, polls),
     *(answer_of_a_model, report_until_it_fails, polls_for_a_while),
@@ -263,6 +296,7 @@ LEFT = [
 @pytest.fixture(autouse=True)
 def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background_tasks, "_reported", set())
+    monkeypatch.setattr(background_tasks, "_looked", background_tasks._Looked())
 
 
 def ran(program: Program) -> Captured:
@@ -337,6 +371,30 @@ def test_the_usual_line_of_who_serves_everybody_is_nobodys(
     found = [line for line in parsed(capfd.readouterr().out) if line["event"] == "step"]
     assert [line["item"] for line in found] == [0, 1]
     assert not [line for line in found if line.keys() & {"user_id", "trace_id"}]
+
+
+async def worker_that_waits_with_a_limit(queue: Queue) -> None:
+    while True:
+        with suppress(TimeoutError):
+            log.info("step", item=await asyncio.wait_for(queue.get(), 60))
+
+
+async def worker_beside_one_with_a_limit(queue: Queue) -> None:
+    waiting = asyncio.create_task(worker_that_waits_with_a_limit(asyncio.Queue()))
+    try:
+        await worker(queue)
+    finally:
+        waiting.cancel()
+
+
+def test_who_waits_with_a_limit_is_reported_before_anything_has_come(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Though a task of ``wait_for`` may wait for it."""
+    ran(worker_beside_one_with_a_limit)
+    said = capsys.readouterr().err
+    for name in ("worker_beside_one_with_a_limit", "worker_that_waits_with_a_limit"):
+        assert said.count(f"{name}, a task that was started in 'GET /', goes on after it") == 1
 
 
 @pytest.mark.parametrize("program", LEFT)

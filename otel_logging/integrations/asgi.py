@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
@@ -18,21 +18,9 @@ from opentelemetry import trace
 from otel_logging import _names, _runtime, tracing
 from otel_logging.binding import has_ended, leave_structlogs
 from otel_logging.context import Here, entry_of, unbound
-from otel_logging.integrations import asgi_websocket, connection
-from otel_logging.integrations.http import (
-    QUIET,
-    App,
-    HttpRequest,
-    Receive,
-    Scope,
-    Send,
-    granian,
-    inside,
-    serve,
-)
+from otel_logging.integrations import asgi_websocket, connection, http
+from otel_logging.integrations.http import QUIET, App, Receive, Scope, Send
 from otel_logging.integrations.replaced import Replaced
-
-_A = TypeVar("_A")
 
 #: Messages that a connection reads ahead of its application, at most.
 READ_AHEAD: Final = 32
@@ -78,12 +66,14 @@ class ObservabilityMiddleware:
         if _is_elsewhere(self.app):
             await self.app(scope, receive, send)
         elif kind == "http":
-            with HttpRequest(scope, receive, send, self._quiet) as request:
+            with http.HttpRequest(scope, receive, send, self._quiet) as request:
                 scope[_SEEN] = request
                 try:
                     await self.app(scope, receive, request.send)
                 finally:
                     scope[_SEEN] = True  # else a circle
+                    if not request.status:  # its server is to answer, and to log that
+                        scope[_names.STANDING] = Here.now()
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
 
@@ -97,7 +87,7 @@ def _is_elsewhere(app: Any) -> bool:
         return True
     if f"{_CONTRIB}asgi" not in sys.modules:
         return False
-    for each in inside(app):
+    for each in http.inside(app):
         if type(each).__module__ == f"{_CONTRIB}asgi":
             return True
         if getattr(each, "middleware_stack", each) is None:  # Starlette makes it when it serves
@@ -107,7 +97,7 @@ def _is_elsewhere(app: Any) -> bool:
 
 def _options_of(app: Any) -> dict[str, Any]:
     """Return the options that *app*, or an application inside it, was given by hand."""
-    for each in inside(app):
+    for each in http.inside(app):
         if type(each) is ObservabilityMiddleware:
             return each.options
         for known, options in _given.items():
@@ -127,7 +117,11 @@ class _OfServer(ObservabilityMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one, as long as what is served is observed."""
-        await (super().__call__ if _replaced else self.app)(scope, receive, send)
+        try:
+            await (super().__call__ if _replaced else self.app)(scope, receive, send)
+        finally:
+            if scope["type"] == "http" and (here := scope.get(_names.STANDING)) is not None:
+                here.put_back()
 
 
 # ---------------------------------------------------------------- in place by itself
@@ -209,7 +203,7 @@ async def _stream_call(original: Any, self: Any, scope: Scope, *given: Any) -> N
     try:
         await original(self, scope, *given)
     except Exception as error:
-        if isinstance(request := scope.get(_SEEN), HttpRequest):
+        if isinstance(request := scope.get(_SEEN), http.HttpRequest):
             request.handled = error
         raise
 
@@ -228,7 +222,7 @@ _frameworks = Replaced(
 )
 _HTTP: Final = "uvicorn.protocols.http."
 #: What serves an application that its object has there.
-_serving: Final = partial(partial, serve, _OfServer)
+_serving: Final = partial(partial, http.serve, _OfServer)
 _replaced = Replaced(
     # an application that sets up while it is loaded is loaded by then, or has started by then
     ("uvicorn.server", "Server", "startup", _serving("config.loaded_app")),
@@ -241,11 +235,12 @@ _replaced = Replaced(
     ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _serving("app")),
     ("starlette.background", "BackgroundTask", "__call__", _background_call),
     ("starlette.responses", "StreamingResponse", "__call__", _stream_call),
+    ("sse_starlette.sse", "EventSourceResponse", "__call__", _stream_call),
     *(
         ("starlette.websockets", "WebSocket", name, asgi_websocket.announce)
         for name in ("receive", "receive_text", "receive_bytes", "receive_json")
     ),
     ("litestar.background_tasks", "BackgroundTask", "__call__", _background_call),
     ("daphne.server", "Server", "create_application", _serving("application")),
-    *((module, "", "_asgi_call_wrap", partial(granian, _OfServer)) for module in _names.GRANIAN),
+    *((each, "", "_asgi_call_wrap", partial(http.granian, _OfServer)) for each in _names.GRANIAN),
 )

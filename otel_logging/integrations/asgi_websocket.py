@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from contextvars import Context
 from typing import Any, Final
 
-from otel_logging import _runtime
+from otel_logging import _names, _runtime
 from otel_logging._failures import CLOSED_FOR_FAILURE
 from otel_logging.binding import worker
 from otel_logging.context import Here
@@ -30,6 +30,7 @@ async def serve(app: App, scope: Scope, receive: Receive, send: Send, read_ahead
     before = Here.now()
     connection = _Connection(receive, send, read_ahead)
     connection.open(scope)
+    scope[_names.STANDING] = Here.now()  # for what a server logs about it in a task of its own
     try:
         await app(scope, connection.receive, connection.send)
     except BaseException as error:

@@ -4,8 +4,10 @@ Of no other queue is anything changed: a library's pool or a queue of replies ha
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import ExitStack
 from contextvars import ContextVar
+from functools import partial
 from queue import Queue
 from typing import Any, Final
 
@@ -34,6 +36,16 @@ class _Turn:
             here.put_back()
 
 
+class _Later(partial[Any]):
+    """The ``get`` of an ``asyncio.Queue``: a coroutine function that *asks* when called."""
+
+    asks: Callable[[], object]
+
+    def __call__(self) -> Any:
+        self.asks()
+        return super().__call__()
+
+
 class _Carrying:
     """What takes the place of a queue's own methods."""
 
@@ -44,12 +56,13 @@ class _Carrying:
         self._put = queue._put  # noqa: SLF001
         self._get, self._get_nowait = queue.get, queue.get_nowait
         self._task_done = queue.task_done
-        ours = {"_put": self.put, "task_done": self.task_done}
+        vars(queue).update(_put=self.put, task_done=self.task_done)
         if isinstance(queue, asyncio.Queue):
-            ours |= {"get": self.get_later, "get_nowait": self.get_nowait}
+            later = _Later(queue.get)
+            later.asks = self._ask
+            vars(queue).update(get=later, get_nowait=self.get_nowait)
         else:
-            ours["get"] = self.get
-        vars(queue).update(ours)
+            queue.get = self.get
 
     def put(self, item: Any) -> None:
         """Insert *item*: from here on it waits."""
@@ -59,11 +72,6 @@ class _Carrying:
         """Return the next item, in a thread."""
         self._ask()
         return self._taken(self._get(*args, **options))
-
-    def get_later(self) -> Any:
-        """Return a coroutine that returns the next item."""
-        self._ask()
-        return self._get()
 
     def get_nowait(self) -> Any:
         """Return the next item of an ``asyncio.Queue``, which its ``get`` calls as well."""

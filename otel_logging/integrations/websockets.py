@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
-from otel_logging import _runtime
+from otel_logging import _names, _runtime
 from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, worker
 from otel_logging.context import CURRENT
@@ -106,6 +106,13 @@ def _begin(self: Any, began_ns: int) -> None:
         setattr(self, OBSERVED, connection)
     else:
         connection.end_handshake(status)
+
+
+async def _process_request(original: Any, self: Any, *args: Any) -> Any:
+    """Let the library's own tasks log on behalf of the connection, which is ASGI's."""
+    response = await original(self, *args)
+    self.scope.get(_names.STANDING, bindings.Here.now()).put_back()
+    return response
 
 
 def _note(self: Any) -> None:
@@ -207,6 +214,7 @@ _replaced = Replaced(
     *((_ASYNCIO, "ServerConnection", *method) for method in _METHODS.items()),
     *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
     *((_THREADS, "ServerConnection", k, partial(_in_thread, act)) for k, act in _METHODS.items()),
+    (_names.UVICORNS, "WebSocketProtocol", "process_request", _process_request),
     (_ASYNCIO, "ServerConnection", "recv_streaming", _stream),
     (_THREADS, "ServerConnection", "recv_streaming", _stream_in_thread),
     *((each, "ServerConnection", "process_event", _process_event) for each in (_ASYNCIO, _THREADS)),

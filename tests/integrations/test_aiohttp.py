@@ -106,12 +106,21 @@ async def by_renewal(socket: web.WebSocketResponse) -> None:
         await answer(socket, message.data)
 
 
+async def by_a_reader(socket: web.WebSocketResponse) -> None:
+    async def read() -> None:
+        async for message in socket:
+            await answer(socket, message.data)
+
+    await asyncio.create_task(read())
+
+
 async def failing(socket: web.WebSocketResponse) -> None:
     await answer(socket, await socket.receive_str())
     raise ValueError("no such room")
 
 
-SHAPES = {each.__name__: each for each in (serial, by_task, by_wait_for, by_renewal, failing)}
+SHAPES = {each.__name__: each for each in (serial, by_task, by_wait_for, by_renewal, by_a_reader)}
+SHAPES["failing"] = failing
 
 
 async def chat(request: web.Request) -> web.WebSocketResponse:
@@ -266,6 +275,20 @@ def test_a_wait_counts_from_when_a_message_came(run: Captured) -> None:
     ask(client)
     waits = [s["attributes"]["queue.wait_s"] for s in run.spans if s["name"] == "message"]
     assert waits[0] < 0.05 < min(waits[1:])
+
+
+def test_a_task_that_waits_in_aiohttps_compiled_reader_is_looked_at(
+    run: Captured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def client(session: aiohttp.ClientSession, url: str) -> None:
+        async with session.ws_connect(f"{url}/rooms/by_a_reader") as socket:
+            for user in ("u1", "u2"):
+                await socket.send_str(user)
+                assert await socket.receive_str() == user
+
+    ask(client)
+    assert [line["user_id"] for line in run.lines if line["event"] == "got"] == ["u1", "u2"]
+    assert "tasks were not looked at" not in capsys.readouterr().err
 
 
 def test_a_message_whose_handler_fails_is_an_error(run: Captured) -> None:

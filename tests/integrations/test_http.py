@@ -1,11 +1,12 @@
 """An HTTP request of an ASGI application is a trace, from its arrival to its last byte."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
-from http.client import IncompleteRead
+from http.client import HTTPConnection, IncompleteRead
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from a2wsgi import WSGIMiddleware
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
 from flask import Flask
 from hypercorn.middleware import ProxyFixMiddleware
+from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
@@ -157,14 +159,15 @@ def test_a_background_task_is_not_the_latency_of_an_error_either() -> None:
     assert (span["status"], task["parent_span_id"]) == ("error", span["span_id"])
 
 
+@pytest.mark.parametrize("answer", [StreamingResponse, EventSourceResponse])
 @pytest.mark.parametrize("server", [WEBSOCKETS[-1], "hypercorn"])
-def test_a_stream_that_fails_inside_a_middleware_is_an_error(server: str) -> None:
+def test_a_stream_that_fails_inside_a_middleware_is_an_error(server: str, answer: Any) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"x"
         raise KeyError("the rest")
 
-    async def torn(_: Request) -> StreamingResponse:
-        return StreamingResponse(pieces())
+    async def torn(_: Request) -> Any:
+        return answer(pieces())
 
     async def pass_on(request: Request, call_next: Any) -> Any:
         return await call_next(request)
@@ -180,6 +183,34 @@ def test_a_stream_that_fails_inside_a_middleware_is_an_error(server: str) -> Non
     assert attributes["http.response.status_code"] == 200
     (told,) = [each["attributes"] for each in span["events"] if each["name"] == "exception"]
     assert told["exception.type"] == "KeyError"
+
+
+@pytest.mark.parametrize("server", [WEBSOCKETS[-1], "hypercorn"])
+def test_what_a_server_says_of_a_request_that_it_answers_itself_is_of_that(server: str) -> None:
+    """Its application has raised, or returned, before it answered; another may come behind it."""
+
+    async def app(scope: Any, _: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        bind_context(user_id=scope["path"].strip("/"))
+        if scope["path"] == "/ada":
+            raise ValueError("no such user")
+        if scope["path"] == "/bob":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+
+    with serving(app, server, {"lifespan": "off"}) as seen:
+        with closing(HTTPConnection("127.0.0.1", seen.port)) as client:
+            for path, status in (("/ada", 500), ("/bob", 204), ("/eve", 500), ("/bob", 204)):
+                client.request("GET", path)
+                answer = client.getresponse()
+                answer.read()
+                assert answer.status == status
+        spans = seen.wait_for("GET", 4)
+    traces = [(span["attributes"]["user_id"], span["trace_id"]) for span in spans]
+    told = [line for line in seen.lines if re.search("GET /|ASGI|Error", line["event"])]
+    assert {(line.get("user_id"), line.get("trace_id")) for line in told} == set(traces)
+    assert len(told) >= 4
 
 
 def test_a_stream_that_nobody_observes_fails_as_ever() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import inspect
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -184,6 +185,15 @@ def test_a_get_in_a_task_of_its_own_mixes_nothing() -> None:
         asyncio.run(main())
     assert all("user_id" not in line for line in run.lines)
     assert len(run.lines) == 2
+
+
+@pytest.mark.parametrize("ask", [inspect.iscoroutinefunction, asyncio.iscoroutinefunction])
+def test_its_methods_are_of_the_kinds_that_they_were(ask: Any) -> None:
+    items: asyncio.Queue[int] = asyncio.Queue()
+    names = ("get", "get_nowait", "put", "put_nowait", "task_done", "join")
+    before = {name: ask(getattr(items, name)) for name in names}
+    queues.instrument(items)
+    assert {name: ask(getattr(items, name)) for name in names} == before
 
 
 def test_items_from_before_instrumentation_are_as_they_were_put() -> None:

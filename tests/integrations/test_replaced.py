@@ -40,6 +40,7 @@ def found(method: Any) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated")
+@pytest.mark.filterwarnings("ignore:The `websockets` implementation is deprecated")
 @pytest.mark.parametrize("name", sorted(set(_names.INTEGRATIONS) - {"clients"}))
 def test_it_answers_as_what_it_replaces(name: str) -> None:
     module = import_module(f"otel_logging.integrations.{name}")

@@ -853,7 +853,7 @@ def test_what_a_server_says_of_a_handshake_that_has_failed_is_of_it(
         with refused, seen.connect("/"):
             pass
         (span,) = seen.wait_for("WS")
-    about = re.compile("ASGI|rejected|GET /")  # else of the server, or of the socket below it
+    about = re.compile("ASGI|rejected|GET /|^connection ")  # else of the server
     told = [line for line in seen.lines if about.search(line["event"])]
     assert {line.get("trace_id") for line in told if "lifespan" not in line["event"]} == {
         span["trace_id"]

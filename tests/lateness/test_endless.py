@@ -1,11 +1,13 @@
-"""A task that cannot return, from where it stands, is told from one that can, by its bytecode."""
+"""A task that cannot return, from where it stands, is told from one that can, by its source."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
+import websockets
 from fakeredis import FakeAsyncRedis
 
 from otel_logging import each
@@ -93,6 +95,70 @@ async def subscribes(_: Queue) -> None:
         await pubsub.subscribe("news")
         async for message in pubsub.listen():
             print(message)
+
+
+async def forgives_in_its_loop(queue: Queue) -> None:
+    while True:
+        with suppress(ValueError):
+            print(await queue.get())
+
+
+async def has_a_limit_for_each(queue: Queue) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(60):
+                print(await queue.get())
+        except TimeoutError:
+            print("nothing came")
+
+
+async def stays_connected(_: Queue) -> None:
+    async for websocket in websockets.connect("ws://127.0.0.1:1"):
+        try:
+            async for message in websocket:
+                print(message)
+        except ConnectionClosedError:
+            continue
+
+
+async def connect(queue: Queue) -> AsyncIterator[Any]:
+    """As a database's sessions are given."""
+    yield await queue.get()
+
+
+async def has_a_session(queue: Queue) -> None:
+    async for session in connect(queue):
+        print(session)
+
+
+async def subscribes_and_logs_what_ends_it(_: Queue) -> None:
+    try:
+        async with FakeAsyncRedis().pubsub() as pubsub:
+            await pubsub.subscribe("news")
+            async for message in pubsub.listen():
+                print(message)
+    except Exception:
+        print("failed")
+
+
+async def subscribes_for_a_while(_: Queue) -> None:
+    async with FakeAsyncRedis().pubsub() as pubsub:
+        await pubsub.subscribe("answer")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                async for message in pubsub.listen():
+                    print(message)
+
+
+async def subscribes_until_it_raises(_: Queue) -> None:
+    async with FakeAsyncRedis().pubsub() as pubsub:
+        await pubsub.subscribe("answer")
+        try:
+            async for message in pubsub.listen():
+                if message["data"] == b"done":
+                    raise EOFError
+        except EOFError:
+            print("done")
 
 
 async def bare(queue: Queue) -> None:
@@ -319,6 +385,8 @@ SERVES = [
     *(Reader().serves_after_a_start, tells_of_its_end, has_a_function_that_returns),
     leaves_a_worker_that_yields,  # which never yields
     *(worker, worker_that_says_goodbye, worker_within, heartbeat, bare),
+    *(forgives_in_its_loop, has_a_limit_for_each, subscribes_and_logs_what_ends_it),
+    stays_connected,
     *(gathers_workers, in_a_task_group),
     *(iterates_over_a_source, iterates_by_each, connects_anew, subscribes),
 ]
@@ -342,13 +410,13 @@ ENDS = [
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
     *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
+    *(subscribes_for_a_while, subscribes_until_it_raises, has_a_session),
     *(lets_a_worker_work_for_a_while, has_a_limit_for_a_worker, waits_for_workers),
     worker_after_a_start,  # not yet
 ]
 
 
-@pytest.mark.parametrize("program", [*SERVES, *ENDS])
-def test_what_can_return_is_not_endless(program: Any) -> None:
+def found_endless(program: Any) -> bool:
     async def main() -> bool:
         task = asyncio.ensure_future(program(asyncio.Queue()))
         for _ in range(20):  # to where it waits
@@ -360,14 +428,127 @@ def test_what_can_return_is_not_endless(program: Any) -> None:
             await task
         return found
 
-    assert asyncio.run(main()) is (program in SERVES)
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("program", [*SERVES, *ENDS])
+def test_what_can_return_is_not_endless(program: Any) -> None:
+    assert found_endless(program) is (program in SERVES)
+
+
+# ---------------------------------------------------------------- what everybody has
 
 
 class Hub:
     queue: Queue
+    is_running = True
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.stopped = threading.Event()
+
+    async def get_message(self) -> None:
+        await asyncio.sleep(60)
+
+    async def serves_while_it_runs(self, _: Queue) -> None:
+        while self.is_running:
+            print(await self.queue.get())
+
+    async def serves_until_it_is_stopped(self, _: Queue) -> None:
+        queue = self.queue
+        while not self.stopped.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(queue.get(), 60)
+
+    async def subscribes_while_it_is_open(self, _: Queue) -> None:
+        pubsub = Hub()
+        while self.is_open:
+            await pubsub.get_message()
+
+    async def logs_what_ends_it(self, _: Queue) -> None:
+        try:
+            while True:
+                try:
+                    await self.queue.get()
+                except ConnectionClosedError:
+                    break
+        except Exception:
+            print("it has failed")
+
+    async def forgives_its_end(self, _: Queue) -> None:
+        with suppress(Exception):
+            while True:
+                await self.queue.get()
+
+    async def answers_until_a_sentinel(self, _: Queue) -> None:
+        while (await self.queue.get()) is not None:
+            print("token")
+
+    async def answers_until_it_knows(self, _: Queue) -> None:
+        self.is_open = True
+        while self.is_open:
+            self.is_open = await self.queue.get() is not None
+
+    async def waits_for_the_end_of_something(self, _: Queue) -> None:
+        while self.is_open:
+            await asyncio.sleep(60)
+
+    async def borrows_until_there_is_nothing_to_do(self, _: Queue) -> None:
+        work = iter(range(10))
+        while True:
+            connection = await self.queue.get()
+            try:
+                print(next(work), connection)
+            except StopIteration:
+                break
+            finally:
+                self.queue.put_nowait(connection)
+
+    async def receives_an_answer_of_its_own(self, queue: Queue) -> None:
+        while self.is_open:
+            await queue.get()
 
 
-hub = Hub()
+class Lazy:
+    """As Django's settings, which are read when they are asked for anything."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise RuntimeError("not configured")
+
+
+hub, settings = Hub(), Lazy()  # which are looked at together
+
+
+async def serves_while_a_module_runs(_: Queue) -> None:
+    while is_running:
+        await hub.queue.get()
+
+
+async def serves_while_it_says_so(_: Queue) -> None:
+    """Its own flag, and everybody's queue."""
+    while not nobodys.is_set():
+        await hub.queue.get()
+
+
+is_running, nobodys = True, asyncio.Event()
+EVERYBODYS = [
+    *(hub.serves_while_it_runs, hub.serves_until_it_is_stopped, hub.subscribes_while_it_is_open),
+    *(hub.logs_what_ends_it, hub.forgives_its_end, serves_while_a_module_runs),
+    serves_while_it_says_so,
+]
+ITS_OWN = [
+    *(hub.answers_until_a_sentinel, hub.answers_until_it_knows),
+    *(hub.waits_for_the_end_of_something, hub.borrows_until_there_is_nothing_to_do),
+    *(hub.receives_an_answer_of_its_own, Hub().subscribes_while_it_is_open),
+]
+
+
+@pytest.mark.parametrize("program", [*EVERYBODYS, *ITS_OWN])
+def test_a_flag_or_an_error_ends_nothing_but_who_serves_everybody(program: Any) -> None:
+    """Where it takes from what everybody has, and only then."""
+    hub.queue = asyncio.Queue()
+    assert found_endless(program) is (program in EVERYBODYS)
 
 
 async def takes_from_everybodys(_: Queue) -> None:
