@@ -304,5 +304,5 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
     command = shlex.quote(called) if is_elsewhere else "otel-logging"
     click.echo(f"  {command} late{option}")
     click.echo(f"  {command} show {worst.trace_id[:8]}{option}")
-    click.echo(f"With a collector at {collector} they are in Jaeger:")
-    click.echo("until one answers there, they wait on disk, and the next run brings them.")
+    click.echo(f"A collector at {collector} passes them on to Jaeger.")
+    click.echo("Until one answers there, they wait on disk; the next run sends them.")

@@ -171,11 +171,11 @@ DOCTOR = {
         problem(
             "The collector at http://collector:4318/v1/traces does not answer:"
             " ConnectionRefusedError: [Errno 111] Connection refused.",
-            "start it (docker compose up -d), or set OTEL_EXPORTER_OTLP_ENDPOINT to where it is;"
-            " port 4317 is gRPC, 4318 HTTP, and http/protobuf is spoken; https:// if it expects"
-            " TLS",
+            "start it (docker compose up -d), or set OTEL_EXPORTER_OTLP_ENDPOINT to where it is:"
+            " port 4318 for HTTP, 4317 for gRPC (this service uses http/protobuf); https:// if it"
+            " expects TLS; no proxy is used",
         ),
-        note("No Jaeger answers at http://localhost:16686, and none is named."),
+        note("No Jaeger answers at http://localhost:16686, the default."),
         note(NOT_TRIED),
     ],
     "doctor-well": [

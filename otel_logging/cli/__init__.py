@@ -4,6 +4,7 @@ Nothing in a store is changed, but by ``spool --purge`` and ``spool --resend``.
 """
 
 import re
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -54,7 +55,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (JaegerError, ConfigurationError) as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(terminal.broken(str(error), sys.stderr)) from None
         except ModuleNotFoundError as error:
             if (extra := ctx.invoked_subcommand) not in _EXTRAS:
                 raise
@@ -180,12 +181,13 @@ def show(
     traces = by_trace(found.spans)
     if not traces:
         when = "" if len(prefix) == WHOLE_ID else A_DAY
-        raise click.ClickException(asked.nothing(found, when))
+        raise click.ClickException(terminal.broken(asked.nothing(found, when), sys.stderr))
     chosen, none = _chosen(traces, question, prefix, number)
     if not chosen:
         known = there_is(found.spans, question)
         said = next((f"Nothing of {service or who}; {each}." for each in known), none)
-        raise click.ClickException(f"{visible(said)}\n{asked.read(found)}")
+        said = f"{visible(said)}\n{asked.read(found)}"
+        raise click.ClickException(terminal.broken(said, sys.stderr))
     chosen = found.whole(chosen)
     if as_json:
         shown = [
@@ -294,7 +296,7 @@ def now(*, stack: bool, as_json: bool, store: Store) -> None:
 @click.option("--service", metavar="NAME", help="The service's name; by default the application's.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_program(*, service: str | None, command: tuple[str, ...]) -> None:
-    """Start a program set up, with no line of code.
+    """Set a program up and start it, with no line of code.
 
     As setup_observability does it: otel-logging run uvicorn app:app
 

@@ -156,7 +156,7 @@ class Listing:
             click.echo(self.asked.read(found), err=True)
         elif not found.spans:
             when = "" if self.since is not None else A_DAY
-            click.echo(self.asked.nothing(found, when))
+            click.echo(terminal.broken(self.asked.nothing(found, when), sys.stdout))
         else:
             title, *lines = drawn
             title = terminal.titled(title, read, places, width)

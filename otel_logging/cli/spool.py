@@ -78,7 +78,7 @@ def spool(
     if purge and (ours := list(_only_ours(found))):
         waiting = sum(each.waiting.segments for each in ours)
         if not yes:
-            click.confirm(f"Remove all? {waiting} were not delivered.", abort=True, err=True)
+            click.confirm(f"Remove all? Segments not delivered: {waiting}.", abort=True, err=True)
         for each in ours:
             destinations.purge(each.path, oldest=asked)  # no more than was shown, or exported
 
@@ -94,7 +94,7 @@ def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destinatio
     if not (found or is_aside):
         click.echo(f"Nothing{f' of {service}' if every else ''} is in {named(store.places)}.")
     if not found and (names := sorted({each.service for each in every})):
-        click.echo(f"services there are: {visible(', '.join(names))}", err=is_aside)
+        click.echo(f"known services: {visible(', '.join(names))}", err=is_aside)
     return found
 
 
@@ -160,7 +160,7 @@ def _as_json(one: Destination, elsewhere: dict[Path, str]) -> dict[str, Any]:
 
 def _draw(one: Destination, elsewhere: dict[Path, str]) -> Iterator[Text]:
     what = "log records" if one.is_of_logs else "spans"
-    living = "no process" if not one.processes else f"{one.processes} running"
+    living = f"{one.processes or 'no'} process{'es' * (one.processes > 1)}"
     title = " · ".join(filter(None, (visible(one.service), what, visible(one.to), living)))
     yield Text(title, "bold")
     for word, some in (("wait", one.waiting), ("sent", one.sent)):

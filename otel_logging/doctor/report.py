@@ -34,7 +34,7 @@ class Finding:
     to_do: str = ""
 
 
-NOT_TRIED: Final = "The round trip was not tried."
+NOT_TRIED: Final = "The round trip was not tried: collector and Jaeger must answer."
 OFF: Final = "The collector and Jaeger were not asked: no span is sent."
 
 
@@ -88,6 +88,8 @@ def result(findings: Collection[Finding]) -> Iterator[Text]:
     elif OFF in said:
         yield Text("No problem found: tracing is switched off.", "bold")
     elif NOT_TRIED in said:
-        yield Text("No problem found: no server is named, and the local store has it all.", "bold")
+        yield Text("No problem found: late and show have every span from the local store.", "bold")
     else:
-        yield Text("All is well: a span and its log line made the whole way.", "bold green")
+        yield Text(
+            "All is well: a span and its log line went to Jaeger and came back.", "bold green"
+        )

@@ -23,7 +23,7 @@ from otel_logging.traces.whose import typed, whose
 
 #: What can be measured to have made a stage late, beside what the application names.
 CAUSES: Final = tuple(RANK)
-_CAUSES_THERE_ARE: Final = "causes there are: "
+_KNOWN_CAUSES: Final = "known causes: "
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
 TELL_LITTLE: Final = (None, UNKNOWN, DOWNSTREAM)  # causes: where the time went says more
@@ -100,8 +100,13 @@ class Row:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of its trace, of the stage, and of the deepest stage of its path."""
-        return self.span.trace_id, self.span.span_id, self.path[-1].span_id
+        """The ids of its trace, of the stage, of the deepest stage of its path, and of the longest
+        one inside that: Jaeger folds away what is inside a stage that it was told to find.
+        """
+        last = self.path[-1]
+        longest = nlargest(1, last.inside, lambda part: part.end - part.start)
+        inside = (part.span.span_id for part in longest)
+        return self.span.trace_id, self.span.span_id, last.span_id, *inside
 
     def text(self, key: str) -> str | None:
         """Return what the write side found out as text, whatever another program wrote there."""
@@ -340,29 +345,28 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
 
     services = Counter(span.resource.service for span in here)
     if question.service not in (None, *services):
-        yield f"services there are: {some(services)}"
+        yield f"known services: {some(services)}"
     keys = {key for trace in traces for key in trace.who_keys}
     if question.who not in (None, *(users := valued(*keys))):
-        yield f"users there are ({', '.join(sorted(keys))}): {some(users)}"
+        yield f"known users ({', '.join(sorted(keys))}): {some(users)}"
     for key, wanted in question.where:
         if wanted not in (values := valued(key)):
-            yield f"values of {key} there are: {some(values)}"
+            yield f"known values of {key}: {some(values)}"
     last_ns = max((span.end_ns for span in here), default=0)
     if 0 < last_ns < question.since_ns:
-        yield f"the last one ended {datetime.fromtimestamp(last_ns / 1e9).astimezone():{_MOMENT}}"
+        yield f"the last stage ended {datetime.fromtimestamp(last_ns / 1e9).astimezone():{_MOMENT}}"
     if question.cause not in (None, *(causes := valued(_names.LATE_CAUSE))):
-        yield f"{_CAUSES_THERE_ARE}{some(causes)}"
+        yield f"{_KNOWN_CAUSES}{some(causes)}"
 
 
 def unknown_cause(question: Question, there: Iterable[str]) -> str:
     """Return what is wrong with a cause that is none of those that are measured, where *there*
     (of ``there_is``) says that it made nothing late; else nothing.
     """
-    causes = [each for each in there if each.startswith(_CAUSES_THERE_ARE)]
+    causes = [each for each in there if each.startswith(_KNOWN_CAUSES)]
     if question.cause in CAUSES or not causes:
         return ""
-    named = f"{question.cause!r} is not measured, nor a name of yours that made a stage late"
-    return f"{named}; {causes[0]}"
+    return f"{question.cause!r} is no known cause; {causes[0]}"
 
 
 def some(names: Counter[str]) -> str:

@@ -6,12 +6,14 @@ shown by colour alone.
 
 import io
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -136,6 +138,17 @@ def wrapped(text: Text, width: int, indent: int, lead: str | Text = "") -> Itera
     for number, line in enumerate(lines):
         line.rstrip()
         yield Text.assemble(" " * indent if number else lead, line)
+
+
+def broken(text: str, stream: TextIO) -> str:
+    """Return sentences as *stream* takes them: a terminal in lines that are broken between words. A
+    path or an address stays whole: it is to be copied.
+    """
+    if not stream.isatty():
+        return text
+    room = max(shutil.get_terminal_size().columns - len("Error: "), 20)
+    wrapper = textwrap.TextWrapper(room, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(map(wrapper.fill, text.split("\n")))
 
 
 def cell(text: Text, width: int) -> Text:

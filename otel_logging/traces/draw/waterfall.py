@@ -293,7 +293,7 @@ def remarks(row: Row, span: Span, parent: Span | None) -> Iterator[Text]:
         yield Text(f"drawn {by} {later}: its clock is {word} that of {other}", "dim")
     if row.equal:
         longest = max(max(one.end_ns - one.start_ns, 0) for one in row.equal)
-        yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
+        yield Text(f"the longest took {duration(longest / 1e9)}; --all draws each", "dim")
         return
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
