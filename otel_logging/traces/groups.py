@@ -168,6 +168,8 @@ def reason_key(row: Row) -> str:
         inner.append(f"many stages in {path[-1].stage}")
     if not inner and (place := _place(row)):
         return place
+    if not inner and row.waited:
+        return f"{row.span.name}, in a queue"
     if not inner and path[0].between in (None, (None, None)) and row.reason == [NOTHING]:
         return f"{row.span.name}, nothing recorded inside"
     return " → ".join(without_middle(inner)) or f"{row.span.name} itself"

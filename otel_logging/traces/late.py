@@ -14,7 +14,7 @@ from heapq import nlargest
 from typing import Any, Final, Generic, TypeVar
 
 from otel_logging import _names
-from otel_logging._text import visible
+from otel_logging._text import duration, visible
 from otel_logging.lateness.verdict import DOWNSTREAM, RANK, UNKNOWN, late_by
 from otel_logging.traces.path import Step, steps, words
 from otel_logging.traces.span import Span, rfc3339
@@ -96,17 +96,26 @@ class Row:
             said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
             return [visible(f"{said}, by {by}" if by else said)]
         stood = "" if where is None else f"it stood: {visible(where.split(THEN)[0])}"
-        return words(self.path, stood)
+        return words(self.path, stood or self.waited)
+
+    @property
+    def waited(self) -> str:
+        """How long the last stage of its path waited to be taken, if that is half of its time."""
+        last = self.path[-1]
+        wait_s = self.trace.spans[last.span_id].get(_names.QUEUE_WAIT)
+        is_much = isinstance(wait_s, float) and wait_s * 2 >= last.took_s
+        return f"{duration(wait_s)} in a queue" if is_much else ""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of its trace, of the stage, of the deepest stage of its path, and of the longest
-        one inside that: Jaeger folds away what is inside a stage that it was told to find.
+        """The ids of its trace, of the stage, and of the deepest stage of its path. Jaeger folds
+        what is inside a stage that it finds: where that says most, the longest of it, too.
         """
         last = self.path[-1]
-        longest = nlargest(1, last.inside, lambda part: part.end - part.start)
-        inside = (part.span.span_id for part in longest)
-        return self.span.trace_id, self.span.span_id, last.span_id, *inside
+        inside = last.inside if last.spread or len(self.path) == 1 else ()
+        longest = nlargest(1, inside, lambda part: part.end - part.start)
+        ids = (part.span.span_id for part in longest)
+        return self.span.trace_id, self.span.span_id, last.span_id, *ids
 
     def text(self, key: str) -> str | None:
         """Return what the write side found out as text, whatever another program wrote there."""

@@ -24,6 +24,7 @@ from otel_logging.traces.draw.terminal import (
 )
 from otel_logging.traces.failed import Failure
 from otel_logging.traces.late import Answer, Row
+from otel_logging.traces.path import NOTHING
 from otel_logging.traces.span import Span
 
 _GAP: Final = "  "
@@ -36,6 +37,7 @@ _WIDE: Final = 160  # columns: enough for most reasons
 _SERVICE: Final = 16  # characters
 _TO_COME: Final = 8  # columns at least, where more rows may follow
 _ID_DIGITS: Final = 8  # enough for `show`
+_NO_BUDGET: Final = "a stage with a budget says where it stood: OTEL_LOGGING_BUDGETS='*=0.5'"
 
 
 def draw(
@@ -65,6 +67,8 @@ def draw(
         below = _Below(Text(" → ".join(row.reason)), told(row), row.ids)
         columns.add(row, row.who, below, *by)
     yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found, heads)
+    if not answer.judged and any(row.reason == [NOTHING] for row in answer.rows):
+        yield Text(_NO_BUDGET, "dim")
 
 
 def incidents(answer: Answer[Row]) -> Iterator[str]:
