@@ -20,10 +20,12 @@ from rich.console import Console
 from rich.text import Text
 
 from otel_logging import _names
-from otel_logging._text import duration, visible
+from otel_logging._text import duration, later, visible
 
 _PIPED_LEAST, _PIPED_MOST = 80, 120  # columns that fit into a file or a ticket
 _MOST_SECONDS: Final = 1e9  # 30 years; what is more is no duration
+_BEFORE_UNIT: Final = later(r"(?<=\d) (?=(?:ms|s|µs|min|h|d)\b|%)")
+_JOINED: Final = "\ue000"  # of a width of one column, and no blank
 _AT_ONCE: Final = 50  # lines: Rich takes 0.12 ms for one alone, 0.04 ms for one of these [run]
 
 
@@ -128,15 +130,18 @@ def fields(values: Iterable[tuple[str, Any]]) -> Text:
 
 
 def wrapped(text: Text, width: int, indent: int, lead: str | Text = "") -> Iterator[Text]:
-    """Yield *text* in lines of at most *width* columns, broken at blanks; the first one after
-    *lead*, the others indented.
+    """Yield *text* in lines of at most *width* columns, broken at blanks, but not before a unit; the
+    first one after *lead*, the others indented.
     """
     first = cell_len(str(lead))
     room = max(width - max(indent, first), 1)
-    fits = first + text.cell_len <= width
-    lines = [text] if fits else text.wrap(Console(width=room), room)
+    lines = [text]
+    if first + text.cell_len > width:
+        text = text.copy()
+        text.plain = _BEFORE_UNIT.sub(_JOINED, text.plain)
+        lines = [*text.wrap(Console(width=room), room)]
     for number, line in enumerate(lines):
-        line.rstrip()
+        line.plain = line.plain.replace(_JOINED, " ").rstrip()
         yield Text.assemble(" " * indent if number else lead, line)
 
 
