@@ -130,7 +130,7 @@ def fields(values: Iterable[tuple[str, Any]]) -> Text:
 
 
 def wrapped(text: Text, width: int, indent: int, lead: str | Text = "") -> Iterator[Text]:
-    """Yield *text* in lines of at most *width* columns, broken at blanks, but not before a unit; the
+    """Yield *text* in lines of at most *width* columns, broken at blanks, but before no unit; the
     first one after *lead*, the others indented.
     """
     first = cell_len(str(lead))
