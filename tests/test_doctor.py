@@ -90,7 +90,7 @@ def test_all_is_well(run: Run, way: Way, tmp_path: Path) -> None:
         " ✓ The probe came back with its log line, after "
     )
     assert result.output.endswith(
-        "\n\nAll is well: a span and its log line went to Jaeger and came back.\n"
+        "\n\nAll is well: a span and its log line came back from Jaeger.\n"
     )
     ((span, event),) = way.receiver.events
     assert (span.name, span.resource["service.name"]) == ("probe", "otel-logging-doctor")
@@ -203,7 +203,7 @@ def test_no_server_is_wanted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0
     assert "No collector answers at http://localhost:1/v1/traces, the default" in said(result)
     assert "No Jaeger answers at http://127.0.0.1:1, the default." in said(result)
-    assert "No problem found: late and show have every span from the local store." in said(result)
+    assert "No problem found: the local store has every span." in said(result)
 
 
 def test_the_test_environment_sends_nothing(run: Run, way: Way) -> None:

@@ -48,6 +48,10 @@ from otel_logging.traces.trace import last as last_of
 _EXTRAS: Final = {"demo": "The demo needs", "mcp": "The tools need"}
 
 
+def _error(said: str) -> click.ClickException:
+    return click.ClickException(terminal.broken(said, sys.stderr))
+
+
 class _Commands(click.Group):
     """Commands of which what is raised is said in words."""
 
@@ -55,12 +59,12 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (JaegerError, ConfigurationError) as error:
-            raise click.ClickException(terminal.broken(str(error), sys.stderr)) from None
+            raise _error(str(error)) from None
         except ModuleNotFoundError as error:
             if (extra := ctx.invoked_subcommand) not in _EXTRAS:
                 raise
             message = f"{_EXTRAS[extra]} {error.name}: pip install 'otel-logging[{extra}]'"
-            raise click.ClickException(message) from None
+            raise _error(message) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -180,14 +184,12 @@ def show(
         found = asked.last(service)
     traces = by_trace(found.spans)
     if not traces:
-        when = "" if len(prefix) == WHOLE_ID else A_DAY
-        raise click.ClickException(terminal.broken(asked.nothing(found, when), sys.stderr))
+        raise _error(asked.nothing(found, "" if len(prefix) == WHOLE_ID else A_DAY))
     chosen, none = _chosen(traces, question, prefix, number)
     if not chosen:
         known = there_is(found.spans, question)
         said = next((f"Nothing of {service or who}; {each}." for each in known), none)
-        said = f"{visible(said)}\n{asked.read(found)}"
-        raise click.ClickException(terminal.broken(said, sys.stderr))
+        raise _error(f"{visible(said)}\n{asked.read(found)}")
     chosen = found.whole(chosen)
     if as_json:
         shown = [

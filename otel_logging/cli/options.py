@@ -16,7 +16,6 @@ from otel_logging._text import visible
 from otel_logging.settings import links
 from otel_logging.spool import directories
 from otel_logging.traces import sources
-from otel_logging.traces.draw import terminal
 from otel_logging.traces.sources import Sources
 
 ROWS: Final = 20  # of a table by default: a screenful
@@ -107,8 +106,7 @@ def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
     ]
     if may_not:
         listed = ", ".join(visible(str(each)) for each in may_not)
-        said = f"not read, since this user may not: {listed}"
-        click.echo(terminal.broken(said, sys.stderr), err=True)
+        click.echo(f"not read, since this user may not: {listed}", err=True)
     may = tuple(each for each in places if each not in may_not)
     return Store(may, all_users or is_root, given)
 

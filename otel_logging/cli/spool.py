@@ -112,9 +112,8 @@ def _resend(found: list[Destination]) -> None:
     now = dict(destinations.left_behind(found))
     for each in _only_ours(now):
         count = destinations.resend(each, now[each])
-        place = visible(now[each].endpoint)
         what = "1 segment now waits" if count == 1 else f"{count} segments now wait"
-        click.echo(f"{visible(each.service)}: {what} for {place}")
+        click.echo(f"{visible(each.service)}: {what} for {visible(now[each].endpoint)}")
     if not now:
         click.echo("Nothing waits for an endpoint that its service no longer has.")
 

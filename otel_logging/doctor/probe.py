@@ -130,8 +130,7 @@ def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
     any.
     """
     try:
-        services = jaeger.services()
-        version = jaeger.version()
+        services, version = jaeger.services(), jaeger.version()
     except JaegerError as error:
         yield _not_asked(jaeger, error)
         return
@@ -145,8 +144,7 @@ def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
 
 
 def _too_old(jaeger: Jaeger, version: str) -> Finding:
-    said = f"Jaeger {version} at {jaeger.url} is too old."
-    return problem(said, "take 2.13 or later, best the newest")
+    return problem(f"Jaeger {version} at {jaeger.url} is too old.", "take 2.13 or later")
 
 
 def _not_asked(jaeger: Jaeger, error: JaegerError) -> Finding:

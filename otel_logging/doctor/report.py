@@ -88,8 +88,6 @@ def result(findings: Collection[Finding]) -> Iterator[Text]:
     elif OFF in said:
         yield Text("No problem found: tracing is switched off.", "bold")
     elif NOT_TRIED in said:
-        yield Text("No problem found: late and show have every span from the local store.", "bold")
+        yield Text("No problem found: the local store has every span.", "bold")
     else:
-        yield Text(
-            "All is well: a span and its log line went to Jaeger and came back.", "bold green"
-        )
+        yield Text("All is well: a span and its log line came back from Jaeger.", "bold green")

@@ -16,7 +16,6 @@ EVENT: Final = "exception"
 TYPE, _MESSAGE = "exception.type", "exception.message"
 ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _names.STACKTRACE, "exception.escaped"})
 
-_LEFT_OUT: Final = " more]…"  # of the middle of a long text: between halves of two lines
 _FRAME: Final = re.compile(
     r'^(?P<indent>[ |+]*)File "(?P<file>[^…]*)", line (?P<line>\d+), in (?P<name>[^…]*)$'
 )
@@ -57,7 +56,7 @@ def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
     if not (is_recorded or text.strip()):
         return None
     what, frames, cause = _last(text)
-    if told and frames and _LEFT_OUT in text:
+    if told and frames and " more]…" in text:  # between halves of two lines
         frames.insert(1, told)  # behind what may be the library's end of it
     # of a group the traceback ends with one that is in it, which says more
     if TYPE in attributes and not (frames and str(attributes[TYPE]).endswith(_GROUP)):

@@ -166,13 +166,11 @@ def reason_key(row: Row) -> str:
     inner = [step.stage for step in path[1:]]
     if path[-1].spread:
         inner.append(f"many stages in {path[-1].stage}")
-    if not inner and (place := _place(row)):
-        return place
-    if not inner and row.waited:
-        return f"{row.span.name}, in a queue"
-    if not inner and path[0].between in (None, (None, None)) and row.reason == [NOTHING]:
-        return f"{row.span.name}, nothing recorded inside"
-    return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
+    if inner:
+        return " → ".join(without_middle(inner))
+    is_empty = path[0].between in (None, (None, None)) and row.reason == [NOTHING]
+    how = ", in a queue" if row.waited else ", nothing recorded inside" if is_empty else " itself"
+    return _place(row) or f"{row.span.name}{how}"
 
 
 def _place(row: Row) -> str:

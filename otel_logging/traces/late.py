@@ -113,9 +113,8 @@ class Row:
         """
         last = self.path[-1]
         inside = last.inside if last.spread or len(self.path) == 1 else ()
-        longest = nlargest(1, inside, lambda part: part.end - part.start)
-        ids = (part.span.span_id for part in longest)
-        return self.span.trace_id, self.span.span_id, last.span_id, *ids
+        longest = (p.span.span_id for p in nlargest(1, inside, lambda p: p.end - p.start))
+        return self.span.trace_id, self.span.span_id, last.span_id, *longest
 
     def text(self, key: str) -> str | None:
         """Return what the write side found out as text, whatever another program wrote there."""
@@ -156,10 +155,8 @@ class Row:
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
     try:
-        value = _STRICT.decode(text)
+        value = _STRICT.decode(text or "null")
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -220,11 +217,7 @@ class Answer(Generic[_Each]):
 
 
 def late(
-    spans: Iterable[Span],
-    question: Question,
-    *,
-    limit: int | None = None,
-    sort: str = "late-by",
+    spans: Iterable[Span], question: Question, *, limit: int | None = None, sort: str = "late-by"
 ) -> Answer[Row]:
     """Answer *question* about *spans*; *sort* is one of ``SORTS``.
 
@@ -372,10 +365,9 @@ def unknown_cause(question: Question, there: Iterable[str]) -> str:
     """Return what is wrong with a cause that is none of those that are measured, where *there*
     (of ``there_is``) says that it made nothing late; else nothing.
     """
-    causes = [each for each in there if each.startswith(_KNOWN_CAUSES)]
-    if question.cause in CAUSES or not causes:
-        return ""
-    return f"{question.cause!r} is no known cause; {causes[0]}"
+    known = next((each for each in there if each.startswith(_KNOWN_CAUSES)), "")
+    is_unknown = known and question.cause not in CAUSES
+    return f"{question.cause!r} is no known cause; {known}" if is_unknown else ""
 
 
 def some(names: Counter[str]) -> str:

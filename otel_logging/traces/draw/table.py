@@ -37,7 +37,6 @@ _WIDE: Final = 160  # columns: enough for most reasons
 _SERVICE: Final = 16  # characters
 _TO_COME: Final = 8  # columns at least, where more rows may follow
 _ID_DIGITS: Final = 8  # enough for `show`
-_NO_BUDGET: Final = "a stage with a budget says where it stood: OTEL_LOGGING_BUDGETS='*=0.5'"
 
 
 def draw(
@@ -68,7 +67,7 @@ def draw(
         columns.add(row, row.who, below, *by)
     yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found, heads)
     if not answer.judged and any(row.reason == [NOTHING] for row in answer.rows):
-        yield Text(_NO_BUDGET, "dim")
+        yield Text("a stage with a budget says where it stood: OTEL_LOGGING_BUDGETS='*=0.5'", "dim")
 
 
 def incidents(answer: Answer[Row]) -> Iterator[str]:
@@ -96,11 +95,7 @@ def facts(answer: Answer[Row]) -> Callable[[Row], list[str]]:
 
 
 def draw_failed(
-    answer: Answer[Failure],
-    *,
-    width: int,
-    links: Links = NO_LINKS,
-    heads: list[int] | None = None,
+    answer: Answer[Failure], *, width: int, links: Links = NO_LINKS, heads: list[int] | None = None
 ) -> Iterator[Text]:
     """Yield the table of failed traces, as ``draw`` does."""
     of_all = f" of {answer.looked_at} trace" + "s" * (answer.looked_at != 1)

@@ -115,10 +115,9 @@ def titled(title: Text, sources: Sequence[str], places: Sequence[str], width: in
     count = f" · {len(places)} directories" if len(places) > 1 else ""
     if len(sources) > 1 or title.cell_len + cell_len(source) <= width:
         title.append(source, "dim")
-    for said in (whole, count):
-        if title.cell_len + cell_len(said) <= width:
-            return title.append(said, "dim")
-    return title
+    room = width - title.cell_len
+    fitting = (each for each in (whole, count) if cell_len(each) <= room)
+    return title.append(next(fitting, ""), "dim")
 
 
 def fields(values: Iterable[tuple[str, Any]]) -> Text:
@@ -135,11 +134,10 @@ def wrapped(text: Text, width: int, indent: int, lead: str | Text = "") -> Itera
     """
     first = cell_len(str(lead))
     room = max(width - max(indent, first), 1)
-    lines = [text]
-    if first + text.cell_len > width:
-        text = text.copy()
-        text.plain = _BEFORE_UNIT.sub(_JOINED, text.plain)
-        lines = [*text.wrap(Console(width=room), room)]
+    whole = text.copy()
+    whole.plain = _BEFORE_UNIT.sub(_JOINED, text.plain)
+    fits = first + text.cell_len <= width
+    lines = [whole] if fits else whole.wrap(Console(width=room), room)
     for number, line in enumerate(lines):
         line.plain = line.plain.replace(_JOINED, " ").rstrip()
         yield Text.assemble(" " * indent if number else lead, line)
