@@ -187,6 +187,13 @@ def test_what_is_beyond_the_limit_of_groups_is_counted(run: Run, how: tuple[str,
     assert "more" not in run("late", *how, "--limit", "3").output
 
 
+@pytest.mark.parametrize("how", [("--group", "who"), ("--summary",)])
+def test_groups_of_nothing_have_no_heads(run: Run, how: tuple[str, ...]) -> None:
+    """The answer is the title, as without groups."""
+    assert run("late", *how, "--over", "9").output == run("late", "--over", "9").output
+    assert rows(run("late", *how, "--over", "9", "--json")) == []
+
+
 def test_the_summary_calls_nothing_late_that_nothing_said_is(tmp_path: Path) -> None:
     """Without budgets it says how long the stages took together."""
     spans = [

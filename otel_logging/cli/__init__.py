@@ -115,7 +115,7 @@ def late(
     key = groups.KEYS[group] if group else groups.reason_key if summary else None
 
     def shown(found: Answered, answer: Answer[Any]) -> Shown:
-        if key is None:
+        if key is None or not answer.rows:
             narrowed = over is not None and found.jaeger is not None
             return listing.rows(table.draw, found, answer, narrowed=narrowed)
         every = groups.grouped(answer.rows, key)
