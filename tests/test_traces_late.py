@@ -226,10 +226,11 @@ def test_a_stage_that_waited_to_be_taken_says_so(
         Planted(2, 1, "answer", 400, 800, trace="c" * 32),
         Planted(1, 0, "message", 0, 700, {}, trace="d" * 32),
         Planted(2, 1, "answer", 0, 700, waits, trace="d" * 32),
+        Planted(1, 0, "message", 0, 599, waits, trace="e" * 32),
     ]
     rows = asked(tmp_path, *spans).rows
     said = ["600 ms in a queue", NOTHING, "answer 400 ms", "answer 700 ms → 600 ms in a queue"]
-    assert [" → ".join(row.reason) for row in rows] == said
+    assert [" → ".join(row.reason) for row in rows] == [*said, NOTHING]  # the wait was before it
     assert reason_key(rows[0]) == "message, in a queue"
 
 

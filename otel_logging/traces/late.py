@@ -103,7 +103,7 @@ class Row:
         """How long the last stage of its path waited to be taken, if that is half of its time."""
         last = self.path[-1]
         wait_s = self.trace.spans[last.span_id].get(_names.QUEUE_WAIT)
-        is_much = isinstance(wait_s, float) and wait_s * 2 >= last.took_s
+        is_much = isinstance(wait_s, float) and last.took_s / 2 <= wait_s <= last.took_s + 1e-6
         return f"{duration(wait_s)} in a queue" if is_much else ""
 
     @property
