@@ -74,9 +74,7 @@ def _wrapped(lead: Text, text: str, indent: str, width: int) -> Iterator[Text]:
     # a path or an address is not cut: it is to be copied
     lines = textwrap.wrap(visible(text), room, break_long_words=False, break_on_hyphens=False)
     for number, line in enumerate(lines):
-        whole = (Text(indent) if number else lead).append(line)
-        whole.overflow = "ignore"
-        yield whole
+        yield Text.assemble(indent if number else lead, line, overflow="ignore")
 
 
 def result(findings: Collection[Finding]) -> Iterator[Text]:

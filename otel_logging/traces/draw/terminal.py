@@ -132,14 +132,15 @@ def wrapped(text: Text, width: int, indent: int, lead: str | Text = "") -> Itera
     """Yield *text* in lines of at most *width* columns, broken at blanks, but before no unit; the
     first one after *lead*, the others indented.
     """
-    first = cell_len(str(lead))
-    room = max(width - max(indent, first), 1)
-    whole = text.copy()
-    whole.plain = _BEFORE_UNIT.sub(_JOINED, text.plain)
-    fits = first + text.cell_len <= width
-    lines = [whole] if fits else whole.wrap(Console(width=room), room)
+    first, lines = cell_len(str(lead)), [text]
+    if first + text.cell_len > width:  # few: it costs four times as much
+        whole, room = text.copy(), max(width - max(indent, first), 1)
+        whole.plain = _BEFORE_UNIT.sub(_JOINED, text.plain)
+        lines = [*whole.wrap(Console(width=room), room)]
+        for line in lines:
+            line.plain = line.plain.replace(_JOINED, " ")
     for number, line in enumerate(lines):
-        line.plain = line.plain.replace(_JOINED, " ").rstrip()
+        line.rstrip()
         yield Text.assemble(" " * indent if number else lead, line)
 
 
