@@ -169,7 +169,7 @@ def reason_key(row: Row) -> str:
     if inner:
         return " → ".join(without_middle(inner))
     is_empty = path[0].between in (None, (None, None)) and row.reason == [NOTHING]
-    how = ", in a queue" if row.waited else ", nothing recorded inside" if is_empty else " itself"
+    how = ", nothing recorded inside" if is_empty else ", in a queue" if row.waited else " itself"
     return _place(row) or f"{row.span.name}{how}"
 
 
