@@ -296,7 +296,6 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
     worst = answer.rows[0].trace
     terminal.show(out, [*waterfall.draw(worst, width=out.width), Text(), *drawn])
     option = "" if spool_dir is None else f" --spool-dir {shlex.quote(str(spool_dir))}"
-    collector = load(SERVICE).exporter.shown
     click.echo("\nLook further:")
     # as it was called, if it is not on the PATH: a virtual environment that is not active
     called = sys.argv[0]
@@ -304,5 +303,5 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
     command = shlex.quote(called) if is_elsewhere else "otel-logging"
     click.echo(f"  {command} late{option}")
     click.echo(f"  {command} show {worst.trace_id[:8]}{option}")
-    click.echo(f"With a collector at {collector} they are in Jaeger:")
-    click.echo("until one answers there, they wait on disk, and the next run brings them.")
+    click.echo(f"A collector at {load(SERVICE).exporter.shown} passes them on to Jaeger.")
+    click.echo("Until one answers there, they wait on disk; the next run sends them.")

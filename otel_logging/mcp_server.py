@@ -218,7 +218,7 @@ class _Tools:
         if len(traces) != 1:
             ids = ", ".join(trace.trace_id for trace in traces[:_MOST_NAMED])
             message = f"{len(traces)} of {len(every)} traces begin with {prefix!r}"
-            advice = f"say more digits of one: {ids}" if ids else "rows of late and failed have ids"
+            advice = f"say more digits of one: {ids}" if ids else "take one of late or failed"
             said = f"{message}: {advice}" if every else self._sources.nothing(found)
             raise ToolError(f"{said}; {self._sources.read(found)}")
         (trace,) = found.whole(traces)

@@ -52,8 +52,8 @@ BUDGETS = {
     "binding": 225,
     "cli": 670,
     "context": 219,
-    "demo": 221,
-    "doctor": 318,
+    "demo": 220,
+    "doctor": 314,
     "export": 2074,
     "handover": 119,
     "integrations": 2132,
@@ -70,7 +70,7 @@ BUDGETS = {
     "spool": 1041,
     "testing": 156,
     "tracers": 58,
-    "traces": 2806,
+    "traces": 2812,
     "tracing": 274,
 }
 

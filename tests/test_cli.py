@@ -314,9 +314,9 @@ def test_show_draws_the_trace_asked_for(run: Run) -> None:
         (("4bf", "--json"), 2, "'4bf' is not a trace id: say 4 to 32 hexadecimal digits"),
         (("message",), 2, "'message' is not a trace id"),
         ((TRACE, "--last"), 2, "say TRACE_ID, or --last and --who"),
-        ((TRACE, "--service", "billing"), 1, "Nothing of billing; services there are: chat-"),
-        (("--service", "billing"), 1, "Error: Nothing of billing; services there are: "),
-        (("--who", "\u202egnp"), 1, r"Error: Nothing of \u202egnp; users there are (user_id): "),
+        ((TRACE, "--service", "billing"), 1, "Nothing of billing; known services: chat-"),
+        (("--service", "billing"), 1, "Error: Nothing of billing; known services: "),
+        (("--who", "\u202egnp"), 1, r"Error: Nothing of \u202egnp; known users (user_id): "),
     ],
 )
 def test_what_cannot_be_shown_is_reported(
@@ -334,13 +334,13 @@ def test_what_cannot_be_shown_is_reported(
 def test_a_user_or_service_that_is_not_there(run: Run, tmp_path: Path) -> None:
     """Those that are there are named, ten of them at most; where they are, nothing is added."""
     result = run("late", "--who", "u8", "--service", "nope")
-    assert "services there are: chat-gateway" in result.output
-    assert "users there are (user_id): user-456, user-1" in result.output
+    assert "known services: chat-gateway" in result.output
+    assert "known users (user_id): user-456, user-1" in result.output
     result = run("late", "--who", "user-1", "--service", "chat-gateway")
     assert "there are" not in result.output
     result = run("failed", "--where", "user_id=user-1", "--where", "user_id=x", "--where", "no=1")
-    assert "values of user_id there are: user-456, user-1\n" in result.output
-    assert "values of no there are: none\n" in result.output
+    assert "known values of user_id: user-456, user-1\n" in result.output
+    assert "known values of no: none\n" in result.output
     users = [
         Planted(n, 0, "m", 0, 1, {"user_id": f"u{n}"}, trace=f"{n:032x}") for n in range(1, 13)
     ]
@@ -348,7 +348,7 @@ def test_a_user_or_service_that_is_not_there(run: Run, tmp_path: Path) -> None:
     assert result.output.count(", u") == 9
     assert "u10, and 2 more" in " ".join(result.output.split())
     result = run("late", "--who", "x", place=store(tmp_path / "one", Planted(1, 0, "m", 0, 1)))
-    assert "users there are (user_id): none" in result.output
+    assert "known users (user_id): none" in result.output
 
 
 @pytest.mark.parametrize(
@@ -375,9 +375,9 @@ def test_each_command_names_what_there_is(
     monkeypatch.chdir(tmp_path)
     result = run(*command, "--service", "nope")
     assert result.exit_code == 0
-    assert "services there are: chat-gateway" in result.output
+    assert "known services: chat-gateway" in result.output
     is_aside = "--json" in command or "page" in command
-    assert is_aside is ("services there are" not in result.stdout)
+    assert is_aside is ("known services" not in result.stdout)
     result = run(*command, "--service", "chat-gateway")
     assert "there are" not in result.output
 
@@ -620,17 +620,19 @@ def test_an_empty_jaeger_is_no_error_for_late(run: Run, monkeypatch: pytest.Monk
         monkeypatch.setenv("OTEL_LOGGING_JAEGER_URL", empty.url)
         result = run("late", "--source", "jaeger")
         assert result.exit_code == 0
-        assert result.output.startswith("Nothing of the last 24 hours that matches is in Jaeger")
+        assert result.output.startswith(
+            "Nothing of the last 24 hours matches: read from Jaeger at "
+        )
         assert run("show", "--source", "jaeger").exit_code == 1
 
 
 @pytest.mark.parametrize(
     ("command", "beginning"),
     [
-        (["late", "--since", "30s"], "Nothing that matches is in Jaeger"),
-        (["show", "c" * 32], "Error: Nothing that matches is in Jaeger"),
-        (["show", "c" * 6], "Error: Nothing of the last 24 hours that matches is in Jaeger"),
-        (["show"], "Error: Nothing of the last 24 hours that matches is in Jaeger"),
+        (["late", "--since", "30s"], "Nothing matches: read from Jaeger at "),
+        (["show", "c" * 32], "Error: Nothing matches: read from Jaeger at "),
+        (["show", "c" * 6], "Error: Nothing of the last 24 hours matches: read from Jaeger at "),
+        (["show"], "Error: Nothing of the last 24 hours matches: read from Jaeger at "),
     ],
     ids=str,
 )

@@ -72,7 +72,7 @@ def test_what_waits_is_listed(tmp_path: Path) -> None:
     assert 0 <= one["waiting"]["oldest_s"] < 60
     assert one["sent"] == {"segments": 0, "bytes": 0, "oldest_s": None}
     shown = spool(tmp_path)
-    assert "shop · spans · http://127.0.0.1:1/v1/traces?… · 1 running" in shown
+    assert "shop · spans · http://127.0.0.1:1/v1/traces?… · 1 process" in shown
     assert "  wait  1 segment, 4." in shown
     assert "secret" not in shown
     observability.shutdown()
@@ -96,7 +96,7 @@ def test_each_destination_is_listed(tmp_path: Path) -> None:
     shown = spool(tmp_path)
     assert "other · spans · http://collector · no process\n  wait  1 segment, 4.1 kB" in shown
     assert "the oldest 2 d old" in shown
-    assert "shop · log records · 1 running\n  sent  1 segment, 0.3 MB" in shown
+    assert "shop · log records · 1 process\n  sent  1 segment, 0.3 MB" in shown
     assert [one["service"] for one in listed(tmp_path, "--service", "shop")] == ["shop"]
     living.close()
 
@@ -110,7 +110,7 @@ def test_what_a_process_adopted_is_no_other_process(tmp_path: Path) -> None:
     living.adopt()
     (one,) = listed(tmp_path)
     assert (one["processes"], one["waiting"]["segments"]) == (1, 2)
-    assert "· 1 running" in spool(tmp_path)
+    assert "· 1 process" in spool(tmp_path)
     another = make(tmp_path, SHOP)
     append(another, 3)
     assert [one["processes"] for one in listed(tmp_path)] == [2]
@@ -297,7 +297,9 @@ def test_purge_removes_what_is_not_being_written(tmp_path: Path) -> None:
     append(living, 4)
     spool(tmp_path, "--purge", typed="n\n", status=1)
     assert on_disk(tmp_path) == [1, 2, 3, 4]
-    assert "2 were not delivered" in spool(tmp_path, "--purge", "--service", "shop", typed="y\n")
+    assert "Remove all? Segments not delivered: 2." in spool(
+        tmp_path, "--purge", "--service", "shop", typed="y\n"
+    )
     assert on_disk(tmp_path) == [1, 2, 4]
     spool(tmp_path, "--purge", "--yes")
     assert on_disk(tmp_path) == [4]

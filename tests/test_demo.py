@@ -156,7 +156,7 @@ def test_names_the_commands_and_the_collector_to_look_further(ran: Ran) -> None:
     assert said[1] == "  otel-logging late"
     shown = ran.cli(*said[2].split()[1:])
     assert f"trace {ran.late()[0]['trace_id']}" in shown.stdout
-    assert said[3].startswith(f"With a collector at {ran.endpoint}/v1/traces they are in Jaeger")
+    assert said[3] == f"A collector at {ran.endpoint}/v1/traces passes them on to Jaeger."
 
 
 def test_once_more_with_a_collector_as_in_production(ran: Ran, receiver: Receiver) -> None:

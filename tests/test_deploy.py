@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from otel_logging import _names
 from tests.lines import ROOT
 from tests.programs import run
 
@@ -188,6 +189,7 @@ def test_jaegers_page_speaks_of_spans_as_opentelemetry_does() -> None:
     """And looks no further back than anything is kept."""
     page = json.loads((ROOT / "deploy" / "jaeger-ui.json").read_text("utf-8"))
     assert page["useOpenTelemetryTerms"] is True
+    assert page["topTagPrefixes"][0] == _names.LATE_WHY  # seen before the attributes are unfolded
     badger = PARSED["jaeger"]["extensions"]["jaeger_storage"]["backends"]["disk"]["badger"]
     assert badger["ttl"]["spans"] == "168h"
     assert page["search"]["maxLookback"]["value"] == "7d"

@@ -24,7 +24,7 @@ from tests.test_transport_grpc import Collector
 
 Run = Callable[..., Result]
 
-NOT_TRIED = "! The round trip was not tried."
+NOT_TRIED = "! The round trip was not tried: collector and Jaeger must answer."
 
 
 class Way:
@@ -84,12 +84,14 @@ def test_all_is_well(run: Run, way: Way, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert said(result).startswith(
         f"✓ The settings are sound: http/protobuf to {way.receiver.endpoint}/v1/traces."
-        f" ✓ Spans wait in {tmp_path / 'spool'}: none does now, and there is room."
+        f" ✓ Spans can wait in {tmp_path / 'spool'}: none do now, and there is room."
         f" ✓ The collector takes spans at {way.receiver.endpoint}/v1/traces."
         f" ✓ Jaeger 2.13.0 answers at {way.jaeger.url}."
         " ✓ The probe came back with its log line, after "
     )
-    assert result.output.endswith("\n\nAll is well: a span and its log line made the whole way.\n")
+    assert result.output.endswith(
+        "\n\nAll is well: a span and its log line came back from Jaeger.\n"
+    )
     ((span, event),) = way.receiver.events
     assert (span.name, span.resource["service.name"]) == ("probe", "otel-logging-doctor")
     assert (event.name, event.attributes["level"]) == ("the doctor was here", "info")
@@ -199,9 +201,9 @@ def test_no_server_is_wanted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("otel_logging.settings.links.jaeger_url", lambda: "http://127.0.0.1:1")
     result = run()
     assert result.exit_code == 0
-    assert "No collector answers at http://localhost:1/v1/traces, and none is named" in said(result)
-    assert "No Jaeger answers at http://127.0.0.1:1, and none is named." in said(result)
-    assert "No problem found: no server is named" in said(result)
+    assert "No collector answers at http://localhost:1/v1/traces, the default" in said(result)
+    assert "No Jaeger answers at http://127.0.0.1:1, the default." in said(result)
+    assert "No problem found: the local store has every span." in said(result)
 
 
 def test_the_test_environment_sends_nothing(run: Run, way: Way) -> None:
@@ -308,7 +310,7 @@ def test_a_temporary_directory_as_the_spool_is_noted(
 
     assert result.exit_code == 0
     assert "! The user's own place for the spool cannot be written" in said(result)
-    assert f"✓ Spans wait in {tmp_path / 'otel_logging-'}" in said(result)
+    assert f"✓ Spans can wait in {tmp_path / 'otel_logging-'}" in said(result)
 
 
 def test_a_full_spool_is_a_problem(run: Run, tmp_path: Path) -> None:
@@ -402,7 +404,9 @@ def test_plain_text_to_a_tls_port_is_a_problem(
         )
 
     assert_problem(result, f"The collector at {plain}", "start it")
-    assert f"4318 HTTP, and {protocol} is spoken; https:// if it expects TLS" in said(result)
+    assert f"4317 for gRPC (this service uses {protocol}); https:// if it expects TLS" in said(
+        result
+    )
 
 
 @pytest.mark.parametrize(
@@ -624,7 +628,7 @@ def test_a_grpc_port_as_jaeger_is_a_problem(run: Run) -> None:
         result,
         f"There is no Jaeger that can be asked: {collector.endpoint} does not speak HTTP",
         "set OTEL_LOGGING_JAEGER_URL to the address of its own pages, of version 2.13 or later:"
-        " usually http://…:16686 (4317 is gRPC, 4318 HTTP)",
+        " usually http://…:16686 (4317 and 4318 are the collector's)",
     )
 
 
@@ -738,7 +742,7 @@ def test_signs_are_words_where_the_encoding_has_no_signs(way: Way) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == "!  Tracing is switched off: OTEL_SDK_DISABLED=true."
     assert lines[1] == "   do: unset OTEL_SDK_DISABLED to trace"
-    assert lines[2].startswith("ok Spans wait in")
+    assert lines[2].startswith("ok Spans can wait in")
 
 
 def test_sentences_are_wrapped_below_their_beginning(

@@ -171,11 +171,11 @@ DOCTOR = {
         problem(
             "The collector at http://collector:4318/v1/traces does not answer:"
             " ConnectionRefusedError: [Errno 111] Connection refused.",
-            "start it (docker compose up -d), or set OTEL_EXPORTER_OTLP_ENDPOINT to where it is;"
-            " port 4317 is gRPC, 4318 HTTP, and http/protobuf is spoken; https:// if it expects"
-            " TLS",
+            "start it (docker compose up -d), or set OTEL_EXPORTER_OTLP_ENDPOINT to where it is:"
+            " port 4318 for HTTP, 4317 for gRPC (this service uses http/protobuf); https:// if it"
+            " expects TLS; no proxy is used",
         ),
-        note("No Jaeger answers at http://localhost:16686, and none is named."),
+        note("No Jaeger answers at http://localhost:16686, the default."),
         note(NOT_TRIED),
     ],
     "doctor-well": [
@@ -252,6 +252,45 @@ def test_a_capture_of_the_demo(
     """Its last screen: the picture of the worst message, the table, what to ask further."""
     monkeypatch.setattr(demo, "run", lambda **_: demo.show(0, talked))
     captured(monkeypatch, "demo", width, colour, ["demo"], hidden=str(talked))
+
+
+@pytest.fixture(scope="module")
+def unbudgeted(base: Path) -> Path:
+    """What an application that was not changed records: requests, a message that waited, and one
+    that was late, with where it stood.
+    """
+    stacks = "71 %\n  scale (/srv/image.py:88)\n  thumbnail (/srv/image.py:40)\n29 %\n"
+    stood = {"late.where": stacks + "  scale (/srv/image.py:88)\n  preview (/srv/image.py:61)"}
+    where = {"late.where": "100 % scale (image.py:88)", "http.route": "/resize"}
+    path = {"http.route": "/ws/{client_id}", "url.path": "/ws/5", "queue.wait_s": 0.0268}
+    accepted = line(517, '127.0.0.1:36406 - "WebSocket /ws/5" [accepted]')
+    return store(
+        base / "unbudgeted",
+        Planted(1, 0, "GET /", 0, 49, {"http.route": "/"}, trace=other(60)),
+        Planted(1, 0, "message", 300, 327, path, trace=other(61)),
+        Planted(1, 0, "WS /ws/{client_id}", 500, 518, {}, [accepted], trace=other(62)),
+        Planted(
+            1, 0, "GET /resize", 700, 1904, where, [(1904, "late.where", stood)], trace=other(63)
+        ),
+        service="main",
+    )
+
+
+@CAPTURES
+@pytest.mark.parametrize(
+    ("name", "command"), [("slowest", ["late"]), ("stack", ["show", other(63), "--stack"])]
+)
+def test_a_capture_without_budgets(
+    unbudgeted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    command: list[str],
+    width: int,
+    colour: bool,
+) -> None:
+    """What is known all the same, and what to do for more."""
+    options = ["--source", "local", "--spool-dir", str(unbudgeted)]
+    captured(monkeypatch, name, width, colour, [*command, *options], hidden=str(unbudgeted))
 
 
 @CAPTURES

@@ -39,7 +39,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("late", {"since_minutes": 1e300}, "less than or equal to"),
     ("late", {"over_seconds": -0.1}, "greater than or equal to 0"),
     ("late", {"over_seconds": "NaN"}, "less than or equal to"),
-    ("late", {"cause": "gcc"}, "'gcc' is not measured, nor a name of yours that made a stage late"),
+    ("late", {"cause": "gcc"}, "'gcc' is no known cause; known causes: "),
     ("late", {"user": "grace"}, "user\n  Extra inputs are not permitted"),
     ("failed", {"limit": 0}, "greater than or equal to 1"),
     ("failed", {"over_seconds": 1}, "over_seconds\n  Extra inputs are not permitted"),
@@ -104,14 +104,14 @@ def test_late_says_why(answers: tuple[list[Any], list[Any]]) -> None:
     assert (late["found"], late["looked_at"], late["there_is"]) == (1, 1, [])
     assert late["summary"] == "late · 1 of 1 stage · 2023-11-14 22:13 +0000 · chat-gateway"
     assert late["sources"].startswith("from the local store · ")
-    assert (none["rows"], none["there_is"]) == ([], ["causes there are: none"])
+    assert (none["rows"], none["there_is"]) == ([], ["known causes: none"])
 
 
 def test_failed_says_what(answers: tuple[list[Any], list[Any]]) -> None:
     """And of a service that has none, none."""
     failed, none = (answer.structured_content for answer in answers[1][2:4])
     assert [(row["who"], row["error"]) for row in failed["rows"]] == [({"user_id": "ben"}, "502")]
-    assert (none["rows"], none["there_is"]) == ([], ["services there are: chat-gateway"])
+    assert (none["rows"], none["there_is"]) == ([], ["known services: chat-gateway"])
 
 
 def test_show_draws_one_and_says_what_it_cannot(answers: tuple[list[Any], list[Any]]) -> None:
@@ -142,7 +142,7 @@ def test_nothing_has_a_reason(answers: tuple[list[Any], list[Any]]) -> None:
     *_, twins, _, _, late, failed = answers[1][: len(CALLS)]
     assert late.structured_content["summary"].startswith("none late of 1 stage")
     (said,) = failed.structured_content["there_is"]
-    assert said == "the last one ended 2023-11-14 22:13:28 +0000"
+    assert said == "the last stage ended 2023-11-14 22:13:28 +0000"
     assert twins.is_error
     assert f"say more digits of one: {TWINS}0, {TWINS}1; from" in twins.content[0].text
 

@@ -53,6 +53,28 @@ def test_without_a_traceback_the_place_is_what_was_noted(
     assert raised(name, attributes) == Raised("ValueError: four", "")
 
 
+@pytest.mark.parametrize("cut", range(60, 210, 3))
+def test_where_the_middle_is_left_out_no_place_is_made_of_two(cut: int) -> None:
+    """Half a line before what says so, and half of another one after it, are no frame; what was
+    noted when the traceback was whole is the application's own.
+    """
+    library = (
+        '  File "/v/lib/python3.11/site-packages/db/engine.py", line {}, in execute\n    go()\n'
+    )
+    own = ("views.py", 21, "poll"), ("db.py", 51, "read")
+    frames = [f'  File "/srv/shop/{f}", line {n}, in {name}\n    x\n' for f, n, name in own]
+    whole = "Traceback (most recent call last):\n" + "".join(frames)
+    whole += "".join(library.format(n) for n in range(60)) + "ValueError: four"
+    text = f"{whole[:cut]}…[483 more]…{whole[-230 - cut % 7 :]}"
+    noted = {"exception": text, "exception.where": "/srv/shop/db.py:51 in read"}
+    inner = "(in db/engine.py:59 execute)"
+    assert raised("failed", noted) == Raised("ValueError: four", f"at shop/db.py:51 read {inner}")
+    found = raised("failed", {"exception": text})
+    assert found
+    places = ("at shop/views.py:21 poll", "at shop/db.py:51 read", "at db/engine.py:59 execute")
+    assert found.where.removesuffix(f" {inner}") in places
+
+
 @pytest.mark.parametrize("name", ["could not book", "exception"])
 @pytest.mark.parametrize(
     ("message", "expected"),

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from otel_logging.traces.draw import table
-from otel_logging.traces.groups import KEYS, grouped
+from otel_logging.traces.groups import KEYS, grouped, reason_key
 from otel_logging.traces.late import Answer, Question, late
+from otel_logging.traces.path import NOTHING
 from tests.stored import MS, NOON, TRACE, Planted, read_back
 
 USER = {"user_id": "user-456"}
@@ -192,6 +193,45 @@ def test_what_is_marked_below_a_deep_stage_is_found_once(tmp_path: Path) -> None
 
     for value, found in (("0", 8), ("1", 5), ("2", 8), ("3", 0)):
         assert asked(tmp_path / value, *deep, where=(("k", value),)).looked_at == found
+
+
+def test_a_link_finds_what_is_inside_where_that_says_most(tmp_path: Path) -> None:
+    """Of many stages that share the time the longest; none where the path says where it went."""
+    at = {"trace": "b" * 32}
+    spans = [
+        *(Planted(n, 1, f"step {n}", n * 10, n * 11, **at) for n in range(2, 30)),
+        Planted(1, 0, "import", 0, 320, **at),
+        Planted(1, 0, "message", 0, 300),
+        Planted(2, 1, "answer", 0, 290),
+        Planted(3, 2, "search", 0, 90),
+    ]
+    spread, path = asked(tmp_path, *spans).rows
+    assert spread.reason[0].startswith("28 different stages")
+    assert spread.ids[1:] == (f"{1:016x}", f"{1:016x}", f"{29:016x}")
+    assert path.ids == (TRACE, f"{1:016x}", f"{2:016x}")
+
+
+@pytest.mark.parametrize("measured", [{}, {"late.cause": "unknown"}])
+def test_a_stage_that_waited_to_be_taken_says_so(
+    tmp_path: Path, measured: dict[str, object]
+) -> None:
+    """Also where nothing was measured, if that was half of its time; not where it was less, or
+    where the time went elsewhere.
+    """
+    waits, quick = {"queue.wait_s": 0.6, **measured}, {"queue.wait_s": 0.4, **measured}
+    spans = [
+        Planted(1, 0, "message", 0, 1000, waits, trace="a" * 32),
+        Planted(1, 0, "message", 0, 900, quick, trace="b" * 32),
+        Planted(1, 0, "message", 0, 800, quick, trace="c" * 32),
+        Planted(2, 1, "answer", 400, 800, trace="c" * 32),
+        Planted(1, 0, "message", 0, 700, {}, trace="d" * 32),
+        Planted(2, 1, "answer", 0, 700, waits, trace="d" * 32),
+        Planted(1, 0, "message", 0, 599, waits, trace="e" * 32),
+    ]
+    rows = asked(tmp_path, *spans).rows
+    said = ["600 ms in a queue", NOTHING, "answer 400 ms", "answer 700 ms → 600 ms in a queue"]
+    assert [" → ".join(row.reason) for row in rows] == [*said, NOTHING]  # the wait was before it
+    assert reason_key(rows[0]) == "message, in a queue"
 
 
 def test_without_budgets_the_slowest_come_first_and_none_is_late(tmp_path: Path) -> None:

@@ -305,7 +305,7 @@ def test_of_very_many_traces_the_first_are_looked_for(
     answered, _ = halves.answer(who, late)
     assert names(answered) == ["order"]
     assert answered.origin.endswith(
-        ", incomplete: 1 traces of the local store were not looked for in Jaeger"
+        ", incomplete: not looked for in Jaeger: 1 of the local store's traces"
     )
     monkeypatch.setattr(sources, "_MOST_TRACES", 9)
     answered = halves.late(who)

@@ -86,8 +86,9 @@ def test_what_the_limit_leaves_out_is_reported(tmp_path: Path) -> None:
         tmp_path, *(Planted(1, 0, "message", 0, n, trace=f"{n:032x}") for n in (1, 2, 3))
     )
 
-    assert drawn(spans, limit=1)[-1] == "and 2 more: --limit 3"
-    assert len(drawn(spans, limit=3)) == 12
+    advice = "a stage with a budget says where it stood: OTEL_LOGGING_BUDGETS='*=0.5'"
+    assert drawn(spans, limit=1)[-2:] == ["and 2 more: --limit 3", advice]
+    assert len(drawn(spans, limit=3)) == 13
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])

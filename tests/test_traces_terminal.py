@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 
 import pytest
@@ -163,3 +164,34 @@ def test_many_lines_are_the_same_lines() -> None:
         terminal.show(out, map(Text, texts))
 
     assert captured.get() == "".join(f"{text}\n" for text in texts)
+
+
+@pytest.mark.parametrize("width", range(12, 40))
+def test_a_number_stays_with_its_unit(width: int) -> None:
+    """Where a line ends between words; the styles stay where they were."""
+    text = Text.assemble(
+        "late 2 times, by ", ("879 ms", "bold"), " in all, 17 min 3 s at 100 % of it"
+    )
+    lines = [*terminal.wrapped(text.copy(), width, 2)]
+    assert " ".join(line.plain.strip() for line in lines) == text.plain
+    assert all(line.cell_len <= width for line in lines)
+    assert not [line.plain for line in lines if re.match(r" *(ms|min|s|%)( |$)", line.plain)]
+    (bold,) = (line for line in lines if "879" in line.plain)
+    assert [bold.plain[s.start : s.end] for s in bold.spans if s.style == "bold"] == ["879 ms"]
+
+
+def test_a_sentence_is_broken_between_words_in_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is piped is one line; a path stays whole: it is to be copied."""
+    monkeypatch.setenv("COLUMNS", "40")
+    path = f"/var/{'spool/' * 8}otel_logging"
+    said = f"Nothing is recorded in {path} yet: a stage appears here when it ends.\nfrom here"
+    assert terminal.broken(said, io.StringIO()) == said
+    main, terminal_end = os.openpty()
+    with os.fdopen(main, "rb"), os.fdopen(terminal_end, "w") as out:
+        lines = terminal.broken(said, out).splitlines()
+    assert path in lines
+    assert lines[-1] == "from here"
+    assert all(len(line) <= 40 - len("Error: ") for line in lines if line != path)
+    assert " ".join(lines) == said.replace("\n", " ")

@@ -131,13 +131,15 @@ def test_time_of_many_stages_breaks_no_bar(tmp_path: Path, outer: tuple[Planted,
 
 
 def test_its_link_stands_in_the_heading(tmp_path: Path) -> None:
-    """Of the outermost stage and of the deepest of its path."""
+    """Of the outermost stage, of the deepest of its path, and, where that is the same one, of the
+    longest inside: else Jaeger shows nothing of what is inside.
+    """
     links = Links(lambda *ids: "http://jaeger/" + "/".join(ids), are_taken=False)
     trace = trace_of(tmp_path, Planted(1, 0, "message", 0, 9), Planted(2, 1, "answer", 1, 2))
 
     lines = [line.plain for line in waterfall.draw(trace, width=80, links=links)]
 
-    assert lines[2] == f"http://jaeger/{trace.trace_id}/{1:016x}/{1:016x}"
+    assert lines[2] == f"http://jaeger/{trace.trace_id}/{1:016x}/{1:016x}/{2:016x}"
     assert lines[lines.index("") - 1] == "└ ┅ itself 8.0 ms, 7.0 ms of it after answer"
 
 

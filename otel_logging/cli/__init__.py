@@ -4,6 +4,7 @@ Nothing in a store is changed, but by ``spool --purge`` and ``spool --resend``.
 """
 
 import re
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,10 @@ from otel_logging.traces.trace import last as last_of
 _EXTRAS: Final = {"demo": "The demo needs", "mcp": "The tools need"}
 
 
+def _error(said: str) -> click.ClickException:
+    return click.ClickException(terminal.broken(said, sys.stderr))
+
+
 class _Commands(click.Group):
     """Commands of which what is raised is said in words."""
 
@@ -54,12 +59,12 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (JaegerError, ConfigurationError) as error:
-            raise click.ClickException(str(error)) from None
+            raise _error(str(error)) from None
         except ModuleNotFoundError as error:
             if (extra := ctx.invoked_subcommand) not in _EXTRAS:
                 raise
             message = f"{_EXTRAS[extra]} {error.name}: pip install 'otel-logging[{extra}]'"
-            raise click.ClickException(message) from None
+            raise _error(message) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -110,7 +115,7 @@ def late(
     key = groups.KEYS[group] if group else groups.reason_key if summary else None
 
     def shown(found: Answered, answer: Answer[Any]) -> Shown:
-        if key is None:
+        if key is None or not answer.rows:
             narrowed = over is not None and found.jaeger is not None
             return listing.rows(table.draw, found, answer, narrowed=narrowed)
         every = groups.grouped(answer.rows, key)
@@ -179,13 +184,12 @@ def show(
         found = asked.last(service)
     traces = by_trace(found.spans)
     if not traces:
-        when = "" if len(prefix) == WHOLE_ID else A_DAY
-        raise click.ClickException(asked.nothing(found, when))
+        raise _error(asked.nothing(found, "" if len(prefix) == WHOLE_ID else A_DAY))
     chosen, none = _chosen(traces, question, prefix, number)
     if not chosen:
         known = there_is(found.spans, question)
         said = next((f"Nothing of {service or who}; {each}." for each in known), none)
-        raise click.ClickException(f"{visible(said)}\n{asked.read(found)}")
+        raise _error(f"{visible(said)}\n{asked.read(found)}")
     chosen = found.whole(chosen)
     if as_json:
         shown = [
@@ -294,7 +298,7 @@ def now(*, stack: bool, as_json: bool, store: Store) -> None:
 @click.option("--service", metavar="NAME", help="The service's name; by default the application's.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_program(*, service: str | None, command: tuple[str, ...]) -> None:
-    """Start a program set up, with no line of code.
+    """Set a program up and start it, with no line of code.
 
     As setup_observability does it: otel-logging run uvicorn app:app
 

@@ -118,8 +118,7 @@ class Listing:
             found, answer = self.asked.answer(question, partial(ask, limit=self.most))
             if is_first or answer.rows:
                 is_there = answer.rows or (answer.looked_at and question.cause is None)
-                known = () if is_there else there_is(found.spans, question)
-                there = [visible(each) for each in known]
+                there = [] if is_there else [*map(visible, there_is(found.spans, question))]
                 unknown = found.spans and not self.follow and unknown_cause(question, there)
                 if unknown:
                     raise click.BadParameter(unknown, param_hint="--cause")
@@ -154,7 +153,7 @@ class Listing:
             click.echo(self.asked.read(found), err=True)
         elif not found.spans:
             when = "" if self.since is not None else A_DAY
-            click.echo(self.asked.nothing(found, when))
+            click.echo(terminal.broken(self.asked.nothing(found, when), sys.stdout))
         else:
             title, *lines = drawn
             title = terminal.titled(title, read, places, width)

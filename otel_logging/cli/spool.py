@@ -79,7 +79,7 @@ def spool(
     if purge and (ours := list(_only_ours(found))):
         waiting = sum(each.waiting.segments for each in ours)
         if not yes:
-            click.confirm(f"Remove all? {waiting} were not delivered.", abort=True, err=True)
+            click.confirm(f"Remove all? Segments not delivered: {waiting}.", abort=True, err=True)
         for each in ours:
             destinations.purge(each.path, oldest=asked)  # no more than was shown, or exported
 
@@ -95,7 +95,7 @@ def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destinatio
     if not (found or is_aside):
         click.echo(f"Nothing{f' of {service}' if every else ''} is in {named(store.places)}.")
     if not found and (names := sorted({each.service for each in every})):
-        click.echo(f"services there are: {visible(', '.join(names))}", err=is_aside)
+        click.echo(f"known services: {visible(', '.join(names))}", err=is_aside)
     return found
 
 
@@ -113,9 +113,8 @@ def _resend(found: list[Destination]) -> None:
     now = dict(destinations.left_behind(found))
     for each in _only_ours(now):
         count = destinations.resend(each, now[each])
-        place = visible(now[each].endpoint)
         what = "1 segment now waits" if count == 1 else f"{count} segments now wait"
-        click.echo(f"{visible(each.service)}: {what} for {place}")
+        click.echo(f"{visible(each.service)}: {what} for {visible(now[each].endpoint)}")
     if not now:
         click.echo("Nothing waits for an endpoint that its service no longer has.")
 
@@ -161,7 +160,7 @@ def _as_json(one: Destination, elsewhere: dict[Path, str]) -> dict[str, Any]:
 
 def _draw(one: Destination, elsewhere: dict[Path, str]) -> Iterator[Text]:
     what = "log records" if one.is_of_logs else "spans"
-    living = "no process" if not one.processes else f"{one.processes} running"
+    living = f"{one.processes or 'no'} process{'es' * (one.processes > 1)}"
     title = " · ".join(filter(None, (visible(one.service), what, visible(one.to), living)))
     yield Text(title, "bold")
     for word, some in (("wait", one.waiting), ("sent", one.sent)):

@@ -144,8 +144,8 @@ def _room(base: Path, bound: int) -> Iterator[Finding]:
         )
     if not full:
         size = sum(each.waiting.size_bytes for each in found)
-        said = f"{volume(size)} wait" if size else "none does now"
-        yield good(f"Spans wait in {base}: {said}, and there is room.")
+        said = f"{volume(size)} wait" if size else "none do now"
+        yield good(f"Spans can wait in {base}: {said}, and there is room.")
     for each, now in destinations.left_behind(found):
         yield note(
             f"{volume(each.waiting.size_bytes)} wait for {each.endpoint}, to which {each.service}"

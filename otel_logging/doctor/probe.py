@@ -48,7 +48,7 @@ _ADVICE: Final[Mapping[type[BaseException], tuple[str, str]]] = {
         "There is no Jaeger that can be asked",
         (
             f"{_SET_TO} the address of its own pages, of version 2.13 or later: usually http://…:16686"
-            " (4317 is gRPC, 4318 HTTP), or https:// if it expects TLS"
+            " (4317 and 4318 are the collector's), or https:// if it expects TLS"
         ),
     ),
     JaegerError: ("Jaeger is not well", "look at its log"),
@@ -108,14 +108,14 @@ def _not_delivered(answer: Answer, exporter: Exporter) -> Finding:
     if not answer.mistake and not answer.answered:
         if not _is_wanted():
             return note(
-                f"No collector answers at {exporter.shown}, and none is named: spans stay in the "
-                "local store, which late and show read."
+                f"No collector answers at {exporter.shown}, the default: spans stay in the local"
+                " store, which late and show read."
             )
         return problem(
             f"The collector at {exporter.shown} does not answer: {answer.detail}.",
-            f"start it (docker compose up -d), or set {_ENDPOINT} to where it is; port 4317 is"
-            f" gRPC, 4318 HTTP, and {exporter.protocol} is spoken; https:// if it expects TLS; no"
-            " proxy is used",
+            f"start it (docker compose up -d), or set {_ENDPOINT} to where it is: port 4318"
+            f" for HTTP, 4317 for gRPC (this service uses {exporter.protocol}); https:// if it"
+            " expects TLS; no proxy is used",
         )
     answer = lasting(answer, NOUNS[exporter.signal])
     said = f"{answer.mistake[0].upper()}{answer.mistake[1:]}: {answer.detail}."
@@ -130,8 +130,7 @@ def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
     any.
     """
     try:
-        services = jaeger.services()
-        version = jaeger.version()
+        services, version = jaeger.services(), jaeger.version()
     except JaegerError as error:
         yield _not_asked(jaeger, error)
         return
@@ -145,14 +144,13 @@ def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
 
 
 def _too_old(jaeger: Jaeger, version: str) -> Finding:
-    said = f"Jaeger {version} at {jaeger.url} is too old."
-    return problem(said, "take 2.13 or later, best the newest")
+    return problem(f"Jaeger {version} at {jaeger.url} is too old.", "take 2.13 or later")
 
 
 def _not_asked(jaeger: Jaeger, error: JaegerError) -> Finding:
     """Say why Jaeger cannot be asked: by what the error is."""
     if isinstance(error, UnreachableError) and not _is_wanted():
-        return note(f"No Jaeger answers at {jaeger.url}, and none is named.")
+        return note(f"No Jaeger answers at {jaeger.url}, the default.")
     if isinstance(error, NotUnderstoodError):
         with suppress(JaegerError):
             if version := jaeger.version():

@@ -34,7 +34,7 @@ class Finding:
     to_do: str = ""
 
 
-NOT_TRIED: Final = "The round trip was not tried."
+NOT_TRIED: Final = "The round trip was not tried: collector and Jaeger must answer."
 OFF: Final = "The collector and Jaeger were not asked: no span is sent."
 
 
@@ -74,9 +74,7 @@ def _wrapped(lead: Text, text: str, indent: str, width: int) -> Iterator[Text]:
     # a path or an address is not cut: it is to be copied
     lines = textwrap.wrap(visible(text), room, break_long_words=False, break_on_hyphens=False)
     for number, line in enumerate(lines):
-        whole = (Text(indent) if number else lead).append(line)
-        whole.overflow = "ignore"
-        yield whole
+        yield Text.assemble(indent if number else lead, line, overflow="ignore")
 
 
 def result(findings: Collection[Finding]) -> Iterator[Text]:
@@ -88,6 +86,6 @@ def result(findings: Collection[Finding]) -> Iterator[Text]:
     elif OFF in said:
         yield Text("No problem found: tracing is switched off.", "bold")
     elif NOT_TRIED in said:
-        yield Text("No problem found: no server is named, and the local store has it all.", "bold")
+        yield Text("No problem found: the local store has every span.", "bold")
     else:
-        yield Text("All is well: a span and its log line made the whole way.", "bold green")
+        yield Text("All is well: a span and its log line came back from Jaeger.", "bold green")

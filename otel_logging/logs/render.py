@@ -74,7 +74,8 @@ _TAB: Final = 4  # columns
 #: Characters between which a line may be broken, as Chinese and Japanese have no blanks.
 _CJK: Final = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60"
 _SIGNS: Final = r"[\u3001\u3002\uff09\uff0c\uff0e\uff01\uff1f\u300d\u300f]*"  # begin no line
-_WORDS: Final = later(f"( *)([{_CJK}]{_SIGNS}|[^ {_CJK}]+)")
+#: A number goes with its unit.
+_WORDS: Final = later(rf"( *)([{_CJK}]{_SIGNS}|[^ {_CJK}]*\d [mµ]?s\b[^ {_CJK}]*|[^ {_CJK}]+)")
 #: Of a path or an address that is too long for a line, or of a text without blanks.
 _LONG: Final = later(f"()([{_CJK}]{_SIGNS}|[^/?&{_CJK}]+[/?&]*|[/?&]+)")
 _PARTS: Final = later("( *)([^ ,]+,*|,+)")  # of a value that is too long for one line

@@ -17,7 +17,7 @@ TYPE, _MESSAGE = "exception.type", "exception.message"
 ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _names.STACKTRACE, "exception.escaped"})
 
 _FRAME: Final = re.compile(
-    r'^(?P<indent>[ |+]*)File "(?P<file>.*)", line (?P<line>\d+), in (?P<name>.*)'
+    r'^(?P<indent>[ |+]*)File "(?P<file>[^…]*)", line (?P<line>\d+), in (?P<name>[^…]*)$'
 )
 _HEAD: Final = "Traceback (most recent call last)"
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
@@ -56,6 +56,8 @@ def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
     if not (is_recorded or text.strip()):
         return None
     what, frames, cause = _last(text)
+    if told and frames and " more]…" in text:  # between halves of two lines
+        frames.insert(1, told)  # behind what may be the library's end of it
     # of a group the traceback ends with one that is in it, which says more
     if TYPE in attributes and not (frames and str(attributes[TYPE]).endswith(_GROUP)):
         what = f"{attributes[TYPE]}: {_one_line(str(attributes.get(_MESSAGE, '')))}"

@@ -166,11 +166,11 @@ def reason_key(row: Row) -> str:
     inner = [step.stage for step in path[1:]]
     if path[-1].spread:
         inner.append(f"many stages in {path[-1].stage}")
-    if not inner and (place := _place(row)):
-        return place
-    if not inner and words(path) == [NOTHING] and row.text(_names.LATE_WHERE) is None:
-        return "nothing recorded inside"
-    return " → ".join(without_middle(inner)) or f"{row.span.name} itself"
+    if inner:
+        return " → ".join(without_middle(inner))
+    is_empty = words(path, row.waited) == [NOTHING] and row.text(_names.LATE_WHERE) is None
+    how = ", nothing recorded inside" if is_empty else ", in a queue" if row.waited else " itself"
+    return _place(row) or f"{row.span.name}{how}"
 
 
 def _place(row: Row) -> str:
@@ -206,11 +206,11 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[Group]:
 def sentence(group: Group, lost: str) -> str:
     """Return what ``--summary`` says: "upload for alice (loop) made 14 users late by 31 s"."""
     if group.rows[0].late_by_s is None:  # nothing has a budget
-        return f"{group.key}: {lost} in all" + f", {len(group.rows)} times" * (len(group.rows) > 1)
+        return f"{group.key}: {lost}" + f" in all, {len(group.rows)} times" * (len(group.rows) > 1)
     users = len(group.users)
     whom = f"{users} users " if users > 1 else "".join(f"{user} " for user in group.users)
     times = f"{len(group.rows)} times, " if len(group.rows) > max(users, 1) else ""
-    late = f"late {times}by {lost} in all"
+    late = f"late {times}by {lost}" + " in all" * (len(group.rows) > 1)
     if group.rows[0].cause not in TELL_LITTLE:
         return f"{group.key} made {whom or 'somebody '}{late}"
     return f"{group.key}: {whom}{late}"

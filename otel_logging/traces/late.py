@@ -15,7 +15,7 @@ from heapq import nlargest
 from typing import Any, Final, Generic, TypeVar
 
 from otel_logging import _names
-from otel_logging._text import visible
+from otel_logging._text import duration, visible
 from otel_logging.lateness.verdict import DOWNSTREAM, RANK, UNKNOWN, late_by
 from otel_logging.traces.path import Step, steps, words
 from otel_logging.traces.span import Span, rfc3339
@@ -24,7 +24,7 @@ from otel_logging.traces.whose import typed, whose
 
 #: What can be measured to have made a stage late, beside what the application names.
 CAUSES: Final = tuple(RANK)
-_CAUSES_THERE_ARE: Final = "causes there are: "
+_KNOWN_CAUSES: Final = "known causes: "
 _VERDICT: Final = _names.LATE + "."
 _STRICT: Final = json.JSONDecoder(parse_constant=str)
 TELL_LITTLE: Final = (None, UNKNOWN, DOWNSTREAM)  # causes: where the time went says more
@@ -97,12 +97,25 @@ class Row:
             said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
             return [visible(f"{said}, by {by}" if by else said)]
         stood = "" if where is None else f"it stood: {visible(where.split(THEN)[0])}"
-        return words(self.path, stood)
+        return words(self.path, stood or self.waited)
+
+    @property
+    def waited(self) -> str:
+        """How long the last stage of its path waited to be taken, if that is half of its time."""
+        last = self.path[-1]
+        wait_s = self.trace.spans[last.span_id].get(_names.QUEUE_WAIT)
+        is_much = isinstance(wait_s, float) and last.took_s / 2 <= wait_s <= last.took_s + 1e-6
+        return f"{duration(wait_s)} in a queue" if is_much else ""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of its trace, of the stage, and of the deepest stage of its path."""
-        return self.span.trace_id, self.span.span_id, self.path[-1].span_id
+        """The ids of its trace, of the stage, and of the deepest stage of its path. Jaeger folds
+        what is inside a stage that it finds: where that says most, the longest of it, too.
+        """
+        last = self.path[-1]
+        inside = last.inside if last.spread or len(self.path) == 1 else ()
+        longest = (p.span.span_id for p in nlargest(1, inside, lambda p: p.end - p.start))
+        return self.span.trace_id, self.span.span_id, last.span_id, *longest
 
     def text(self, key: str) -> str | None:
         """Return what the write side found out as text, whatever another program wrote there."""
@@ -204,11 +217,7 @@ class Answer(Generic[_Each]):
 
 
 def late(
-    spans: Iterable[Span],
-    question: Question,
-    *,
-    limit: int | None = None,
-    sort: str = "late-by",
+    spans: Iterable[Span], question: Question, *, limit: int | None = None, sort: str = "late-by"
 ) -> Answer[Row]:
     """Answer *question* about *spans*; *sort* is one of ``SORTS``.
 
@@ -337,29 +346,27 @@ def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
 
     services = Counter(span.resource.service for span in here)
     if question.service not in (None, *services):
-        yield f"services there are: {some(services)}"
+        yield f"known services: {some(services)}"
     keys = {key for trace in traces for key in trace.who_keys}
     if question.who not in (None, *(users := valued(*keys))):
-        yield f"users there are ({', '.join(sorted(keys))}): {some(users)}"
+        yield f"known users ({', '.join(sorted(keys))}): {some(users)}"
     for key, wanted in question.where:
         if wanted not in (values := valued(key)):
-            yield f"values of {key} there are: {some(values)}"
+            yield f"known values of {key}: {some(values)}"
     last_ns = max((span.end_ns for span in here), default=0)
     if 0 < last_ns < question.since_ns:
-        yield f"the last one ended {datetime.fromtimestamp(last_ns / 1e9).astimezone():{_MOMENT}}"
+        yield f"the last stage ended {datetime.fromtimestamp(last_ns / 1e9).astimezone():{_MOMENT}}"
     if question.cause not in (None, *(causes := valued(_names.LATE_CAUSE))):
-        yield f"{_CAUSES_THERE_ARE}{some(causes)}"
+        yield f"{_KNOWN_CAUSES}{some(causes)}"
 
 
 def unknown_cause(question: Question, there: Iterable[str]) -> str:
     """Return what is wrong with a cause that is none of those that are measured, where *there*
     (of ``there_is``) says that it made nothing late; else nothing.
     """
-    causes = [each for each in there if each.startswith(_CAUSES_THERE_ARE)]
-    if question.cause in CAUSES or not causes:
-        return ""
-    named = f"{question.cause!r} is not measured, nor a name of yours that made a stage late"
-    return f"{named}; {causes[0]}"
+    known = next((each for each in there if each.startswith(_KNOWN_CAUSES)), "")
+    is_unknown = known and question.cause not in CAUSES
+    return f"{question.cause!r} is no known cause; {known}" if is_unknown else ""
 
 
 def some(names: Counter[str]) -> str:

@@ -66,7 +66,7 @@ class Answered:
         missing = [each for each in dict.fromkeys(trace_ids) if each not in self._in_jaeger]
         more, why = list[Span](), ""
         if (number := len(missing) - _MOST_TRACES) > 0:
-            why = f"{number} traces of the local store were not looked for in Jaeger"
+            why = f"not looked for in Jaeger: {number} of the local store's traces"
         try:
             for each in missing[:_MOST_TRACES]:
                 more += self.jaeger.trace(each)
@@ -112,7 +112,7 @@ class Sources:
     def nothing(self, found: Answered, when: str = "") -> str:
         """Return that nothing is there, and where it was looked for."""
         if self.which == JAEGER:
-            return f"Nothing{when} that matches is in Jaeger: read {found.origin}."
+            return f"Nothing{when} matches: read {found.origin}."
         if not self.places:
             return "Nothing was read."
         if found.is_damaged:

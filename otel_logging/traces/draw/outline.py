@@ -12,13 +12,10 @@ from otel_logging.traces import exceptions
 from otel_logging.traces.draw.terminal import fields
 
 #: Shown by its place, in words before the fields, or below.
-_SHOWN: Final = frozenset(
-    {
-        *(_names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.TRACE_ID, _names.SPAN_ID),
-        *(_names.TRACE_FLAGS, _names.EXCEPTION, _names.STACK, *exceptions.ATTRIBUTES),
-        *(_names.LATE, _names.CANCELLED),
-    }
-)
+_SHOWN: Final = exceptions.ATTRIBUTES | {
+    *(_names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.TRACE_ID, _names.SPAN_ID),
+    *(_names.TRACE_FLAGS, _names.EXCEPTION, _names.STACK, _names.LATE, _names.CANCELLED),
+}
 
 
 def draw(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -152,11 +152,8 @@ def _stage(row: Row, trace: Trace, total: int, way: set[str]) -> str:
 def _line(row: Row, event: Event, start: int) -> str:
     raised = exceptions.raised(event.name, event.attributes)
     level = str(event.attributes.get(_names.LEVEL, "event"))
-    below = (
-        f'<br><code class="bad">{_text(raised.what)}  {_text(raised.where)}</code>'
-        if raised
-        else ""
-    )
+    said = _text(f"{raised.what}  {raised.where}") if raised else ""
+    below = f'<br><code class="bad">{said}</code>' if raised else ""
     return (
         f'<tr><td{_depth(row)}><span class="dim">{_text(level)}</span>'
         f" {_text(event.name)}{_fields(event.attributes, row.shown)}{below}</td>"

@@ -24,6 +24,7 @@ from otel_logging.traces.draw.terminal import (
 )
 from otel_logging.traces.failed import Failure
 from otel_logging.traces.late import Answer, Row
+from otel_logging.traces.path import NOTHING
 from otel_logging.traces.span import Span
 
 _GAP: Final = "  "
@@ -65,6 +66,8 @@ def draw(
         below = _Below(Text(" → ".join(row.reason)), told(row), row.ids)
         columns.add(row, row.who, below, *by)
     yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found, heads)
+    if not answer.judged and any(row.reason == [NOTHING] for row in answer.rows):
+        yield Text("a stage with a budget says where it stood: OTEL_LOGGING_BUDGETS='*=0.5'", "dim")
 
 
 def incidents(answer: Answer[Row]) -> Iterator[str]:
@@ -92,11 +95,7 @@ def facts(answer: Answer[Row]) -> Callable[[Row], list[str]]:
 
 
 def draw_failed(
-    answer: Answer[Failure],
-    *,
-    width: int,
-    links: Links = NO_LINKS,
-    heads: list[int] | None = None,
+    answer: Answer[Failure], *, width: int, links: Links = NO_LINKS, heads: list[int] | None = None
 ) -> Iterator[Text]:
     """Yield the table of failed traces, as ``draw`` does."""
     of_all = f" of {answer.looked_at} trace" + "s" * (answer.looked_at != 1)

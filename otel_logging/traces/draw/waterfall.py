@@ -37,13 +37,10 @@ _LEAST_LABEL = 12
 _GAP: Final = "  "
 
 #: Attributes that the picture shows otherwise than as a field.
-_HIDDEN: Final = frozenset(
-    {
-        *(_names.BUDGET, _names.LATE, _names.CANCELLED),
-        *(_names.LEVEL, _names.EXCEPTION, _names.STACK),
-        *exceptions.ATTRIBUTES,
-    }
-)
+_HIDDEN: Final = exceptions.ATTRIBUTES | {
+    *(_names.BUDGET, _names.LATE, _names.CANCELLED),
+    *(_names.LEVEL, _names.EXCEPTION, _names.STACK),
+}
 _LEVEL_STYLES: Final = {"debug": "dim", "info": "cyan", "warning": "yellow"}
 _LOUD: Final = frozenset({"error", "critical"})  # in capitals, for those who see no colour
 _LEVEL_WIDTH = 7  # "warning"
@@ -189,7 +186,6 @@ def is_on(way: Set[str], row: Row) -> bool:
 
 
 def _columns(trace: Trace, listed: list[Row], width: int, top: Judged, way: Set[str]) -> _Columns:
-    drawn = [row for row in listed if row.event is None]
     start = trace.in_order[0].start_ns
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
     last, service = top.path[-1], top.span.resource.service
@@ -201,7 +197,7 @@ def _columns(trace: Trace, listed: list[Row], width: int, top: Judged, way: Set[
     numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
     number = max(len("start"), *numbers)
     room = width - 2 * number - 3 * len(_GAP)
-    labels = (cell_len(_label(row, rough).plain) for row in drawn if row.span and not row.event)
+    labels = (cell_len(_label(row, rough).plain) for row in listed if row.span and not row.event)
     longest = max([_LEAST_LABEL, *labels])
     bar = max(room - longest, room * 2 // 5, _LEAST_BAR)
     label = max(min(longest, room - bar), _LEAST_LABEL)
@@ -293,7 +289,7 @@ def remarks(row: Row, span: Span, parent: Span | None) -> Iterator[Text]:
         yield Text(f"drawn {by} {later}: its clock is {word} that of {other}", "dim")
     if row.equal:
         longest = max(max(one.end_ns - one.start_ns, 0) for one in row.equal)
-        yield Text(f"the longest {duration(longest / 1e9)}; each with --all", "dim")
+        yield Text(f"the longest took {duration(longest / 1e9)}; --all draws each", "dim")
         return
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
