@@ -8,6 +8,7 @@ Deliberately absent: why a stage was late (``stage``).
 import asyncio
 import time
 from asyncio import current_task
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context
@@ -49,6 +50,8 @@ _TURN: Final = 100
 #: How often it looks which task works on a stage that its own task has left, and how much each
 #: thread has computed.
 _LEFT_NS: Final = 500_000_000
+#: So long a thread that was seen to compute without the interpreter is taken to go on so.
+_WITHOUT_NS: Final = 500_000_000
 _HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
@@ -65,6 +68,8 @@ class Watchdog:
         self._idle: set[Any] = set()
         #: What each thread had computed so far, and when: at each look, while a stage is slow.
         self._computed, self._computed_at = dict[int, int](), 0
+        #: The thread that was seen to compute without the interpreter last, and when.
+        self._without = 0, 0
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
         self._hunting = RLock()
@@ -248,9 +253,23 @@ class Watchdog:
             return [] if where.is_shared(frame) else where.of_frame(frame)
         entry = bindings.entry_of(watched.span)
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
-        steps, thread = where.of_task(task, frames, working)
+        steps, thread, sleep = where.of_task(task, frames, working)
         helping.append(thread)
+        if sleep is not None:
+            self._note_kept(watched, *sleep)
         return steps
+
+    def _note_kept(self, watched: Watched, began: int, due: int) -> None:
+        """Note who keeps the interpreter from a loop that ends one short sleep of *watched* after
+        another, the last from when it *began* until it is *due*: each as late as this thread.
+        """
+        hog = self.watch.pauses.hog
+        if hog is None or hog.by_thread == watched.thread or watched.is_own(hog):
+            return
+        if began > hog.start:
+            late = hog.end - self._due
+            kept = (hog.end - hog.start) * late // (late + due - began)
+            watched.add_guess(watched.as_interval(hog._replace(start=hog.end - kept)))
 
     def _tasks_in(self, span: Any, loop: Any) -> Iterator[Any]:
         """Yield the tasks of *loop* that are within the stage of *span*."""
@@ -305,8 +324,14 @@ class Watchdog:
         return hogs if sum(spent[t] for t in hogs) >= least else []
 
     def _pause_of(self, hogs: list[int], began: int, now: int) -> Pause | None:
-        """Return whose computing it was; None where that is not known."""
+        """Return whose computing it was; None where that is not known, or needs no interpreter."""
         if not hogs:
+            return None
+        after = Counter(computed())
+        after.subtract(self._computed)
+        if after[hogs[0]] * 2 > after[get_ident()]:  # beside this thread, which has it
+            self._without = hogs[0], now
+        if self._without[0] == hogs[0] and now - self._without[1] < _WITHOUT_NS:
             return None
         hearts = list(self.watch.pauses.hearts.values())
         loop = next((heart.loop for heart in hearts if heart.thread == hogs[0]), None)

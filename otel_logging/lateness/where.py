@@ -24,6 +24,7 @@ from types import (
     CoroutineType,
     FrameType,
     FunctionType,
+    GeneratorType,
     GetSetDescriptorType,
 )
 from typing import Any, Final
@@ -140,31 +141,41 @@ def _self_of(code: CodeType, frame: FrameType | None) -> Any:
     return next((each.f_locals.get("self") for each in running), None)
 
 
-def of_task(task: Any, threads: Mapping[int, Any], working: list[int]) -> tuple[list[Step], int]:
+def of_task(
+    task: Any, threads: Mapping[int, Any], working: list[int]
+) -> tuple[list[Step], int, tuple[int, int] | None]:
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
-    a thread of *threads*, where it waits for that; and that thread, else 0. *working*: those that
-    work for it.
+    a thread of *threads*, where it waits for that; that thread, else 0; and from when until when it
+    sleeps, if it does. *working*: the threads that work for it.
     """
     frames: list[FrameType] = []
     for _ in range(DEPTH):  # pragma: no branch - a bound
         coroutines = awaits(task.get_coro())
         frames += [frame for _, frame in coroutines]
-        task = awaited(task, coroutines[-1:]) or _answering(coroutines)
+        task = awaited(task, coroutines) or _answering(coroutines)
         if task is None:
             break
     frames.reverse()
     thread = _thread_behind(frames[0], working) if frames else 0
     there = _bounded(outwards(threads.get(thread)))
-    return [*(there if own_step(there) else []), *_bounded(frames)], thread
+    steps = [*(there if own_step(there) else []), *_bounded(frames)]
+    return steps, thread, _sleep_in(frames[0]) if frames else None
+
+
+def _sleep_in(frame: FrameType) -> tuple[int, int] | None:
+    sleep = frame.f_locals if frame.f_code is _SLEEPING else {}
+    when = getattr(sleep.get("h"), "when", None)  # Qt's loops do not tell
+    return when and (int((when() - sleep["delay"]) * 1e9), int(when() * 1e9))
 
 
 def _answering(coroutines: list[tuple[Any, FrameType]]) -> Any:
     """Return the task that Starlette leaves the answer to, while this one waits for a stream."""
     frames = (frame for _, frame in reversed(coroutines))
     librarys = takewhile(lambda frame: not is_application(frame.f_code.co_filename), frames)
-    leaving = (frame for frame in librarys if frame.f_code.co_qualname in _LEAVING)
-    group = next((frame.f_locals.get("task_group") for frame in leaving), None)
-    return next((each for each in tuple(getattr(group, "_tasks", ())) if not each.done()), None)
+    leaving = [frame for frame in librarys if frame.f_code.co_qualname in _LEAVING]
+    groups = (getattr(frame.f_locals.get("task_group"), "_tasks", ()) for frame in leaving[::-1])
+    tasks = chain(*map(tuple, groups))
+    return next((t for t in tasks if not t.done() and not t.get_name().endswith(_CLOSING)), None)
 
 
 def _thread_behind(frame: FrameType, working: list[int]) -> int:
@@ -196,11 +207,13 @@ def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
     return found
 
 
+_SLEEPING: Final = asyncio.sleep.__code__
 _TRIO: Final = f"{os.sep}trio{os.sep}_core{os.sep}_run.py"
 _LEAVING: Final = frozenset(
     {"BaseHTTPMiddleware.__call__", "BaseHTTPMiddleware.__call__.<locals>.call_next"}
     | {"StreamingResponse.__call__"}
 )
+_CLOSING: Final = ".close_recv_stream_on_response_sent"  # of the oldest, which answers nothing
 _ANYIO_S: Final = "run_sync_in_worker_thread"
 #: Files of what waits for a thread: ``to_thread``, and what Django and Channels have for it.
 _TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py", f"{os.sep}asgiref{os.sep}sync.py"
@@ -213,25 +226,35 @@ _MOST_AWAITS: Final = 1_000
 _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, as no other is
 
 
-def awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
-    """Return the task that *task* waits for; of those gathered the first that is not done.
+def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
+    """Return the task that *task* waits for; of several that it needs the first that is not done.
 
     A function of asyncio's has it among its variables, ``shield`` behind the future.
     """
     future = getattr(task, "_fut_waiter", None)
-    there = [*(getattr(future, "_children", None) or [future])]
+    there, completing = [*(getattr(future, "_children", None) or [future])], _completing(coroutines)
     if isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task):
-        there += [c for c, frame in innermost if _holds_tasks(frame.f_code)]
+        there += [c for c, frame in coroutines[-1:] if _holds_tasks(frame.f_code)] + completing
+    asked = (frame.f_locals.get("return_when") for _, frame in coroutines[-1:])
+    needs_all = bool(completing) or any(each in _ALL for each in asked)
     for hop in range(_HOPS):
         there += chain(*(list(each) for each in there if isinstance(each, _MANY)))
         tasks = dict.fromkeys(each for each in there if isinstance(each, asyncio.Task))
         found = [each for each in tasks if each is not task and not each.done()]
-        if found:  # of several that ``wait`` waits for, it may be any
-            return found[0] if hop == 0 or len(found) == 1 else None
+        if found:  # of several it may be any that ends the wait
+            return found[0] if hop == 0 or len(found) == 1 or needs_all else None
         groups = [tuple(g._tasks)[:1] for g in there if _is_group(type(g))]  # noqa: SLF001
         holding = [each for each in there if isinstance(each, _HOLDING)]
         there = [*chain(*groups), *gc.get_referents(*holding)]
     return None
+
+
+def _completing(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
+    """Return what has the tasks of ``as_completed``, if the innermost coroutine waits for one."""
+    if [frame.f_code.co_name for _, frame in coroutines[-2:-1]] != ["_wait_for_one"]:
+        return []
+    near = gc.get_referents(*(coroutine for coroutine, _ in coroutines[-3:-1]))
+    return [each for each in near if isinstance(each, _COMPLETING)]
 
 
 def _holds_tasks(code: CodeType) -> bool:
@@ -246,7 +269,10 @@ def _is_group(kind: type) -> bool:
 _GROUPS: Final = "asyncio.taskgroups", "anyio._backends._asyncio"
 #: What leads from a future, or from a coroutine of asyncio's, to a task.
 _MANY: Final = (tuple, set, list)
-_HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY)
+_ALL: Final = asyncio.ALL_COMPLETED, asyncio.FIRST_EXCEPTION
+#: A generator, and from Python 3.13 on an iterator.
+_COMPLETING: Final = GeneratorType, getattr(asyncio.tasks, "_AsCompletedIterator", GeneratorType)
+_HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY, *_COMPLETING)
 _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 _RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
