@@ -98,6 +98,9 @@ class Watched:
     """What is measured of one open stage. What few stages ever have is the class's."""
 
     end = seen_at = 0
+    #: The least budget that it may have, while that is not known; from half of it on it is looked
+    #: at, as from half of a known one.
+    least_s = 2.0
     is_overdue = False
     #: Its slot of the black box; below 1: it has none.
     slot = -1
@@ -291,7 +294,10 @@ class Watched:
         detail, culprit, blamed = found.why
         # with the microseconds that a clock's resolution leaves, the shares are the latency
         shares = {cause: round(took / 1e9, 6) for cause, took in found.shares.items()}
-        start_ns = time.time_ns() - (time.perf_counter_ns() - self.origin)
+        clock = self.clock_ns
+        start_ns = self.origin + (
+            time.time_ns() - time.perf_counter_ns() if clock is None else clock
+        )
         why = verdict.sentence(
             *(self.name, self.who(), datetime.fromtimestamp(start_ns / 1e9, UTC), latency_s),
             *(self.budget_s or 0.0, found, where.summary(self.places) if self.places else ""),

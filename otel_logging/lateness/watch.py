@@ -162,10 +162,12 @@ class Watch:
         """
         span.otel_logging_ask = ask and (start, ask)
         budgets = _runtime.current.budgets
-        is_new = not span.otel_logging_watched
-        if is_new and isinstance(budgets, Budgets) and budgets.may_begin(f"{start} "):
+        least_s = budgets.least(f"{start} ") if isinstance(budgets, Budgets) else None
+        if least_s is not None and not span.otel_logging_watched:
             self.open.pop(span, None)
             self.measure(span, start, inf, None, trace.SpanKind.SERVER, {})
+            if watched := span.otel_logging_watched:
+                watched.least_s = least_s
 
     def name(self, span: Any, name: str) -> None:
         """Take over the name of a request that is known by now, and the budget of that."""
@@ -173,7 +175,7 @@ class Watch:
         budget = span.otel_logging_budget if known is None else known
         if watched := getattr(span, WATCHED, None):
             watched.name = name
-            watched.budget_s = inf if budget is None else budget
+            watched.budget_s, watched.least_s = inf if budget is None else budget, Watched.least_s
             if watched.slot > 0:  # pragma: no branch - thousands are open
                 self.box.name(watched.slot, name, budget or 0.0)
 

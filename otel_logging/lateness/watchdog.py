@@ -7,7 +7,6 @@ Deliberately absent: why a stage was late (``stage``).
 
 import asyncio
 import time
-from asyncio import current_task
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -53,7 +52,6 @@ _LEFT_NS: Final = 500_000_000
 #: So long a thread that was seen to compute without the interpreter is taken to go on so.
 _WITHOUT_NS: Final = 500_000_000
 _HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
-_SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
 
 
@@ -160,13 +158,13 @@ class Watchdog:
                 continue
             if asked := getattr(each.span, "otel_logging_ask", None):
                 self._ask(each.span, *asked)
-            if each.worker is NOBODY and each.span in self._idle:
-                self._slow.pop(each, None)
+            budget_s = each.least_s if each.budget_s == inf else each.budget_s
+            is_idle = each.worker is NOBODY and each.span in self._idle
             # half of its budget is used up
-            elif each.budget_s is not None and now - each.origin > 5e8 * (
-                _SLOW_S * 2 if each.budget_s == inf else each.budget_s  # inf: it is not known
-            ):
+            if budget_s is not None and now - each.origin > 5e8 * budget_s and not is_idle:
                 self._slow[each] = None
+            else:
+                self._slow.pop(each, None)
         for each in self._slow.keys() - self.watch.measured.copy().keys():
             del self._slow[each]
 
@@ -248,8 +246,8 @@ class Watchdog:
             return where.of_frame(frames.get(helping[0])) if helping else []
         if task is None and (loop := where.loop_in(frames.get(watched.thread))) is not None:
             task = next(self._tasks_in(watched.span, loop), None)  # a stage around ``asyncio.run``
-        if task is None or current_task(task.get_loop()) is task:
-            frame = frames.get(watched.thread) or _frame_of(task, frames)
+        if task is None:
+            frame = frames[watched.thread]
             return [] if where.is_shared(frame) else where.of_frame(frame)
         entry = bindings.entry_of(watched.span)
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
@@ -363,12 +361,6 @@ def _note_end(task: Any, span: Any) -> None:
 def _is_for(current: Any, span: Any) -> bool:
     """Say whether what has *current* works in the stage of *span*, or in its request."""
     return current is span or (current is not None and bindings.entry_of(current) is span)
-
-
-def _frame_of(task: Any, frames: Mapping[int, Any]) -> Any:
-    """Return the innermost frame of the thread that runs *task*; uvloop does not say which."""
-    own: Any = getattr(task.get_coro(), "cr_frame", None)
-    return next((top for top in frames.values() if own in where.outwards(top)), None)
 
 
 def _span_of(task: Any) -> Any:

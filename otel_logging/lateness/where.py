@@ -151,15 +151,26 @@ def of_task(
     frames: list[FrameType] = []
     for _ in range(DEPTH):  # pragma: no branch - a bound
         coroutines = awaits(task.get_coro())
+        if coroutines and asyncio.current_task(task.get_loop()) is task:
+            frames += _above(coroutines[0][1], threads)
+            working = []
+            break
         frames += [frame for _, frame in coroutines]
         task = awaited(task, coroutines) or _answering(coroutines)
         if task is None:
             break
     frames.reverse()
-    thread = _thread_behind(frames[0], working) if frames else 0
+    thread = _thread_behind(frames[0], threads, working) if frames else 0
     there = _bounded(outwards(threads.get(thread)))
     steps = [*(there if own_step(there) else []), *_bounded(frames)]
     return steps, thread, _sleep_in(frames[0]) if frames else None
+
+
+def _above(frame: FrameType, threads: Mapping[int, Any]) -> list[FrameType]:
+    """Return the frames of a task that runs, outermost first: that *frame*, in one of *threads*."""
+    stacks = (list(outwards(top)) for top in threads.values())
+    stack = next((each for each in stacks if frame in each), [frame])
+    return stack[stack.index(frame) :: -1]
 
 
 def _sleep_in(frame: FrameType) -> tuple[int, int] | None:
@@ -178,13 +189,18 @@ def _answering(coroutines: list[tuple[Any, FrameType]]) -> Any:
     return next((t for t in tasks if not t.done() and not t.get_name().endswith(_CLOSING)), None)
 
 
-def _thread_behind(frame: FrameType, working: list[int]) -> int:
-    """Return the thread that is waited for: of anyio's own, or the one that works; else 0."""
+def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: list[int]) -> int:
+    """Return the thread that is waited for: of anyio's own, or the one that works, or one of those
+    that stand in the same function; else 0.
+    """
     if frame.f_code.co_name == _ANYIO_S:  # Starlette's and FastAPI's functions that are sync
         return getattr(frame.f_locals.get("worker"), "ident", None) or 0
     file = frame.f_code.co_filename
-    is_waiting = is_application(file) or file.endswith(_TO_THREAD)
-    return working[0] if is_waiting and len(working) == 1 else 0
+    if not (is_application(file) or file.endswith(_TO_THREAD)):
+        return 0
+    steps = ((each, own_step(of_frame(threads.get(each)))) for each in working)
+    found = [*{step[0]: each for each, step in steps if step}.values()] or working
+    return found[0] if len(found) == 1 else 0
 
 
 def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:

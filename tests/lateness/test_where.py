@@ -290,8 +290,9 @@ async def in_a_pool(work: Callable[[], object] = sleeps_here) -> None:
         partial(asyncio.to_thread, sleeps_here),
         in_a_pool,
         sync_to_async(sleeps_here),
+        lambda: asyncio.gather(in_a_pool(), in_a_pool()),
     ],
-    ids=["anyio", "to_thread", "executor", "asgiref"],
+    ids=["anyio", "to_thread", "executor", "asgiref", "two"],
 )
 def test_a_task_that_waits_for_a_thread_stands_where_that_does(
     service: Service, work: Callable[[], Awaitable[Any]]
@@ -344,8 +345,12 @@ def test_what_a_thread_computes_for_a_stage_is_its_cpu(
     assert "(test_where.py:" in str(found["late.detail"])
 
 
+def sleeps_there() -> None:
+    time.sleep(WAITED_S)
+
+
 async def in_two_threads() -> None:
-    await asyncio.gather(in_a_pool(), in_a_pool())
+    await asyncio.gather(in_a_pool(), in_a_pool(sleeps_there))
 
 
 @pytest.mark.parametrize(
@@ -379,6 +384,15 @@ def burn(seconds: float) -> None:
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         sum(range(500))
+
+
+async def computing() -> None:
+    burn(WAITED_S)
+
+
+def test_a_task_stands_where_another_computes_that_it_waits_for(service: Service) -> None:
+    place = where(service, lambda: asyncio.create_task(computing()))
+    assert re.match(r"\d+ % burn \(test_where.py:", place)
 
 
 def test_a_turn_that_another_thread_works_on_stands_where_that_does(
