@@ -98,9 +98,6 @@ class Watched:
     """What is measured of one open stage. What few stages ever have is the class's."""
 
     end = seen_at = 0
-    #: The least budget that it may have, while that is not known; from half of it on it is looked
-    #: at, as from half of a known one.
-    least_s = 2.0
     is_overdue = False
     #: Its slot of the black box; below 1: it has none.
     slot = -1
@@ -218,11 +215,9 @@ class Watched:
             if is_over or self._pid != _forks.pid:
                 return end_ns
             clock = self.clock_ns
-            if clock is None or end_ns is None:
-                self.end = time.perf_counter_ns()
-                end_ns = end_ns if clock is None else self.end + clock
-            else:
-                self.end = end_ns - clock
+            now = time.perf_counter_ns()
+            self.end = now if clock is None or end_ns is None else end_ns - clock
+            end_ns = end_ns if clock is None else self.end + clock
             if self.is_known:
                 self._who = self.watch.who_of(span)
             latency_s = (self.end - self.origin) / 1e9
@@ -256,15 +251,13 @@ class Watched:
             runner = self.task or self.thread
             behind = partial(self.watch.behind, runner, self.origin, self.began)
             self.waits.append(Interval(verdict.QUEUE, self.origin, self.began, Why(), behind))
-        waits = self.waits
         if self.call_began and self.entered:
             self.guesses.append(self.entered._replace(start=self.call_began))
-        if self.guesses:  # what was measured is not guessed as well
-            waits = waits + [
-                guess
-                for guess in self.guesses
-                if not any(wait.start < guess.end and wait.end > guess.start for wait in waits)
-            ]
+        waits = self.waits + [
+            guess  # what was measured is not guessed as well
+            for guess in self.guesses
+            if not any(wait.start < guess.end and wait.end > guess.start for wait in self.waits)
+        ]
         facts = Facts(
             *(self.name, self.origin, self.end, self.is_downstream, waits, self.children),
             *(max(cpu - self.inner_cpu, 0), self.guesses),

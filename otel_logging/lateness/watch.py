@@ -161,13 +161,14 @@ class Watch:
         from here on, where such a name may have a budget.
         """
         span.otel_logging_ask = ask and (start, ask)
-        budgets = _runtime.current.budgets
-        least_s = budgets.least(f"{start} ") if isinstance(budgets, Budgets) else None
-        if least_s is not None and not span.otel_logging_watched:
+        if not span.otel_logging_watched and self.least_s(start) is not None:
             self.open.pop(span, None)
             self.measure(span, start, inf, None, trace.SpanKind.SERVER, {})
-            if watched := span.otel_logging_watched:
-                watched.least_s = least_s
+
+    def least_s(self, start: str) -> float | None:
+        """Return the least budget of the stages of which *start* is the first word, or words."""
+        budgets = _runtime.current.budgets
+        return budgets.least(f"{start} ") if isinstance(budgets, Budgets) else None
 
     def name(self, span: Any, name: str) -> None:
         """Take over the name of a request that is known by now, and the budget of that."""
@@ -175,7 +176,7 @@ class Watch:
         budget = span.otel_logging_budget if known is None else known
         if watched := getattr(span, WATCHED, None):
             watched.name = name
-            watched.budget_s, watched.least_s = inf if budget is None else budget, Watched.least_s
+            watched.budget_s = inf if budget is None else budget
             if watched.slot > 0:  # pragma: no branch - thousands are open
                 self.box.name(watched.slot, name, budget or 0.0)
 

@@ -52,6 +52,7 @@ _LEFT_NS: Final = 500_000_000
 #: So long a thread that was seen to compute without the interpreter is taken to go on so.
 _WITHOUT_NS: Final = 500_000_000
 _HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
+_SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
 
 
@@ -158,8 +159,9 @@ class Watchdog:
                 continue
             if asked := getattr(each.span, "otel_logging_ask", None):
                 self._ask(each.span, *asked)
-            budget_s = each.least_s if each.budget_s == inf else each.budget_s
-            is_idle = each.worker is NOBODY and each.span in self._idle
+            budget_s, is_idle = each.budget_s, each.worker is NOBODY and each.span in self._idle
+            if budget_s == inf:  # it has none, or its route is not known yet
+                budget_s = self.watch.least_s(each.name) or _SLOW_S * 2
             # half of its budget is used up
             if budget_s is not None and now - each.origin > 5e8 * budget_s and not is_idle:
                 self._slow[each] = None
@@ -253,8 +255,7 @@ class Watchdog:
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
         steps, thread, sleep = where.of_task(task, frames, working)
         helping.append(thread)
-        if sleep is not None:
-            self._note_kept(watched, *sleep)
+        self._note_kept(watched, *sleep)
         return steps
 
     def _note_kept(self, watched: Watched, began: int, due: int) -> None:
@@ -262,9 +263,8 @@ class Watchdog:
         another, the last from when it *began* until it is *due*: each as late as this thread.
         """
         hog = self.watch.pauses.hog
-        if hog is None or hog.by_thread == watched.thread or watched.is_own(hog):
-            return
-        if began > hog.start:
+        is_kept = hog and hog.start < began and hog.by_thread != watched.thread
+        if is_kept and not watched.is_own(hog):
             late = hog.end - self._due
             kept = (hog.end - hog.start) * late // (late + due - began)
             watched.add_guess(watched.as_interval(hog._replace(start=hog.end - kept)))
@@ -340,9 +340,7 @@ class Watchdog:
             if not why.culprit and where.own_step(seen.steps) and not seen.is_idle:
                 label = where.label(seen.steps)
                 why = Why(label, label)
-        if not why.culprit:
-            return None
-        return Pause(CPU, began, now, why, seen.by, by_thread=hogs[0])
+        return Pause(CPU, began, now, why, seen.by, by_thread=hogs[0]) if why.culprit else None
 
 
 def _note_end(task: Any, span: Any) -> None:

@@ -18,15 +18,7 @@ from contextvars import Context
 from functools import lru_cache
 from itertools import chain, takewhile
 from pathlib import Path
-from types import (
-    CellType,
-    CodeType,
-    CoroutineType,
-    FrameType,
-    FunctionType,
-    GeneratorType,
-    GetSetDescriptorType,
-)
+from types import CodeType, FrameType, GetSetDescriptorType
 from typing import Any, Final
 
 from otel_logging import _forks, _wrap
@@ -143,10 +135,10 @@ def _self_of(code: CodeType, frame: FrameType | None) -> Any:
 
 def of_task(
     task: Any, threads: Mapping[int, Any], working: list[int]
-) -> tuple[list[Step], int, tuple[int, int] | None]:
+) -> tuple[list[Step], int, tuple[int, int]]:
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
     a thread of *threads*, where it waits for that; that thread, else 0; and from when until when it
-    sleeps, if it does. *working*: the threads that work for it.
+    sleeps, else zeros. *working*: the threads that work for it.
     """
     frames: list[FrameType] = []
     for _ in range(DEPTH):  # pragma: no branch - a bound
@@ -163,7 +155,7 @@ def of_task(
     thread = _thread_behind(frames[0], threads, working) if frames else 0
     there = _bounded(outwards(threads.get(thread)))
     steps = [*(there if own_step(there) else []), *_bounded(frames)]
-    return steps, thread, _sleep_in(frames[0]) if frames else None
+    return steps, thread, _sleep_in(frames[:1])
 
 
 def _above(frame: FrameType, threads: Mapping[int, Any]) -> list[FrameType]:
@@ -173,10 +165,10 @@ def _above(frame: FrameType, threads: Mapping[int, Any]) -> list[FrameType]:
     return stack[stack.index(frame) :: -1]
 
 
-def _sleep_in(frame: FrameType) -> tuple[int, int] | None:
-    sleep = frame.f_locals if frame.f_code is _SLEEPING else {}
-    when = getattr(sleep.get("h"), "when", None)  # Qt's loops do not tell
-    return when and (int((when() - sleep["delay"]) * 1e9), int(when() * 1e9))
+def _sleep_in(frames: list[FrameType]) -> tuple[int, int]:
+    sleep = next((each.f_locals for each in frames if each.f_code is _SLEEPING), {})
+    due = getattr(sleep.get("h"), "when", float)()  # Qt's loops do not tell
+    return int((due - sleep.get("delay", 0)) * 1e9), int(due * 1e9)
 
 
 def _answering(coroutines: list[tuple[Any, FrameType]]) -> Any:
@@ -248,29 +240,35 @@ def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
     A function of asyncio's has it among its variables, ``shield`` behind the future.
     """
     future = getattr(task, "_fut_waiter", None)
-    there, completing = [*(getattr(future, "_children", None) or [future])], _completing(coroutines)
-    if isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task):
-        there += [c for c, frame in coroutines[-1:] if _holds_tasks(frame.f_code)] + completing
-    asked = (frame.f_locals.get("return_when") for _, frame in coroutines[-1:])
-    needs_all = bool(completing) or any(each in _ALL for each in asked)
+    is_bare = isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task)
+    needed = _holding(coroutines) if is_bare else []
+    there = [*(getattr(future, "_children", None) or [future]), *needed]
     for hop in range(_HOPS):
         there += chain(*(list(each) for each in there if isinstance(each, _MANY)))
         tasks = dict.fromkeys(each for each in there if isinstance(each, asyncio.Task))
         found = [each for each in tasks if each is not task and not each.done()]
-        if found:  # of several it may be any that ends the wait
-            return found[0] if hop == 0 or len(found) == 1 or needs_all else None
+        if found:
+            is_race = needed and coroutines[-1][1].f_locals.get("return_when") == _FIRST
+            return found[0] if hop == 0 or len(found) == 1 or (needed and not is_race) else None
         groups = [tuple(g._tasks)[:1] for g in there if _is_group(type(g))]  # noqa: SLF001
-        holding = [each for each in there if isinstance(each, _HOLDING)]
-        there = [*chain(*groups), *gc.get_referents(*holding)]
+        futures = [each for each in there if isinstance(each, asyncio.Future)]
+        holding = [each for each in there if type(each).__name__ in _HOLDING]
+        there = [*chain(*groups), *gc.get_referents(*futures, *holding)]
     return None
 
 
-def _completing(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
-    """Return what has the tasks of ``as_completed``, if the innermost coroutine waits for one."""
-    if [frame.f_code.co_name for _, frame in coroutines[-2:-1]] != ["_wait_for_one"]:
-        return []
-    near = gc.get_referents(*(coroutine for coroutine, _ in coroutines[-3:-1]))
-    return [each for each in near if isinstance(each, _COMPLETING)]
+def _is_group(kind: type) -> bool:
+    return kind.__name__ == "TaskGroup" and kind.__module__ in _GROUPS
+
+
+def _holding(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
+    """Return what has the tasks that the innermost coroutine waits for, if that is asyncio's: it
+    itself, or what ``as_completed`` has made.
+    """
+    if [frame.f_code.co_name for _, frame in coroutines[-2:-1]] == ["_wait_for_one"]:
+        near = gc.get_referents(*(coroutine for coroutine, _ in coroutines[-3:-1]))
+        return [each for each in near if type(each).__name__ in _COMPLETING]
+    return [coroutine for coroutine, frame in coroutines[-1:] if _holds_tasks(frame.f_code)]
 
 
 def _holds_tasks(code: CodeType) -> bool:
@@ -278,17 +276,13 @@ def _holds_tasks(code: CodeType) -> bool:
     return code.co_filename.startswith(_ASYNCIO) or is_group
 
 
-def _is_group(kind: type) -> bool:
-    return kind.__name__ == "TaskGroup" and kind.__module__ in _GROUPS
-
-
 _GROUPS: Final = "asyncio.taskgroups", "anyio._backends._asyncio"
-#: What leads from a future, or from a coroutine of asyncio's, to a task.
 _MANY: Final = (tuple, set, list)
-_ALL: Final = asyncio.ALL_COMPLETED, asyncio.FIRST_EXCEPTION
-#: A generator, and from Python 3.13 on an iterator.
-_COMPLETING: Final = GeneratorType, getattr(asyncio.tasks, "_AsCompletedIterator", GeneratorType)
-_HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY, *_COMPLETING)
+_FIRST: Final = asyncio.FIRST_COMPLETED  # of several: which that is, nobody knows
+#: Types of what ``as_completed`` makes; from Python 3.13 on it is the second.
+_COMPLETING: Final = frozenset({"generator", "_AsCompletedIterator"})
+#: And of what else leads from a future, or from a coroutine of asyncio's, to a task.
+_HOLDING: Final = _COMPLETING | {"coroutine", "function", "cell", "tuple", "set", "list"}
 _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 _RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
