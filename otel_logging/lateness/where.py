@@ -334,11 +334,16 @@ def _shown(step: Step) -> str:
 
 
 def label(steps: list[Step]) -> str:
-    """Return the innermost place of the application, and the library's that it is in."""
+    """Return the innermost place of the application, and the library's that it is in: where that
+    waits for a lock or a pool, else the innermost.
+    """
     own = own_step(steps)
-    if own is None or own is steps[0]:
-        return _shown(own or steps[0]) if steps else ""
-    return f"{_shown(own)} [in {_shown(steps[0])}]"
+    librarys = list(takewhile(lambda step: step is not own, steps))
+    if not librarys:
+        return _shown(own) if own else ""
+    acquiring = (step for step in librarys if step[0].co_name in _ACQUIRING)
+    inside = _shown(next(acquiring, librarys[0]))
+    return f"{_shown(own)} [in {inside}]" if own else inside
 
 
 def stack(steps: list[Step]) -> str:

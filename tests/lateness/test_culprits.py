@@ -563,4 +563,6 @@ def test_a_wait_for_a_pool_that_is_seen_in_a_clients_call_is_the_pool(service: S
 
     asyncio.run(turn("bob", call, BUDGET_S))
     assert blamed(service) == ("pool", None, None)
-    assert shares(of_user(service, "bob"))["pool"] > 0.15
+    found = of_user(service, "bob")
+    assert shares(found)["pool"] > 0.15
+    assert "[in acquire (connection_pool.py:2)]" in str(found.attributes["late.detail"])
