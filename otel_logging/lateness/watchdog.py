@@ -244,13 +244,18 @@ class Watchdog:
             task = watched.worker = next(self._tasks_in(watched.span, watched.loop), NOBODY)
             if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
-        if task is NOBODY or (task is None and watched.thread not in frames):
+        top = frames.get(watched.thread)
+        if task is NOBODY or (task is None and top is None):
             return where.of_frame(frames.get(helping[0])) if helping else []
-        if task is None and (loop := where.loop_in(frames.get(watched.thread))) is not None:
-            task = next(self._tasks_in(watched.span, loop), None)  # a stage around ``asyncio.run``
         if task is None:
-            frame = frames[watched.thread]
-            return [] if where.is_shared(frame) else where.of_frame(frame)
+            steps = [] if where.is_shared(top) else where.of_frame(top)
+            if len(helping) == 1 and where.is_behind_a_thread(steps):
+                top = frames.get(helping[0])
+                steps = where.of_frame(top) + steps
+            loop = where.loop_in(top)  # of ``asyncio.run``
+            task = None if loop is None else next(self._tasks_in(watched.span, loop), None)
+            if task is None:
+                return steps
         entry = bindings.entry_of(watched.span)
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
         steps, thread, sleep = where.of_task(task, frames, working)

@@ -11,6 +11,7 @@ import os
 import re
 import selectors
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -116,6 +117,11 @@ def is_shared(frame: FrameType | None) -> bool:
     if "trio" not in sys.modules:
         return False
     return any(each.f_code.co_filename.endswith(_TRIO) for each in outwards(frame))
+
+
+def is_behind_a_thread(steps: list[Step]) -> bool:
+    """Say whether a thread waits for another: for its end, or for what it sets or puts."""
+    return bool(steps) and steps[0][0].co_filename == threading.__file__
 
 
 def own_step(steps: list[Step]) -> Step | None:

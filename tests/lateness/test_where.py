@@ -10,6 +10,7 @@ import threading
 import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
@@ -22,7 +23,7 @@ import anyio.to_thread
 import httpx
 import pytest
 import urllib3
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from opentelemetry import trace
 from sqlalchemy import AsyncAdaptedQueuePool
 from sqlalchemy.exc import SQLAlchemyError
@@ -343,6 +344,26 @@ def test_what_a_thread_computes_for_a_stage_is_its_cpu(
     found = service.one("turn").attributes
     assert json.loads(str(found["late.shares"]))["cpu"] > 0.15
     assert "(test_where.py:" in str(found["late.detail"])
+
+
+def in_a_pool_of_its_own() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(sleeps_here).result()
+
+
+def in_a_loop_of_another_thread() -> None:
+    """As an asynchronous view of Flask's does."""
+    async_to_sync(stands_here)()
+
+
+@pytest.mark.parametrize("work", [in_a_pool_of_its_own, in_a_loop_of_another_thread])
+def test_a_thread_that_waits_for_another_stands_where_that_does(
+    service: Service, work: Callable[[], None]
+) -> None:
+    with traced("turn", budget=BUDGET_S):
+        work()
+    place = str(service.one("turn").attributes["late.where"])
+    assert re.match(r"\d+ % (sleeps|stands)_here \(test_where.py:", place)
 
 
 def sleeps_there() -> None:
