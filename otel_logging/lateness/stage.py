@@ -275,9 +275,8 @@ class Watched:
         if self.heart is not None and self.thread == get_ident():
             self.heart.check(self.end)
         pauses = self.watch.pauses_of(self)[-_PAUSES:]
-        found = verdict.judge(
-            facts, [self.as_interval(pause) for pause in pauses], int(over_s * 1e9)
-        )
+        held_up = [self.as_interval(pause) for pause in pauses]
+        found = verdict.judge(facts, held_up, int(over_s * 1e9))
         # where it stood is where it computed, if its own thread did that
         is_here = cpu * 2 > found.shares.get(verdict.CPU, 0)
         is_better = found.cause == verdict.UNKNOWN or (found.cause == verdict.CPU and is_here)

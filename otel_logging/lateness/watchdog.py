@@ -270,7 +270,7 @@ class Watchdog:
         hog = self.watch.pauses.hog
         is_kept = hog and hog.start < began and hog.by_thread != watched.thread
         if is_kept and not watched.is_own(hog):
-            late = hog.end - self._due
+            late = max(hog.end - self._due, 0)
             kept = (hog.end - hog.start) * late // (late + due - began)
             watched.add_guess(watched.as_interval(hog._replace(start=hog.end - kept)))
 

@@ -114,9 +114,8 @@ def _bounded(frames: Iterable[FrameType]) -> list[Step]:
 
 def is_shared(frame: FrameType | None) -> bool:
     """Say whether tasks of trio share the thread with this stack: whose is current is not seen."""
-    if "trio" not in sys.modules:
-        return False
-    return any(each.f_code.co_filename.endswith(_TRIO) for each in outwards(frame))
+    files = (each.f_code.co_filename for each in outwards(frame))
+    return "trio" in sys.modules and any(file.endswith(_TRIO) for file in files)
 
 
 def is_behind_a_thread(steps: list[Step]) -> bool:
