@@ -20,19 +20,22 @@ class Budgets(dict[str, float]):
         patterns = [name for name in given if "*" in name or "?" in name]
         patterns.sort(key=lambda name: len(name) - name.count("*") - name.count("?"), reverse=True)
         self._patterns = [(_compiled(name), given[name]) for name in patterns]
-        self._heads = [re.split("[*?]", name)[0] for name in patterns]
+        self._heads = [(re.split("[*?]", name)[0], given[name]) for name in patterns]
         self.get = lru_cache(_REMEMBERED)(self._find)  # type: ignore[method-assign, assignment]
-        self.may_begin = lru_cache(_REMEMBERED)(self._may_begin)
+        self.least = lru_cache(_REMEMBERED)(self._least)
 
     def _find(self, name: str) -> float | None:
         if name in self:
             return self[name]
         return next((budget for pattern, budget in self._patterns if pattern.fullmatch(name)), None)
 
-    def _may_begin(self, start: str) -> bool:
-        """Say whether a name that begins with *start* may have a budget."""
-        may = any(start.startswith(head) for head in self._heads)
-        return may or any(name.startswith(start) for name in self)
+    def _least(self, start: str) -> float | None:
+        """Return the least budget of the names that begin with *start*; None where they have
+        none.
+        """
+        may = [budget for head, budget in self._heads if start.startswith(head)]
+        may += [budget for name, budget in self.items() if name.startswith(start)]
+        return min(may, default=None)
 
 
 def _compiled(name: str) -> re.Pattern[str]:

@@ -241,9 +241,8 @@ class Heart:
             labels = Counter(where.label(each.steps) for each in part)
             worst = max(part, key=lambda each: labels[where.label(each.steps)])
             span = _span_of(worst, start, end, now) if end - start >= BLOCKED_NS else None
-            self._pauses.recent.append(
-                Pause(LOOP, start, end, worst.why, worst.by, self.loop, span=span)
-            )
+            pause = Pause(LOOP, start, end, worst.why, worst.by, self.loop, span=span)
+            self._pauses.recent.append(pause)
 
     def _was_kept(self, late: int) -> bool:
         """Say whether this thread had no chance to beat: others have computed, and it has not; or

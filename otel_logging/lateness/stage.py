@@ -215,11 +215,9 @@ class Watched:
             if is_over or self._pid != _forks.pid:
                 return end_ns
             clock = self.clock_ns
-            if clock is None or end_ns is None:
-                self.end = time.perf_counter_ns()
-                end_ns = end_ns if clock is None else self.end + clock
-            else:
-                self.end = end_ns - clock
+            now = time.perf_counter_ns()
+            self.end = now if clock is None or end_ns is None else end_ns - clock
+            end_ns = end_ns if clock is None else self.end + clock
             if self.is_known:
                 self._who = self.watch.who_of(span)
             latency_s = (self.end - self.origin) / 1e9
@@ -253,15 +251,13 @@ class Watched:
             runner = self.task or self.thread
             behind = partial(self.watch.behind, runner, self.origin, self.began)
             self.waits.append(Interval(verdict.QUEUE, self.origin, self.began, Why(), behind))
-        waits = self.waits
         if self.call_began and self.entered:
             self.guesses.append(self.entered._replace(start=self.call_began))
-        if self.guesses:  # what was measured is not guessed as well
-            waits = waits + [
-                guess
-                for guess in self.guesses
-                if not any(wait.start < guess.end and wait.end > guess.start for wait in waits)
-            ]
+        waits = self.waits + [
+            guess  # what was measured is not guessed as well
+            for guess in self.guesses
+            if not any(wait.start < guess.end and wait.end > guess.start for wait in self.waits)
+        ]
         facts = Facts(
             *(self.name, self.origin, self.end, self.is_downstream, waits, self.children),
             *(max(cpu - self.inner_cpu, 0), self.guesses),
@@ -279,9 +275,8 @@ class Watched:
         if self.heart is not None and self.thread == get_ident():
             self.heart.check(self.end)
         pauses = self.watch.pauses_of(self)[-_PAUSES:]
-        found = verdict.judge(
-            facts, [self.as_interval(pause) for pause in pauses], int(over_s * 1e9)
-        )
+        held_up = [self.as_interval(pause) for pause in pauses]
+        found = verdict.judge(facts, held_up, int(over_s * 1e9))
         # where it stood is where it computed, if its own thread did that
         is_here = cpu * 2 > found.shares.get(verdict.CPU, 0)
         is_better = found.cause == verdict.UNKNOWN or (found.cause == verdict.CPU and is_here)
@@ -291,7 +286,10 @@ class Watched:
         detail, culprit, blamed = found.why
         # with the microseconds that a clock's resolution leaves, the shares are the latency
         shares = {cause: round(took / 1e9, 6) for cause, took in found.shares.items()}
-        start_ns = time.time_ns() - (time.perf_counter_ns() - self.origin)
+        clock = self.clock_ns
+        start_ns = self.origin + (
+            time.time_ns() - time.perf_counter_ns() if clock is None else clock
+        )
         why = verdict.sentence(
             *(self.name, self.who(), datetime.fromtimestamp(start_ns / 1e9, UTC), latency_s),
             *(self.budget_s or 0.0, found, where.summary(self.places) if self.places else ""),

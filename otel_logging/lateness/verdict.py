@@ -10,6 +10,7 @@ its critical path. Deliberately absent: clocks, spans, files, colours.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from heapq import heappop, heappush
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -85,9 +86,7 @@ def late_by(latency_s: float, budget_s: float | None) -> float | None:
     """Return by how many seconds *latency_s* is over *budget_s*; None where it is not,
     or where there is no budget.
     """
-    if budget_s is None or latency_s <= budget_s:
-        return None
-    return latency_s - budget_s
+    return None if budget_s is None or latency_s <= budget_s else latency_s - budget_s
 
 
 def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdict:
@@ -124,10 +123,9 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     for (of, why), took in spent.items():
         if of == cause:
             parties.setdefault(why.party or why.detail, []).append((took, why))
-    took_of = {party: sum(took for took, _ in theirs) for party, theirs in parties.items()}
-    worst = max(took_of, key=took_of.__getitem__, default=None)
-    why = max(parties.get(worst, [(0, Why())]))[1]
-    most_of_it = took_of.get(worst, 0)
+    worst = max(parties.values(), key=lambda parts: sum(took for took, _ in parts), default=[])
+    _, why = max(worst, default=(0, Why()))
+    most_of_it = sum(took for took, _ in worst)
     return Verdict(ranked, cause, why, ranked.get(cause, 0) if cause == GC else most_of_it)
 
 
@@ -223,9 +221,14 @@ def _moments(
     there.sort(key=lambda each: (RANK.get(each.cause, RANK[POOL]), _is_own(each.cause, each.why)))
     cuts = {start, end, *(t for each in there for t in each[1:3] if start < t < end)}
     base = Interval(DOWNSTREAM if owner.is_downstream else UNKNOWN, start, end, Why(owner.name))
-    times = sorted(cuts)
-    for left, right in pairwise(times):
-        found = next((each for each in there if each.start <= left and right <= each.end), base)
+    coming = sorted(range(len(there)), key=lambda number: there[number].start, reverse=True)
+    holding: list[int] = []  # of those that have begun, the first that counts before the others
+    for left, right in pairwise(sorted(cuts)):
+        while coming and there[coming[-1]].start <= left:
+            heappush(holding, coming.pop())
+        while holding and there[holding[0]].end <= left:
+            heappop(holding)
+        found = there[holding[0]] if holding else base
         if RANK.get(found.cause, 0) > RANK[base.cause]:
             found = base
         yield found.cause, found.why if found.ask is None else found.ask(), right - left

@@ -8,7 +8,7 @@ import time
 from asyncio import _get_running_loop, current_task
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
@@ -116,28 +116,18 @@ def blame(
     A lock's holder has it until another gets it. *innocent*: a holder whose task has not moved
     since the wait began, so that it cannot have given the lock back.
     """
-    holders = _holders(key)
-    # most have it at once
-    others = [*holders] if holder.since - began > _MOMENT_NS else []
+    holders, now = _holders(key), holder.since
+    others = [*holders] if now - began > _MOMENT_NS else []  # most have it at once
     if has_it:
         holders.append(holder)
-    if not others:
-        return None
-    return partial(_had_it, [*others, holder], unknown, began, key[0] == LOCK, innocent)
 
+    def had_it() -> Why:
+        held = []
+        for other, after in pairwise([*others, holder]):
+            until = min(other.stage.end or now, after.since if key[0] == LOCK else now)
+            if until > began and other.stage is not holder.stage and other is not innocent:
+                why = Why(unknown.detail, other.stage.name, other.stage.who())
+                held.append((other.since, until, why))
+        return most(held, began, now) or unknown
 
-def _had_it(
-    holders: list[Holder],
-    unknown: Why,
-    began: int,
-    is_lock: bool,  # noqa: FBT001 - of ``blame`` alone
-    innocent: Holder | None,
-) -> Why:
-    *_, last = holders
-    now, held = last.since, []
-    for other, after in pairwise(holders):
-        until = min(other.stage.end or now, after.since if is_lock else now)
-        if until > began and other.stage is not last.stage and other is not innocent:
-            why = Why(unknown.detail, other.stage.name, other.stage.who())
-            held.append((other.since, until, why))
-    return most(held, began, now) or unknown
+    return had_it if others else None

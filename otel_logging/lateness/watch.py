@@ -161,11 +161,14 @@ class Watch:
         from here on, where such a name may have a budget.
         """
         span.otel_logging_ask = ask and (start, ask)
-        budgets = _runtime.current.budgets
-        is_new = not span.otel_logging_watched
-        if is_new and isinstance(budgets, Budgets) and budgets.may_begin(f"{start} "):
+        if not span.otel_logging_watched and self.least_s(start) is not None:
             self.open.pop(span, None)
             self.measure(span, start, inf, None, trace.SpanKind.SERVER, {})
+
+    def least_s(self, start: str) -> float | None:
+        """Return the least budget of the stages of which *start* is the first word, or words."""
+        budgets = _runtime.current.budgets
+        return budgets.least(f"{start} ") if isinstance(budgets, Budgets) else None
 
     def name(self, span: Any, name: str) -> None:
         """Take over the name of a request that is known by now, and the budget of that."""

@@ -7,7 +7,7 @@ Deliberately absent: why a stage was late (``stage``).
 
 import asyncio
 import time
-from asyncio import current_task
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context
@@ -49,6 +49,8 @@ _TURN: Final = 100
 #: How often it looks which task works on a stage that its own task has left, and how much each
 #: thread has computed.
 _LEFT_NS: Final = 500_000_000
+#: So long a thread that was seen to compute without the interpreter is taken to go on so.
+_WITHOUT_NS: Final = 500_000_000
 _HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
@@ -65,6 +67,8 @@ class Watchdog:
         self._idle: set[Any] = set()
         #: What each thread had computed so far, and when: at each look, while a stage is slow.
         self._computed, self._computed_at = dict[int, int](), 0
+        #: The thread that was seen to compute without the interpreter last, and when.
+        self._without = 0, 0
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
         self._hunting = RLock()
@@ -155,13 +159,14 @@ class Watchdog:
                 continue
             if asked := getattr(each.span, "otel_logging_ask", None):
                 self._ask(each.span, *asked)
-            if each.worker is NOBODY and each.span in self._idle:
-                self._slow.pop(each, None)
+            budget_s, is_idle = each.budget_s, each.worker is NOBODY and each.span in self._idle
+            if budget_s == inf:  # it has none, or its route is not known yet
+                budget_s = self.watch.least_s(each.name) or _SLOW_S * 2
             # half of its budget is used up
-            elif each.budget_s is not None and now - each.origin > 5e8 * (
-                _SLOW_S * 2 if each.budget_s == inf else each.budget_s  # inf: it is not known
-            ):
+            if budget_s is not None and now - each.origin > 5e8 * budget_s and not is_idle:
                 self._slow[each] = None
+            else:
+                self._slow.pop(each, None)
         for each in self._slow.keys() - self.watch.measured.copy().keys():
             del self._slow[each]
 
@@ -239,18 +244,35 @@ class Watchdog:
             task = watched.worker = next(self._tasks_in(watched.span, watched.loop), NOBODY)
             if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
-        if task is NOBODY or (task is None and watched.thread not in frames):
+        top = frames.get(watched.thread)
+        if task is NOBODY or (task is None and top is None):
             return where.of_frame(frames.get(helping[0])) if helping else []
-        if task is None and (loop := where.loop_in(frames.get(watched.thread))) is not None:
-            task = next(self._tasks_in(watched.span, loop), None)  # a stage around ``asyncio.run``
-        if task is None or current_task(task.get_loop()) is task:
-            frame = frames.get(watched.thread) or _frame_of(task, frames)
-            return [] if where.is_shared(frame) else where.of_frame(frame)
+        if task is None:
+            steps = [] if where.is_shared(top) else where.of_frame(top)
+            if len(helping) == 1 and where.is_behind_a_thread(steps):
+                top = frames.get(helping[0])
+                steps = where.of_frame(top) + steps
+            loop = where.loop_in(top)  # of ``asyncio.run``
+            task = None if loop is None else next(self._tasks_in(watched.span, loop), None)
+            if task is None:
+                return steps
         entry = bindings.entry_of(watched.span)
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
-        steps, thread = where.of_task(task, frames, working)
+        steps, thread, sleep = where.of_task(task, frames, working)
         helping.append(thread)
+        self._note_kept(watched, *sleep)
         return steps
+
+    def _note_kept(self, watched: Watched, began: int, due: int) -> None:
+        """Note who keeps the interpreter from a loop that ends one short sleep of *watched* after
+        another, the last from when it *began* until it is *due*: each as late as this thread.
+        """
+        hog = self.watch.pauses.hog
+        is_kept = hog and hog.start < began and hog.by_thread != watched.thread
+        if is_kept and not watched.is_own(hog):
+            late = max(hog.end - self._due, 0)
+            kept = (hog.end - hog.start) * late // (late + due - began)
+            watched.add_guess(watched.as_interval(hog._replace(start=hog.end - kept)))
 
     def _tasks_in(self, span: Any, loop: Any) -> Iterator[Any]:
         """Yield the tasks of *loop* that are within the stage of *span*."""
@@ -305,8 +327,14 @@ class Watchdog:
         return hogs if sum(spent[t] for t in hogs) >= least else []
 
     def _pause_of(self, hogs: list[int], began: int, now: int) -> Pause | None:
-        """Return whose computing it was; None where that is not known."""
+        """Return whose computing it was; None where that is not known, or needs no interpreter."""
         if not hogs:
+            return None
+        after = Counter(computed())
+        after.subtract(self._computed)
+        if after[hogs[0]] * 2 > after[get_ident()]:  # beside this thread, which has it
+            self._without = hogs[0], now
+        if self._without[0] == hogs[0] and now - self._without[1] < _WITHOUT_NS:
             return None
         hearts = list(self.watch.pauses.hearts.values())
         loop = next((heart.loop for heart in hearts if heart.thread == hogs[0]), None)
@@ -317,9 +345,7 @@ class Watchdog:
             if not why.culprit and where.own_step(seen.steps) and not seen.is_idle:
                 label = where.label(seen.steps)
                 why = Why(label, label)
-        if not why.culprit:
-            return None
-        return Pause(CPU, began, now, why, seen.by, by_thread=hogs[0])
+        return Pause(CPU, began, now, why, seen.by, by_thread=hogs[0]) if why.culprit else None
 
 
 def _note_end(task: Any, span: Any) -> None:
@@ -338,12 +364,6 @@ def _note_end(task: Any, span: Any) -> None:
 def _is_for(current: Any, span: Any) -> bool:
     """Say whether what has *current* works in the stage of *span*, or in its request."""
     return current is span or (current is not None and bindings.entry_of(current) is span)
-
-
-def _frame_of(task: Any, frames: Mapping[int, Any]) -> Any:
-    """Return the innermost frame of the thread that runs *task*; uvloop does not say which."""
-    own: Any = getattr(task.get_coro(), "cr_frame", None)
-    return next((top for top in frames.values() if own in where.outwards(top)), None)
 
 
 def _span_of(task: Any) -> Any:

@@ -11,6 +11,7 @@ import os
 import re
 import selectors
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,14 +19,7 @@ from contextvars import Context
 from functools import lru_cache
 from itertools import chain, takewhile
 from pathlib import Path
-from types import (
-    CellType,
-    CodeType,
-    CoroutineType,
-    FrameType,
-    FunctionType,
-    GetSetDescriptorType,
-)
+from types import CodeType, FrameType, GetSetDescriptorType
 from typing import Any, Final
 
 from otel_logging import _forks, _wrap
@@ -120,9 +114,13 @@ def _bounded(frames: Iterable[FrameType]) -> list[Step]:
 
 def is_shared(frame: FrameType | None) -> bool:
     """Say whether tasks of trio share the thread with this stack: whose is current is not seen."""
-    if "trio" not in sys.modules:
-        return False
-    return any(each.f_code.co_filename.endswith(_TRIO) for each in outwards(frame))
+    files = (each.f_code.co_filename for each in outwards(frame))
+    return "trio" in sys.modules and any(file.endswith(_TRIO) for file in files)
+
+
+def is_behind_a_thread(steps: list[Step]) -> bool:
+    """Say whether a thread waits for another: for its end, or for what it sets or puts."""
+    return bool(steps) and steps[0][0].co_filename == threading.__file__
 
 
 def own_step(steps: list[Step]) -> Step | None:
@@ -140,40 +138,66 @@ def _self_of(code: CodeType, frame: FrameType | None) -> Any:
     return next((each.f_locals.get("self") for each in running), None)
 
 
-def of_task(task: Any, threads: Mapping[int, Any], working: list[int]) -> tuple[list[Step], int]:
+def of_task(
+    task: Any, threads: Mapping[int, Any], working: list[int]
+) -> tuple[list[Step], int, tuple[int, int]]:
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
-    a thread of *threads*, where it waits for that; and that thread, else 0. *working*: those that
-    work for it.
+    a thread of *threads*, where it waits for that; that thread, else 0; and from when until when it
+    sleeps, else zeros. *working*: the threads that work for it.
     """
     frames: list[FrameType] = []
     for _ in range(DEPTH):  # pragma: no branch - a bound
         coroutines = awaits(task.get_coro())
+        if coroutines and asyncio.current_task(task.get_loop()) is task:
+            frames += _above(coroutines[0][1], threads)
+            working = []
+            break
         frames += [frame for _, frame in coroutines]
-        task = awaited(task, coroutines[-1:]) or _answering(coroutines)
+        task = awaited(task, coroutines) or _answering(coroutines)
         if task is None:
             break
     frames.reverse()
-    thread = _thread_behind(frames[0], working) if frames else 0
+    thread = _thread_behind(frames[0], threads, working) if frames else 0
     there = _bounded(outwards(threads.get(thread)))
-    return [*(there if own_step(there) else []), *_bounded(frames)], thread
+    steps = [*(there if own_step(there) else []), *_bounded(frames)]
+    return steps, thread, _sleep_in(frames[:1])
+
+
+def _above(frame: FrameType, threads: Mapping[int, Any]) -> list[FrameType]:
+    """Return the frames of a task that runs, outermost first: that *frame*, in one of *threads*."""
+    stacks = (list(outwards(top)) for top in threads.values())
+    stack = next((each for each in stacks if frame in each), [frame])
+    return stack[stack.index(frame) :: -1]
+
+
+def _sleep_in(frames: list[FrameType]) -> tuple[int, int]:
+    sleep = next((each.f_locals for each in frames if each.f_code is _SLEEPING), {})
+    due = getattr(sleep.get("h"), "when", float)()  # Qt's loops do not tell
+    return int((due - sleep.get("delay", 0)) * 1e9), int(due * 1e9)
 
 
 def _answering(coroutines: list[tuple[Any, FrameType]]) -> Any:
     """Return the task that Starlette leaves the answer to, while this one waits for a stream."""
     frames = (frame for _, frame in reversed(coroutines))
     librarys = takewhile(lambda frame: not is_application(frame.f_code.co_filename), frames)
-    leaving = (frame for frame in librarys if frame.f_code.co_qualname in _LEAVING)
-    group = next((frame.f_locals.get("task_group") for frame in leaving), None)
-    return next((each for each in tuple(getattr(group, "_tasks", ())) if not each.done()), None)
+    leaving = [frame for frame in librarys if frame.f_code.co_qualname in _LEAVING]
+    groups = (getattr(frame.f_locals.get("task_group"), "_tasks", ()) for frame in leaving[::-1])
+    tasks = chain(*map(tuple, groups))
+    return next((t for t in tasks if not t.done() and not t.get_name().endswith(_CLOSING)), None)
 
 
-def _thread_behind(frame: FrameType, working: list[int]) -> int:
-    """Return the thread that is waited for: of anyio's own, or the one that works; else 0."""
+def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: list[int]) -> int:
+    """Return the thread that is waited for: of anyio's own, or the one that works, or one of those
+    that stand in the same function; else 0.
+    """
     if frame.f_code.co_name == _ANYIO_S:  # Starlette's and FastAPI's functions that are sync
         return getattr(frame.f_locals.get("worker"), "ident", None) or 0
     file = frame.f_code.co_filename
-    is_waiting = is_application(file) or file.endswith(_TO_THREAD)
-    return working[0] if is_waiting and len(working) == 1 else 0
+    if not (is_application(file) or file.endswith(_TO_THREAD)):
+        return 0
+    steps = ((each, own_step(of_frame(threads.get(each)))) for each in working)
+    found = [*{step[0]: each for each, step in steps if step}.values()] or working
+    return found[0] if len(found) == 1 else 0
 
 
 def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
@@ -196,11 +220,13 @@ def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
     return found
 
 
+_SLEEPING: Final = asyncio.sleep.__code__
 _TRIO: Final = f"{os.sep}trio{os.sep}_core{os.sep}_run.py"
 _LEAVING: Final = frozenset(
     {"BaseHTTPMiddleware.__call__", "BaseHTTPMiddleware.__call__.<locals>.call_next"}
     | {"StreamingResponse.__call__"}
 )
+_CLOSING: Final = ".close_recv_stream_on_response_sent"  # of the oldest, which answers nothing
 _ANYIO_S: Final = "run_sync_in_worker_thread"
 #: Files of what waits for a thread: ``to_thread``, and what Django and Channels have for it.
 _TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py", f"{os.sep}asgiref{os.sep}sync.py"
@@ -213,25 +239,41 @@ _MOST_AWAITS: Final = 1_000
 _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, as no other is
 
 
-def awaited(task: Any, innermost: list[tuple[Any, FrameType]]) -> Any:
-    """Return the task that *task* waits for; of those gathered the first that is not done.
+def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
+    """Return the task that *task* waits for; of several that it needs the first that is not done.
 
     A function of asyncio's has it among its variables, ``shield`` behind the future.
     """
     future = getattr(task, "_fut_waiter", None)
-    there = [*(getattr(future, "_children", None) or [future])]
-    if isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task):
-        there += [c for c, frame in innermost if _holds_tasks(frame.f_code)]
+    is_bare = isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task)
+    needed = _holding(coroutines) if is_bare else []
+    there = [*(getattr(future, "_children", None) or [future]), *needed]
     for hop in range(_HOPS):
         there += chain(*(list(each) for each in there if isinstance(each, _MANY)))
         tasks = dict.fromkeys(each for each in there if isinstance(each, asyncio.Task))
         found = [each for each in tasks if each is not task and not each.done()]
-        if found:  # of several that ``wait`` waits for, it may be any
-            return found[0] if hop == 0 or len(found) == 1 else None
+        if found:
+            is_race = needed and coroutines[-1][1].f_locals.get("return_when") == _FIRST
+            return found[0] if hop == 0 or len(found) == 1 or (needed and not is_race) else None
         groups = [tuple(g._tasks)[:1] for g in there if _is_group(type(g))]  # noqa: SLF001
-        holding = [each for each in there if isinstance(each, _HOLDING)]
-        there = [*chain(*groups), *gc.get_referents(*holding)]
+        futures = [each for each in there if isinstance(each, asyncio.Future)]
+        holding = [each for each in there if type(each).__name__ in _HOLDING]
+        there = [*chain(*groups), *gc.get_referents(*futures, *holding)]
     return None
+
+
+def _is_group(kind: type) -> bool:
+    return kind.__name__ == "TaskGroup" and kind.__module__ in _GROUPS
+
+
+def _holding(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
+    """Return what has the tasks that the innermost coroutine waits for, if that is asyncio's: it
+    itself, or what ``as_completed`` has made.
+    """
+    if [frame.f_code.co_name for _, frame in coroutines[-2:-1]] == ["_wait_for_one"]:
+        near = gc.get_referents(*(coroutine for coroutine, _ in coroutines[-3:-1]))
+        return [each for each in near if type(each).__name__ in _COMPLETING]
+    return [coroutine for coroutine, frame in coroutines[-1:] if _holds_tasks(frame.f_code)]
 
 
 def _holds_tasks(code: CodeType) -> bool:
@@ -239,14 +281,13 @@ def _holds_tasks(code: CodeType) -> bool:
     return code.co_filename.startswith(_ASYNCIO) or is_group
 
 
-def _is_group(kind: type) -> bool:
-    return kind.__name__ == "TaskGroup" and kind.__module__ in _GROUPS
-
-
 _GROUPS: Final = "asyncio.taskgroups", "anyio._backends._asyncio"
-#: What leads from a future, or from a coroutine of asyncio's, to a task.
 _MANY: Final = (tuple, set, list)
-_HOLDING: Final = (asyncio.Future, CoroutineType, FunctionType, CellType, *_MANY)
+_FIRST: Final = asyncio.FIRST_COMPLETED  # of several: which that is, nobody knows
+#: Types of what ``as_completed`` makes; from Python 3.13 on it is the second.
+_COMPLETING: Final = frozenset({"generator", "_AsCompletedIterator"})
+#: And of what else leads from a future, or from a coroutine of asyncio's, to a task.
+_HOLDING: Final = _COMPLETING | {"coroutine", "function", "cell", "tuple", "set", "list"}
 _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 _RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
@@ -298,11 +339,16 @@ def _shown(step: Step) -> str:
 
 
 def label(steps: list[Step]) -> str:
-    """Return the innermost place of the application, and the library's that it is in."""
+    """Return the innermost place of the application, and the library's that it is in: where that
+    waits for a lock or a pool, else the innermost.
+    """
     own = own_step(steps)
-    if own is None or own is steps[0]:
-        return _shown(own or steps[0]) if steps else ""
-    return f"{_shown(own)} [in {_shown(steps[0])}]"
+    librarys = list(takewhile(lambda step: step is not own, steps))
+    if not librarys:
+        return _shown(own) if own else ""
+    acquiring = (step for step in librarys if step[0].co_name in _ACQUIRING)
+    inside = _shown(next(acquiring, librarys[0]))
+    return f"{_shown(own)} [in {inside}]" if own else inside
 
 
 def stack(steps: list[Step]) -> str:

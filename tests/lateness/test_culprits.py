@@ -2,13 +2,16 @@
 
 import asyncio
 import gc
+import random
 import sys
 import threading
 import time
 import types
+import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -401,6 +404,47 @@ def test_a_loop_that_waits_for_the_interpreter_is_not_blocked(service: Service) 
     assert alice.attributes.get("late.culprit.user_id", "alice") == "alice"
 
 
+def compress(seconds: float) -> None:
+    """Compute, and let others have the interpreter."""
+    data, until = random.randbytes(1 << 21), time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        zlib.compress(data)
+
+
+async def sleep_often(times: int = 80) -> None:
+    for _ in range(times):
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("work", "waits", "who"),
+    [
+        (burn, sleep_often, "alice"),
+        (burn, partial(asyncio.sleep, 0.3), None),
+        (compress, partial(sleep_often, 160), None),
+    ],
+    ids=["often", "once", "without"],
+)
+def test_a_thread_that_keeps_the_interpreter_from_many_short_sleeps_is_named(
+    service: Service, work: Callable[[float], None], waits: Callable[[], Any], who: str | None
+) -> None:
+    """Each ends later; one long sleep does not, nor does any beside what needs no interpreter."""
+
+    async def main() -> None:
+        await asyncio.gather(
+            turn("alice", lambda: asyncio.to_thread(work, 0.6)),
+            turn("bob", waits, BUDGET_S, 0.05),
+        )
+
+    for _ in range(5):
+        asyncio.run(main())
+        found = of_last(service, "bob").attributes
+        if found.get("late.culprit.user_id") == who:  # else the machine had other things to do
+            break
+    assert found.get("late.culprit.user_id") == who
+    assert found["late.cause"] == ("cpu" if who else "unknown")
+
+
 def of_last(service: Service, user: str) -> Span:
     return [each for each in service.named("turn") if each.attributes["user_id"] == user][-1]
 
@@ -519,4 +563,6 @@ def test_a_wait_for_a_pool_that_is_seen_in_a_clients_call_is_the_pool(service: S
 
     asyncio.run(turn("bob", call, BUDGET_S))
     assert blamed(service) == ("pool", None, None)
-    assert shares(of_user(service, "bob"))["pool"] > 0.15
+    found = of_user(service, "bob")
+    assert shares(found)["pool"] > 0.15
+    assert "[in acquire (connection_pool.py:2)]" in str(found.attributes["late.detail"])

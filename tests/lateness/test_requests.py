@@ -14,6 +14,8 @@ from django.conf import settings  # type: ignore[import-untyped]
 from django.http import HttpResponse  # type: ignore[import-untyped]
 from django.urls import path  # type: ignore[import-untyped]
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -261,6 +263,33 @@ def test_a_response_that_is_streamed_stands_where_its_body_does(
     assert " chunks (test_requests.py:" in str(span.attributes["late.where"])
 
 
+def test_what_holds_a_request_up_before_its_route_is_known_has_a_place(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    """It may be late by a middleware alone."""
+
+    async def allows(request: Any, call_next: Any) -> Any:
+        await asyncio.sleep(0.3)
+        return await call_next(request)
+
+    async def turn(_: Any) -> PlainTextResponse:
+        return PlainTextResponse("ok")
+
+    routes = [Route("/turn/{user}", turn)]
+    guard = Middleware(BaseHTTPMiddleware, dispatch=allows)
+    with setup_observability(
+        "shop",
+        environment="production",
+        endpoint=receiver.endpoint,
+        spool_dir=tmp_path,
+        budgets={"GET /turn/*": 0.1, "GET /report": 5.0},
+    ) as running:
+        asyncio.run(ask_asgi(Starlette(routes=routes, middleware=[guard]), "/turn/ada"))
+        assert running.force_flush(10)
+    (span,) = receiver.spans
+    assert str(span.attributes["late.detail"]).startswith("allows (test_requests.py:")
+
+
 def test_requests_behind_a_blocked_loop_name_whose_work_it_was(
     receiver: Receiver, tmp_path: Path
 ) -> None:
@@ -329,20 +358,22 @@ def test_a_route_without_a_budget_keeps_that_of_its_method(
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("GET /orders", True),
-        ("GET*", True),
-        ("*", True),
-        ("?ET /x", True),
-        ("GET *", True),
-        ("GET", False),
-        ("GETS /x", False),
-        ("POST /orders", False),
-        ("chat *", False),
+        ("GET /orders", 1.0),
+        ("GET*", 1.0),
+        ("*", 1.0),
+        ("?ET /x", 1.0),
+        ("GET *", 1.0),
+        ("GET /orders/*", 1.0),
+        ("GET", 3.0),
+        ("GETS /x", 3.0),
+        ("POST /orders", 3.0),
+        ("chat *", 3.0),
     ],
 )
 def test_a_budget_may_be_that_of_a_route_whose_method_it_begins_with(
-    name: str, *, expected: bool
+    name: str, expected: float
 ) -> None:
-    """Or a pattern that could fit one."""
-    budgets = Budgets({name: 1.0, "turn": 2.0})
-    assert [budgets.may_begin("GET "), budgets.may_begin("GET ")] == [expected, expected]
+    """Or a pattern that could fit one: the least of them."""
+    budgets = Budgets({name: 1.0, "GET /late": 3.0, "turn": 0.5})
+    assert [budgets.least("GET "), budgets.least("GET ")] == [expected, expected]
+    assert budgets.least("PUT ") == (1.0 if name in ("*", "?ET /x") else None)

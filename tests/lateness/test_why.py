@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -694,6 +695,20 @@ def test_a_stage_that_begins_after_a_rest_is_looked_at(service: Service) -> None
     with traced("turn", budget=0.1):
         time.sleep(0.4)
     assert "test_a_stage_that_begins_after" in str(service.one("turn").attributes["late.where"])
+
+
+def test_a_clock_that_is_set_back_moves_no_sentence(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the time of the span."""
+    wall = time.time_ns
+    with monkeypatch.context() as patched, traced("turn", budget=0.02):
+        patched.setattr(time, "time_ns", lambda: wall() - 3600 * 10**9)
+        time.sleep(0.05)
+    span = service.one("turn")
+    began = datetime.fromtimestamp(span.start_ns // 10**6 / 1e3, UTC).time()
+    told = f"turn of {began.isoformat('milliseconds')} took"
+    assert str(span.attributes["late.why"]).startswith(told)
 
 
 def test_a_late_trace_is_one_line_of_its_deepest_stage(service: Service, lines: Lines) -> None:
