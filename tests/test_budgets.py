@@ -58,7 +58,7 @@ BUDGETS = {
     "handover": 119,
     "integrations": 2132,
     "jobs": 116,
-    "lateness": 1879,
+    "lateness": 1917,
     "logs": 1573,
     "mcp_server": 213,
     "observability": 250,
