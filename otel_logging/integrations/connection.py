@@ -189,10 +189,11 @@ class Connection:
         held = None
         if event["type"] == "websocket.receive":
             self.messages += 1
-            before = CURRENT.get()
-            self.latest = Message(self, arrived_ns)
-            held = Held(self.latest)
-            self._enter(held, before, task)
+            self.latest = message = Message(self, arrived_ns)
+            held = Held(message)
+            around = self._around(held, task)
+            CURRENT.set(otel_context.Context(around))
+            message.begin(arrived_ns, around[_BEFORE])
         elif event["type"] == "websocket.disconnect" and self.is_accepted:
             self._disconnect(event, arrived_ns)
         else:  # or an extension's event
@@ -319,13 +320,15 @@ class Connection:
         bindings.restore(held.message.bound)
         taker = taker or worker()
         held.message.take(taker)
-        self._enter(held, CURRENT.get(), taker)
+        around = {**self._around(held, taker), SPAN: held.message.span}
+        CURRENT.set(otel_context.Context(around))
 
-    def _enter(self, held: Held, before: otel_context.Context, taker: Any) -> None:
-        around = {_BEFORE: before, _names.HELD: held, SPAN: held.message.span}
+    def _around(self, held: Held, taker: Any) -> dict[str, Any]:
+        """Return what is current in *taker* while it works on a message, beside its span."""
+        around = {_BEFORE: CURRENT.get(), _names.HELD: held}
         if taker is not self.task and type(taker) is not int:
             around[_names.TAKER] = ref(taker)
-        CURRENT.set(otel_context.Context(around))
+        return around
 
     def leave(self) -> None:
         """Work on no message, in this task from here on."""
@@ -361,9 +364,7 @@ class Connection:
         error = None if type(raised).__name__ in _GONE else raised
         held = CURRENT.get().get(_names.HELD)
         if error is not None and held is not None and held.message.connection is self:
-            current = CURRENT.get()
             held.message.finish(error)
-            CURRENT.set(current)  # which it has left
         asked()
         self.untaken.clear()
         if self.is_accepted:
