@@ -136,11 +136,8 @@ def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value
     size = len(body)
     encoded: bytes = tag + (_ONE_BYTE[size] if size < 128 else _varint(size)) + body
-    if is_short and (
-        len(value) <= _REMEMBERED_CHARACTERS
-        if kind is str
-        else kind is bool or (kind is int and 0 <= value < 128)
-    ):
+    is_count = kind is bool or (kind is int and 0 <= value < 128)
+    if is_short and (is_count or (kind is str and len(value) <= _REMEMBERED_CHARACTERS)):
         _remember(_remembered, (tag, key, value, kind), encoded)
     return encoded
 

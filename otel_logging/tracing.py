@@ -152,7 +152,7 @@ class Stage:
         if spans and (current := CURRENT.get().get(SPAN)) in spans:
             spans.append(span)
             spans.remove(span := current)
-        end(span, error, None, True)  # noqa: FBT003 - by name it takes longer
+        end(span, error, is_block=True)
 
     def begin(self) -> OpenStage:
         """Open the stage without a block: it is current here, and in what starts here, until its
@@ -262,12 +262,8 @@ def _entry(
     """
     # what arrives where a stage has ended has nothing to do with it
     kind, links, _, root, *_, start_ns = stage.asked
-    is_new = not start_ns  # else it was handed over
-    if (
-        is_new
-        and (going_on if around is _INVALID else has_ended(around))
-        and not stays(stage, around)
-    ):
+    is_over = going_on if around is _INVALID else has_ended(around)
+    if not start_ns and is_over and not stays(stage, around):  # with a start it was handed over
         outer = CURRENT.get()
         around = outer.get(SPAN, _INVALID)
     arrives = kind in bindings.ARRIVING
@@ -292,10 +288,7 @@ def _entry(
 
 
 def end(
-    span: Any,
-    error: BaseException | None,
-    end_ns: int | None = None,
-    is_block: bool = False,  # noqa: FBT001, FBT002 - as there
+    span: Any, error: BaseException | None, end_ns: int | None = None, *, is_block: bool = False
 ) -> None:
     """End a stage, in any task or thread, as of *end_ns* where that is given. Never raises.
 

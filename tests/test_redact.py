@@ -13,6 +13,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_logging import ConfigurationError, Redaction, _json, _otlp, _runtime
 from otel_logging._redact import DEFAULT, OFF
@@ -203,6 +204,14 @@ def redacted_by(redaction: Redaction) -> Iterator[None]:
         yield
     finally:
         use_redaction(before)
+
+
+def test_a_number_may_be_a_secret_though_one_of_its_name_is_none() -> None:
+    """What is remembered of attributes with numbers is of those whose name says nothing."""
+    for number, shown in ((0.25, 0.25), (4711.0, "[redacted:otp]"), (0.5, 0.5)):
+        encoded = _otlp.attributes(_otlp.SPAN_TAG, {"pin": number, "n": number})
+        read = _otlp.values_of(Span.FromString(encoded).attributes)
+        assert read == {"pin": shown, "n": number}
 
 
 def test_what_is_remembered_is_bounded() -> None:

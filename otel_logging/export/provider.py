@@ -127,10 +127,8 @@ class Tracer(SdkTracer):
         if not recording:
             span: Any = _Unrecorded()
             span.trace_id, span.trace_flags, span.trace_state = trace_id, flags, state
-            span.otel_logging_closed = False
-            is_inside = parent or (outside and bindings.is_local(around))
-            span.otel_logging_entry = bindings.entry_of(around) if is_inside else None
-            span.otel_logging_bound = None
+            if parent or (outside and bindings.is_local(around)):
+                span.otel_logging_entry = bindings.entry_of(around)
             return span
         span_id = runtime.random_bits(64) or 1
         span = _new(pipeline.span_type)  # in two steps: a class that is called takes longer
@@ -158,11 +156,6 @@ def _ask(
 class _Unrecorded(LocalSpan, NonRecordingSpan):
     """A span that is not recorded, and yet has its place in its request, and an end."""
 
-    # what each stage that is not recorded has: a slot is set in a tenth of the time
-    __slots__ = (
-        *("otel_logging_began", "otel_logging_bound", "otel_logging_closed", "otel_logging_entry"),
-        *("otel_logging_outer", "otel_logging_token", "trace_flags", "trace_id", "trace_state"),
-    )
     __init__ = object.__init__  # NonRecordingSpan's takes a context: few are asked for one
     otel_logging_watched = False  # not watched unless it has a budget
     end_time = None

@@ -199,10 +199,7 @@ def encode_shown(event: Event, length: int | None = None) -> bytes:
 
 def encode_links(links: Sequence[Link]) -> list[bytes]:
     """Return *links* as ``_otlp.link`` encodes them, with their attributes in ``LINKS_BYTES``."""
-    encoded = [
-        getattr(link, "encoded", None) or _encode_link(link, link.attributes or {})
-        for link in links
-    ]
+    encoded = [getattr(e, "encoded", None) or _encode_link(e, e.attributes or {}) for e in links]
     if sum(map(len, encoded)) <= LINKS_BYTES:
         return encoded
     most = LINKS_BYTES // len(links)

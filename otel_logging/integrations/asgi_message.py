@@ -28,14 +28,7 @@ class Message:
     """
 
     __slots__ = (
-        "arrived_ns",
-        "asked_ns",
-        "bound",
-        "connection",
-        "handed",
-        "is_over",
-        "sent_ns",
-        "span",
+        *("arrived_ns", "asked_ns", "bound", "connection", "handed", "is_over", "sent_ns", "span"),
         "taken_ns",
     )
 
@@ -117,9 +110,7 @@ def asked() -> None:
     held = CURRENT.get().get(_names.HELD)
     if held is not None:
         message = held.message
-        message.asked_ns = (
-            message.asked_ns or _runtime.current.now_ns()
-        )  # it may ask again and again
+        message.asked_ns = message.asked_ns or _runtime.current.now_ns()  # it may ask again
         message.connection.leave()
         del held  # with which it is over, unless somebody else works on it
         if not message.is_over and (watch := _runtime.current.watch) is not None:

@@ -190,8 +190,7 @@ class Connection:
         if event["type"] == "websocket.receive":
             self.messages += 1
             self.latest = message = Message(self, arrived_ns)
-            held = Held(message)
-            around = self._around(held, task)
+            around = self._around(held := Held(message), task)
             CURRENT.set(otel_context.Context(around))
             message.begin(arrived_ns, around[_BEFORE])
         elif event["type"] == "websocket.disconnect" and self.is_accepted:
@@ -301,9 +300,8 @@ class Connection:
         now_ns, at_work = _runtime.current.now_ns(), background_tasks.look()
         for message in list(self.held):
             span: Any = message.span
-            active_ns = max(
-                message.asked_ns, message.sent_ns, getattr(span, "otel_logging_last", 0)
-            )
+            last_ns = getattr(span, "otel_logging_last", 0)
+            active_ns = max(message.asked_ns, message.sent_ns, last_ns)
             is_at_work = getattr(span, "otel_logging_stages", 0)
             gone_s = (now_ns - (self.over_ns or message.asked_ns or now_ns)) / 1e9
             is_long_ago = gone_s > (HELD_S if self.over_ns else WORKED_ON_S)
