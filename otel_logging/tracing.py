@@ -201,16 +201,21 @@ def stage_of(
     return stage
 
 
-def start(stage: Stage) -> Any:
-    """Begin a stage, in any task or thread; return its span, an invalid one without tracing."""
+def start(stage: Stage, before: Bound | None = None) -> Any:
+    """Begin a stage, in any task or thread; return its span, an invalid one without tracing.
+
+    *before*: what is bound around it, where nothing is current and nothing of that has ended.
+    """
     tracer = (runtime := _runtime.current).tracer or tracers.other(stage.asked)
     if tracer is None:
         return _INVALID
     try:
         kind, links, budget, _, expected, is_special, attributes, start_ns = stage.asked
         outer = context = CURRENT.get()
-        around, before = (inside := outer.get(SPAN, _INVALID)), None
-        if is_special or (around is not _INVALID and not hasattr(around, ENTRY)):
+        around = inside = outer.get(SPAN, _INVALID)
+        if before is not None:
+            pass  # a message of a connection
+        elif is_special or (around is not _INVALID and not hasattr(around, ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
             inside = context.get(SPAN, _INVALID)
         elif around is _INVALID:  # what is bound in it ends with it

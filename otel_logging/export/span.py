@@ -166,14 +166,13 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
             attributes = as_mapping(attributes)
         limits, values = self.pipeline.limits, self._own
         most, length = limits.span_attributes, limits.span_value_length
-        is_near = most is not None and self._is_full(most - len(attributes) + 1)
         for key, value in attributes.items():
             name = key if type(key) is str else str(plain(key))
             kept = value if _otlp.is_known(name, value) else field(name, value)
             kind = type(kept)
             if kind is list or kind is dict or (length is not None and kind is str):
                 kept = frozen(kept, length)
-            if is_near and self._is_full(most) and name not in self._attributes:
+            if most is not None and self._is_full(most) and name not in self._attributes:
                 self.dropped_attributes += 1
             elif name:
                 values[name] = kept

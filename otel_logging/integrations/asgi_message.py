@@ -13,7 +13,6 @@ from opentelemetry.trace import StatusCode
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
 from otel_logging._failures import CLOSED_FOR_FAILURE
-from otel_logging.binding import Bound
 from otel_logging.context import CURRENT
 
 #: A message that did nothing leaves no span, unless it took so long.
@@ -41,7 +40,7 @@ class Message:
         self.span: Any = connection.standing
         #: One for each piece of work that was handed over and is not done: see ``Waits``.
         self.handed: list[None] = []
-        self.bound: Bound = connection.bound()
+        self.bound = connection.bound()
 
     def begin(self, arrived_ns: int, before: otel_context.Context) -> None:
         """Begin its span, in a context with no other; *before*: what is current for who leaves."""
@@ -49,9 +48,10 @@ class Message:
         waited = {**connection.of_messages, _names.QUEUE_WAIT: self._waited_s(arrived_ns)}
         # the last two fields of ``asked``: attributes and start; by name it takes ten times as long
         stage.asked = tuple.__new__(type(stage.asked), (*stage.asked[:-2], waited, arrived_ns))
-        if bindings.state() is connection.shared:  # else in a block of the application's
+        if is_own := bindings.state() is connection.shared:  # else in a block of the application's
             bindings.restore(self.bound)
-        self.span = tracing.start(stage)
+        is_known = is_own and not bindings.job.get().otel_logging_closed
+        self.span = tracing.start(stage, self.bound if is_known else None)
         self.span.otel_logging_outer = before
         self.span.otel_logging_token = None  # who works on it leaves it by itself, or stays there
         self.bound = bindings.state()

@@ -302,12 +302,11 @@ class Connection:
             span: Any = message.span
             last_ns = getattr(span, "otel_logging_last", 0)
             active_ns = max(message.asked_ns, message.sent_ns, last_ns)
-            is_at_work = getattr(span, "otel_logging_stages", 0)
             gone_s = (now_ns - (self.over_ns or message.asked_ns or now_ns)) / 1e9
             is_long_ago = gone_s > (HELD_S if self.over_ns else WORKED_ON_S)
             is_idle = not message.handed and now_ns - active_ns > HELD_S * 1e9
             is_left = is_long_ago or (is_idle and message.span not in at_work)
-            if is_left and not is_at_work:
+            if is_left and not getattr(span, "otel_logging_stages", 0):
                 message.finish(done_ns=active_ns)  # lines alone are of what goes on behind it
         if self.held:
             self._sweep_later()
