@@ -155,7 +155,7 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     kept = _Link(context, MappingProxyType(shown))
     kept.dropped_attributes = dropped
     with suppress(AttributeError):  # of one that takes none
-        link.otel_logging_kept = None if given else kept  # attributes may change
+        link.otel_logging_kept = kept if given is None else None  # attributes may change
     return kept
 
 
