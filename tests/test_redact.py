@@ -214,6 +214,18 @@ def test_a_number_may_be_a_secret_though_one_of_its_name_is_none() -> None:
         assert read == {"pin": shown, "n": number}
 
 
+def test_what_was_let_stand_is_taken_out_once_it_is_to_be() -> None:
+    """Though it was remembered; a span whose attribute is remembered does not look at it."""
+    given = {"password": "hunter2", "pin": 4711.0}
+    hidden = {"password": "[redacted:password]", "pin": "[redacted:otp]"}
+    for redaction, shown in ((OFF, given), (DEFAULT, hidden), (OFF, given)):
+        with redacted_by(redaction):
+            for _ in range(3):
+                encoded = _otlp.attributes(_otlp.SPAN_TAG, given)
+                assert _otlp.values_of(Span.FromString(encoded).attributes) == shown
+            assert _otlp.is_known("password", "hunter2") == (redaction is OFF)
+
+
 def test_what_is_remembered_is_bounded() -> None:
     """Names and texts without end take no memory without end, and are found anew."""
     redaction = Redaction()
