@@ -38,6 +38,8 @@ def _find_current() -> Any:
 
 #: OpenTelemetry's current context, by one look-up; to be set without a token.
 CURRENT: Final[Any] = _find_current()
+#: To get it, to set another, and to set what was before; looked up once, each takes half the time.
+get_current, set_current, reset_current = CURRENT.get, CURRENT.set, CURRENT.reset
 #: The key of the current span in it.
 (SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
 
@@ -102,7 +104,7 @@ def bind_context(**fields: Any) -> None:
     one is. Scope: this task, and tasks it starts from here on.
     Failure: never raises. Cost: three dict copies and two span attributes a field; never blocks.
     """
-    span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
+    span = get_current().get(SPAN, trace.INVALID_SPAN)
     entry, run, before = entry_of(span), job.get(), state()
     # after the end of its request a task may have stages of its own
     owner: Any = entry if _is_open(entry) else span if _is_open(span) else None
@@ -221,7 +223,7 @@ class Here(NamedTuple):
     @classmethod
     def now(cls) -> "Here":
         """Return what is current and bound."""
-        return cls(state(), CURRENT.get(), job.get())
+        return cls(state(), get_current(), job.get())
 
     def is_any(self) -> bool:
         """Return whether something is current or bound."""
@@ -229,7 +231,7 @@ class Here(NamedTuple):
 
     def put_back(self) -> None:
         """Make it current and bound, in whichever context this is called."""
-        CURRENT.set(self.context)
+        set_current(self.context)
         restore(self.bound)
         job.set(self.job)
 
@@ -317,7 +319,7 @@ class unbound(Scoped):  # noqa: N801 - reads as a participle, like structlog's
     """Run a ``with`` block for a request of its own in the current span: no job, nothing bound."""
 
     def _begin(self, block: Block) -> None:  # noqa: ARG002 - nothing is bound for it
-        Here(NOTHING, CURRENT.get(), _NO_JOB).put_back()
+        Here(NOTHING, get_current(), _NO_JOB).put_back()
 
 
 #: What begins when something arrives from outside.

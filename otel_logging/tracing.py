@@ -27,7 +27,7 @@ from otel_logging._values import plain
 from otel_logging._wrap import F, wrap
 from otel_logging.background_tasks import stays
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
-from otel_logging.context import CURRENT, ENTRY, SPAN
+from otel_logging.context import ENTRY, SPAN, get_current, reset_current, set_current
 from otel_logging.lateness.stage import WATCHED
 from otel_logging.lateness.verdict import late_by
 from otel_logging.open_stage import OpenStage, come_back, going_on, renewed
@@ -149,7 +149,7 @@ class Stage:
             return
         span = spans.pop()
         # several tasks have entered this object: the current one is to leave
-        if spans and (current := CURRENT.get().get(SPAN)) in spans:
+        if spans and (current := get_current().get(SPAN)) in spans:
             spans.append(span)
             spans.remove(span := current)
         end(span, error, is_block=True)
@@ -211,7 +211,7 @@ def start(stage: Stage, before: Bound | None = None) -> Any:
         return _INVALID
     try:
         kind, links, budget, _, expected, is_special, attributes, start_ns = stage.asked
-        outer = context = CURRENT.get()
+        outer = context = get_current()
         around = inside = outer.get(SPAN, _INVALID)
         if before is not None:
             pass  # a message of a connection
@@ -222,7 +222,7 @@ def start(stage: Stage, before: Bound | None = None) -> Any:
             before = bindings.state()
             if before.has_requests:
                 before = bindings.begin(around, arrives=False)
-                outer = context = CURRENT.get()
+                outer = context = get_current()
         elif around.otel_logging_closed and not (start_ns or stays(stage, around)):
             return start(stage)
         name = stage.name or "stage"
@@ -249,8 +249,8 @@ def start(stage: Stage, before: Bound | None = None) -> Any:
                 watch.open[span] = _get_running_loop() or get_ident()
                 if not watch.is_awake:
                     watch.wake()
-        here = {**outer, SPAN: span} if outer else {SPAN: span}  # in a third of the time
-        span.otel_logging_token = CURRENT.set(_Context(here))
+        here = {**outer, SPAN: span} if outer else {SPAN: span}  # the quicker one for a root
+        span.otel_logging_token = set_current(_Context(here))
     except Exception as error:  # a foreign sampler or processor
         _diagnostics.report("stages lost: a span could not be started", detail=error)
         return _INVALID
@@ -269,7 +269,7 @@ def _entry(
     kind, links, _, root, *_, start_ns = stage.asked
     is_over = going_on if around is _INVALID else has_ended(around)
     if not start_ns and is_over and not stays(stage, around):  # with a start it was handed over
-        outer = CURRENT.get()
+        outer = get_current()
         around = outer.get(SPAN, _INVALID)
     arrives = kind in bindings.ARRIVING
     is_standing = type(around) is bindings.Standing
@@ -280,7 +280,7 @@ def _entry(
         before = bindings.state()
         if arrives or before is not NOTHING or around is not _INVALID:
             before = bindings.begin(around, arrives=arrives, root=root)
-            outer = CURRENT.get()
+            outer = get_current()
     if not (root or is_apart):
         inside = trace.set_span_in_context(around, outer) if is_standing else outer
         return outer, inside, before, links
@@ -325,16 +325,16 @@ def end(
         token, span.otel_logging_token = span.otel_logging_token, None  # which has its context
         if token is None:
             pass  # whoever began it leaves it by itself: a message
-        elif CURRENT.get().get(SPAN) is span or come_back() is span:
+        elif get_current().get(SPAN) is span or come_back() is span:
             outer = span.otel_logging_outer
             while outer and getattr(around := outer.get(SPAN), "otel_logging_passed", False):
                 outer = around.otel_logging_outer
             try:
-                CURRENT.reset(token)
+                reset_current(token)
             except ValueError:  # the task that began it is another
                 span.otel_logging_token = token if is_block else None
-            if CURRENT.get() is not outer:
-                CURRENT.set(outer)
+            if get_current() is not outer:
+                set_current(outer)
             if bound is not None and bindings.state() is not bound:
                 bindings.restore(bound)
         else:

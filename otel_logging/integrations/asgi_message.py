@@ -13,7 +13,7 @@ from opentelemetry.trace import StatusCode
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
 from otel_logging._failures import CLOSED_FOR_FAILURE
-from otel_logging.context import CURRENT
+from otel_logging.context import get_current
 
 #: A message that did nothing leaves no span, unless it took so long.
 SILENT_NS: Final = 10_000_000
@@ -107,7 +107,7 @@ class Held:
 
 def asked() -> None:
     """Leave the message that is current: this task is done with it, and asks for the next one."""
-    held = CURRENT.get().get(_names.HELD)
+    held = get_current().get(_names.HELD)
     if held is not None:
         message = held.message
         message.asked_ns = message.asked_ns or _runtime.current.now_ns()  # it may ask again
@@ -121,6 +121,6 @@ def closes(connection: Any, code: int) -> None:
     """Note that the application closes *connection* with *code*: one of failure is as a 500."""
     if connection is not None and code in CLOSED_FOR_FAILURE:
         connection.has_failed = True
-        held = CURRENT.get().get(_names.HELD)
+        held = get_current().get(_names.HELD)
         if held is not None and held.message.connection is connection:
             fail(held.message.span, code)

@@ -31,7 +31,7 @@ from otel_logging import _exceptions, _names, _runtime, background_tasks, tracin
 from otel_logging import context as bindings
 from otel_logging.background_tasks import run_in
 from otel_logging.binding import NOTHING, Bound, Shared, worker
-from otel_logging.context import CURRENT, SPAN
+from otel_logging.context import SPAN, get_current, set_current
 from otel_logging.integrations.asgi_message import Held, Message, asked, fail
 from otel_logging.integrations.http import Event, Request, Scope
 from otel_logging.integrations.taken import Item, first_at_end, waiter_of
@@ -117,7 +117,7 @@ class Connection:
         self.handshake = handshake
         self.stage = tracing.traced("message", kind="server", links=(handshake.span,))
         self.standing = bindings.Standing(handshake.span, self.task)
-        CURRENT.set(otel_context.Context({SPAN: self.standing}))
+        set_current(otel_context.Context({SPAN: self.standing}))
         # what came with the handshake, or was bound in its request, ends with the connection
         around = NOTHING.put(bindings.bound(), self.standing)
         self.shared = Shared({}, self.standing, around, None)
@@ -167,12 +167,12 @@ class Connection:
 
         A time-out keeps a copy of the context. The copy gets a stand-in, which does not hold it.
         """
-        current = CURRENT.get()
+        current = get_current()
         held = current.get(_names.HELD)
         if held is not None and held.message.sent_ns and held.message.connection is self:
             self._answered = held
             loose = {**current, _names.HELD: SimpleNamespace(message=held.message)}
-            CURRENT.set(otel_context.Context(loose))
+            set_current(otel_context.Context(loose))
 
     async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
         """Return what *take* has next, with when it arrived; a message begins."""
@@ -191,7 +191,7 @@ class Connection:
             self.messages += 1
             self.latest = message = Message(self, arrived_ns)
             around = self._around(held := Held(message), task)
-            CURRENT.set(otel_context.Context(around))
+            set_current(otel_context.Context(around))
             message.begin(arrived_ns, around[_BEFORE])
         elif event["type"] == "websocket.disconnect" and self.is_accepted:
             self._disconnect(event, arrived_ns)
@@ -223,7 +223,7 @@ class Connection:
 
     def _taker(self) -> Any:
         """Return the task whose context this is, or a copy of it, as far as it is known."""
-        taken_by = CURRENT.get().get(_names.TAKER)
+        taken_by = get_current().get(_names.TAKER)
         return self.task if taken_by is None else taken_by()
 
     def _ask_apart(self, task: Any, taker: Any) -> tuple[Any, bool]:
@@ -287,7 +287,7 @@ class Connection:
 
     def _doubt(self, taker: Any, item: Item) -> None:
         """Work on one of two messages: what *taker* does is nobody's until it asks again."""
-        if _names.HELD in CURRENT.get() or not item.is_for_starter:
+        if _names.HELD in get_current() or not item.is_for_starter:
             self.enter(Held(Message(self)), taker)
 
     def _sweep_later(self) -> None:
@@ -318,22 +318,22 @@ class Connection:
         taker = taker or worker()
         held.message.take(taker)
         around = {**self._around(held, taker), SPAN: held.message.span}
-        CURRENT.set(otel_context.Context(around))
+        set_current(otel_context.Context(around))
 
     def _around(self, held: Held, taker: Any) -> dict[str, Any]:
         """Return what is current in *taker* while it works on a message, beside its span."""
-        around = {_BEFORE: CURRENT.get(), _names.HELD: held}
+        around = {_BEFORE: get_current(), _names.HELD: held}
         if taker is not self.task and type(taker) is not int:
             around[_names.TAKER] = ref(taker)
         return around
 
     def leave(self) -> None:
         """Work on no message, in this task from here on."""
-        current = CURRENT.get()
+        current = get_current()
         held = current.get(_names.HELD)
         if held is not None and held.message.connection is self:
             message, around, now = held.message, self.shared, bindings.state()
-            CURRENT.set(current[_BEFORE])
+            set_current(current[_BEFORE])
             if now is not message.bound or getattr(now, "around", None) is not self._as_bound[1]:
                 # something was bound in it, or around it
                 left = now.lasting(lambda owner: owner is message.span)
@@ -359,7 +359,7 @@ class Connection:
         self.over_ns = _runtime.current.now_ns()
         raised, self.handshake.handled = error or self.handshake.handled, None
         error = None if type(raised).__name__ in _GONE else raised
-        held = CURRENT.get().get(_names.HELD)
+        held = get_current().get(_names.HELD)
         if error is not None and held is not None and held.message.connection is self:
             held.message.finish(error)
         asked()
@@ -389,10 +389,9 @@ class Connection:
 
 def sent() -> None:
     """Note that something was sent for the message that is current."""
-    held = CURRENT.get().get(_names.HELD)
+    held = get_current().get(_names.HELD)
     # a listener that a message has started sends to everybody, for ever
     if held is not None and not held.message.connection.over_ns:
         held.message.sent_ns = _runtime.current.now_ns()
-        connection = held.message.connection
-        if connection.asking is not None:  # often the last thing that is done for it
+        if (connection := held.message.connection).asking is not None:  # often the last thing
             asyncio.get_running_loop().call_soon(connection.look, context=Context())
