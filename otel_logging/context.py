@@ -72,12 +72,13 @@ _NO_JOB.tag, _NO_JOB.around, _NO_JOB.otel_logging_closed = None, None, False
 job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
 
 
-_job = job.get
+#: To get it.
+current_job = job.get
 
 
 def current_job_tag() -> str | None:
     """Return the tag of the job that this runs for; None outside any. Cost: one look-up."""
-    return _job().tag
+    return current_job().tag
 
 
 def going_on(run: Job) -> Job:
@@ -105,7 +106,7 @@ def bind_context(**fields: Any) -> None:
     Failure: never raises. Cost: three dict copies and two span attributes a field; never blocks.
     """
     span = get_current().get(SPAN, trace.INVALID_SPAN)
-    entry, run, before = entry_of(span), job.get(), state()
+    entry, run, before = entry_of(span), current_job(), state()
     # after the end of its request a task may have stages of its own
     owner: Any = entry if _is_open(entry) else span if _is_open(span) else None
     if owner is None:  # with no stage around it, what is bound in an ``extract`` ends with that
@@ -223,7 +224,7 @@ class Here(NamedTuple):
     @classmethod
     def now(cls) -> "Here":
         """Return what is current and bound."""
-        return cls(state(), get_current(), job.get())
+        return cls(state(), get_current(), current_job())
 
     def is_any(self) -> bool:
         """Return whether something is current or bound."""
@@ -361,7 +362,7 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
     """
     before = state()
     if around is trace.INVALID_SPAN:
-        is_over = arrives and (has_ended(job.get()) or before.lasting(has_ended) is not before)
+        is_over = arrives and (has_ended(current_job()) or before.lasting(has_ended) is not before)
     elif is_local(around):
         is_over = has_ended(around) and (arrives or has_ended(entry_of(around)))
     else:
