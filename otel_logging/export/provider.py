@@ -127,6 +127,7 @@ class Tracer(SdkTracer):
         if not recording:
             span: Any = _Unrecorded()
             span.trace_id, span.trace_flags, span.trace_state = trace_id, flags, state
+            span.otel_logging_watched = False  # unless it has a budget
             if parent or (outside and bindings.is_local(around)):
                 span.otel_logging_entry = bindings.entry_of(around)
             return span
@@ -157,7 +158,6 @@ class _Unrecorded(LocalSpan, NonRecordingSpan):
     """A span that is not recorded, and yet has its place in its request, and an end."""
 
     __init__ = object.__init__  # NonRecordingSpan's takes a context: few are asked for one
-    otel_logging_watched = False  # not watched unless it has a budget
     end_time = None
 
     @cached_property
