@@ -393,5 +393,6 @@ def sent() -> None:
     # a listener that a message has started sends to everybody, for ever
     if held is not None and not held.message.connection.over_ns:
         held.message.sent_ns = _runtime.current.now_ns()
-        if (connection := held.message.connection).asking is not None:  # often the last thing
+        # often it is the last thing that is done for it
+        if (connection := held.message.connection).asking is not None:
             asyncio.get_running_loop().call_soon(connection.look, context=Context())
