@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from otel_logging import _runtime
 from otel_logging._values import field, plain
 
 _TAG_AND_TIME = struct.Struct("<BQ").pack
@@ -24,13 +25,14 @@ _UINT128 = (1 << 128) - 1
 #: As OTLP's JSON form has them; anything else that is not finite is "NaN".
 _NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
 _ONE_BYTE = [bytes((n,)) for n in range(128)]
-#: The tag of an attribute in an event.
-EVENT_TAG = b"\x1a"
+#: The tags of an attribute in a span, and in an event.
+SPAN_TAG, EVENT_TAG = b"\x4a", b"\x1a"
 
-#: Encoded attributes with a short key and a short string or a small whole number: levels, user ids
-#: come again and again. Looked up by those types alone, since 1, 1.0 and True are one key. Emptied
-#: when full, as the others.
-_remembered: dict[tuple[bytes, str, str | int], bytes] = {}
+#: Encoded attributes with a short key and a short string, a small whole number or a truth: levels,
+#: user ids come again and again. Beside a value is its type, since 1 and True are one key. Of a
+#: number with a fraction, which comes once, what stands before it; there is no value in its key.
+#: Emptied when full, as the others.
+_remembered: dict[tuple[Any, ...], bytes] = {}
 #: Encoded keys, up to the tag of their value; emptied when full.
 _names: dict[str, bytes] = {}
 #: Names of spans with their kind, encoded; emptied when full.
@@ -39,7 +41,7 @@ _named: dict[tuple[str, int], bytes] = {}
 _flags = {flags: b"\x85\x01" + _FIXED32(flags) for flags in (0x101, 0x103, 0x301, 0x303)}
 _REMEMBERED = 4096
 _REMEMBERED_CHARACTERS = 64
-_REMEMBERED_KINDS = (str, int)  # True and 1.0 are 1 where they are looked up
+_KINDS = (str, int, bool)
 
 
 def _varint(number: int) -> bytes:
@@ -96,10 +98,24 @@ def _key_value(key: str, value: Any) -> bytes:
 
 def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
+    is_finite = type(value) is float and value - value == 0.0
+    if is_finite and (before := _remembered.get((tag, key, float))) is not None:
+        return before + _DOUBLE(value)
     shown = value if type(value) is bool else field(key, value)
     # a key that is remembered has been looked at
     known = type(key) is str and key in _names
-    return attribute_of(tag, key if known else str(plain(key)), shown)
+    encoded = attribute_of(tag, key if known else str(plain(key)), shown)
+    if known and is_finite and not _runtime.current.redaction.may_hide((key,)):
+        _remember(_remembered, (tag, key, float), encoded[:-8])
+    return encoded
+
+
+def is_known(key: str, value: Any) -> bool:
+    """Say whether an attribute of spans is remembered: its *value* is plain, and has no secret."""
+    kind = type(value)
+    if kind is float:
+        return value - value == 0.0 and (SPAN_TAG, key, kind) in _remembered
+    return kind in _KINDS and (SPAN_TAG, key, value, kind) in _remembered
 
 
 def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
@@ -120,10 +136,9 @@ def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value
     size = len(body)
     encoded: bytes = tag + (_ONE_BYTE[size] if size < 128 else _varint(size)) + body
-    if is_short and (
-        len(value) <= _REMEMBERED_CHARACTERS if kind is str else kind is int and 0 <= value < 128
-    ):
-        _remember(_remembered, (tag, key, value), encoded)
+    is_count = kind is bool or (kind is int and 0 <= value < 128)
+    if is_short and (is_count or (kind is str and len(value) <= _REMEMBERED_CHARACTERS)):
+        _remember(_remembered, (tag, key, value, kind), encoded)
     return encoded
 
 
@@ -143,7 +158,7 @@ def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
     """Encode all of *values*, each as the field *tag*."""
     return b"".join(
         [
-            (type(value) in _REMEMBERED_KINDS and _remembered.get((tag, key, value)))
+            ((kind := type(value)) in _KINDS and _remembered.get((tag, key, value, kind)))
             or attribute(tag, key, value)
             for key, value in values.items()
         ]
@@ -229,7 +244,7 @@ def span(
     head = _IDS(b"\x0a\x10", trace_id, b"\x12\x08", span_id)
     times = _TIMES(0x39, start_ns, 0x41, end_ns)
     if not isinstance(values, bytes):
-        values = attributes(b"\x4a", values)
+        values = attributes(SPAN_TAG, values)
     if parent_span_id:
         head += b"\x22\x08" + parent_span_id.to_bytes(8, "big")
     more = b"".join((*events, *links)) if events or links else b""
@@ -250,7 +265,7 @@ def span(
 def with_attributes(encoded: bytes, values: Mapping[str, Any]) -> bytes:
     """Return a span that ``span`` encoded with *values* as further attributes."""
     begin = next(at for at in range(1, len(encoded)) if encoded[at] < 0x80) + 1  # of its length
-    return _field(b"\x12", encoded[begin:] + attributes(b"\x4a", values))
+    return _field(b"\x12", encoded[begin:] + attributes(SPAN_TAG, values))
 
 
 def log_record(

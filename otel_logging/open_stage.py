@@ -16,7 +16,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import Shared, worker
-from otel_logging.context import CURRENT, SPAN, restore, state
+from otel_logging.context import SPAN, get_current, reset_current, restore, set_current, state
 
 #: Tasks, and threads until their work is done, that do something where a request had ended: which
 #: one, its name, and how often they do what.
@@ -29,7 +29,7 @@ class Waits:
     __slots__ = ("_handed",)
 
     def __init__(self) -> None:
-        held = CURRENT.get().get(_names.HELD)
+        held = get_current().get(_names.HELD)
         self._handed: list[None] = [] if held is None else held.message.handed
         self._handed.append(None)
 
@@ -50,7 +50,7 @@ class OpenStage:
     def __init__(self, span: trace.Span, end: Callable[..., None]) -> None:
         self.span = span
         self._end, self._open, self._marks = end, [span], set[str]()
-        self._context, self._worker = CURRENT.get(), worker()
+        self._context, self._worker = get_current(), worker()
         self._bound: Shared | None = None
         if getattr(span, "otel_logging_bound", None) is not None:  # what is bound is everybody's
             self._bound = Shared({}, span, state(), None)
@@ -100,12 +100,12 @@ class OpenStage:
 
 def renewed(token: Any) -> Any:
     """Return another of *token*, as it is in this context; None in any other: it holds its own."""
-    now = CURRENT.get()
+    now = get_current()
     try:
-        CURRENT.reset(token)
+        reset_current(token)
     except ValueError:
         return None
-    return CURRENT.set(now)
+    return set_current(now)
 
 
 def come_back() -> Any:
@@ -114,12 +114,12 @@ def come_back() -> Any:
     asyncio closes a generator that its consumer has left in a task of its own.
     """
     while True:
-        span = CURRENT.get().get(SPAN, trace.INVALID_SPAN)
+        span = get_current().get(SPAN, trace.INVALID_SPAN)
         token = getattr(span, "otel_logging_token", None)
         if token is None or not span.otel_logging_closed:
             return span
         try:
-            CURRENT.reset(token)
+            reset_current(token)
         except ValueError:  # this task was begun in it
             return span
         span.otel_logging_token = None

@@ -27,7 +27,7 @@ from otel_logging._values import plain
 from otel_logging._wrap import F, wrap
 from otel_logging.background_tasks import stays
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
-from otel_logging.context import CURRENT, ENTRY, SPAN
+from otel_logging.context import ENTRY, SPAN, get_current, reset_current, set_current
 from otel_logging.lateness.stage import WATCHED
 from otel_logging.lateness.verdict import late_by
 from otel_logging.open_stage import OpenStage, come_back, going_on, renewed
@@ -147,11 +147,11 @@ class Stage:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if not (spans := self.spans):
             return
-        span = spans[-1]
+        span = spans.pop()
         # several tasks have entered this object: the current one is to leave
-        if len(spans) > 1 and (current := CURRENT.get().get(SPAN)) in spans:
-            span = current
-        spans.remove(span)
+        if spans and (current := get_current().get(SPAN)) in spans:
+            spans.append(span)
+            spans.remove(span := current)
         end(span, error, is_block=True)
 
     def begin(self) -> OpenStage:
@@ -201,23 +201,28 @@ def stage_of(
     return stage
 
 
-def start(stage: Stage) -> Any:
-    """Begin a stage, in any task or thread; return its span, an invalid one without tracing."""
+def start(stage: Stage, before: Bound | None = None) -> Any:
+    """Begin a stage, in any task or thread; return its span, an invalid one without tracing.
+
+    *before*: what is bound around it, where nothing is current and nothing of that has ended.
+    """
     tracer = (runtime := _runtime.current).tracer or tracers.other(stage.asked)
     if tracer is None:
         return _INVALID
     try:
         kind, links, budget, _, expected, is_special, attributes, start_ns = stage.asked
-        outer = context = CURRENT.get()
-        around, before = (inside := outer.get(SPAN, _INVALID)), None
-        if is_special or (around is not _INVALID and not hasattr(around, ENTRY)):
+        outer = context = get_current()
+        around = inside = outer.get(SPAN, _INVALID)
+        if before is not None:
+            pass  # a message of a connection
+        elif is_special or (around is not _INVALID and not hasattr(around, ENTRY)):
             outer, context, before, links = _entry(stage, outer, around)
             inside = context.get(SPAN, _INVALID)
         elif around is _INVALID:  # what is bound in it ends with it
             before = bindings.state()
             if before.has_requests:
                 before = bindings.begin(around, arrives=False)
-                outer = context = CURRENT.get()
+                outer = context = get_current()
         elif around.otel_logging_closed and not (start_ns or stays(stage, around)):
             return start(stage)
         name = stage.name or "stage"
@@ -244,7 +249,8 @@ def start(stage: Stage) -> Any:
                 watch.open[span] = _get_running_loop() or get_ident()
                 if not watch.is_awake:
                     watch.wake()
-        span.otel_logging_token = CURRENT.set(_Context({**outer, SPAN: span}))
+        here = {**outer, SPAN: span} if outer else {SPAN: span}  # the quicker one for a root
+        span.otel_logging_token = set_current(_Context(here))
     except Exception as error:  # a foreign sampler or processor
         _diagnostics.report("stages lost: a span could not be started", detail=error)
         return _INVALID
@@ -262,19 +268,19 @@ def _entry(
     # what arrives where a stage has ended has nothing to do with it
     kind, links, _, root, *_, start_ns = stage.asked
     is_over = going_on if around is _INVALID else has_ended(around)
-    if is_over and not (start_ns or stays(stage, around)):  # it was handed over
-        outer = CURRENT.get()
+    if not start_ns and is_over and not stays(stage, around):  # with a start it was handed over
+        outer = get_current()
         around = outer.get(SPAN, _INVALID)
     arrives = kind in bindings.ARRIVING
     is_standing = type(around) is bindings.Standing
     around = around.now if is_standing else around
     is_apart = arrives and has_ended(around)
     before: Bound | None = None
-    if root or is_apart or not bindings.is_local(around):
+    if around is _INVALID or root or is_apart or not bindings.is_local(around):
         before = bindings.state()
         if arrives or before is not NOTHING or around is not _INVALID:
             before = bindings.begin(around, arrives=arrives, root=root)
-            outer = CURRENT.get()
+            outer = get_current()
     if not (root or is_apart):
         inside = trace.set_span_in_context(around, outer) if is_standing else outer
         return outer, inside, before, links
@@ -317,16 +323,18 @@ def end(
         # like that meanwhile; then it is what was around that.
         span.otel_logging_closed = True
         token, span.otel_logging_token = span.otel_logging_token, None  # which has its context
-        if CURRENT.get().get(SPAN) is span or come_back() is span:
+        if token is None:
+            pass  # whoever began it leaves it by itself: a message
+        elif get_current().get(SPAN) is span or come_back() is span:
             outer = span.otel_logging_outer
             while outer and getattr(around := outer.get(SPAN), "otel_logging_passed", False):
                 outer, bound = around.otel_logging_outer, around.otel_logging_bound or bound
             try:
-                CURRENT.reset(token)
+                reset_current(token)
             except ValueError:  # the task that began it is another
                 span.otel_logging_token = token if is_block else None
-            if CURRENT.get() is not outer:
-                CURRENT.set(outer)
+            if get_current() is not outer:
+                set_current(outer)
             if bound is not None and bindings.state() is not bound:
                 bindings.restore(bound)
         else:

@@ -340,7 +340,11 @@ def test_what_is_remembered_is_bounded() -> None:
 def test_numbers_that_are_not_finite_are_texts() -> None:
     """Jaeger answers in JSON, which has none: one such value would fail a whole search."""
     given = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": [math.nan], "e": -math.nan}
+    for _ in range(2):  # its name is remembered, and then what is before its number
+        _otlp.attributes(b"\x4a", dict.fromkeys("abc", 0.5))
     encoded = Span.FromString(_otlp.attributes(b"\x4a", given))
+    kinds = {each.key: each.value.WhichOneof("value") for each in encoded.attributes}
+    assert kinds == dict.fromkeys("abce", "string_value") | {"d": "array_value"}
     foreign = Span()
     foreign.attributes.add(key="f").value.double_value = -math.inf
     assert _otlp.values_of(foreign.attributes) == {"f": "-Infinity"}

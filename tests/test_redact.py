@@ -13,6 +13,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_logging import ConfigurationError, Redaction, _json, _otlp, _runtime
 from otel_logging._redact import DEFAULT, OFF
@@ -203,6 +204,26 @@ def redacted_by(redaction: Redaction) -> Iterator[None]:
         yield
     finally:
         use_redaction(before)
+
+
+def test_a_number_may_be_a_secret_though_one_of_its_name_is_none() -> None:
+    """What is remembered of attributes with numbers is of those whose name says nothing."""
+    for number, shown in ((0.25, 0.25), (4711.0, "[redacted:otp]"), (0.5, 0.5)):
+        encoded = _otlp.attributes(_otlp.SPAN_TAG, {"pin": number, "n": number})
+        read = _otlp.values_of(Span.FromString(encoded).attributes)
+        assert read == {"pin": shown, "n": number}
+
+
+def test_what_was_let_stand_is_taken_out_once_it_is_to_be() -> None:
+    """Though it was remembered; a span whose attribute is remembered does not look at it."""
+    given = {"password": "hunter2", "pin": 4711.0}
+    hidden = {"password": "[redacted:password]", "pin": "[redacted:otp]"}
+    for redaction, shown in ((OFF, given), (DEFAULT, hidden), (OFF, given)):
+        with redacted_by(redaction):
+            for _ in range(3):
+                encoded = _otlp.attributes(_otlp.SPAN_TAG, given)
+                assert _otlp.values_of(Span.FromString(encoded).attributes) == shown
+            assert _otlp.is_known("password", "hunter2") == (redaction is OFF)
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -8,6 +8,7 @@ the SDK's own provider. Deliberately absent: configuration from variables.
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final, cast
 
 from opentelemetry import context as otel_context
@@ -24,7 +25,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, TraceFlags
 from otel_logging import _forks, _runtime
 from otel_logging import context as bindings
 from otel_logging.binding import has_ended
-from otel_logging.export.ids import LocalSpan
+from otel_logging.export.ids import LocalSpan, new_span_id
 from otel_logging.export.pipeline import Pipeline
 from otel_logging.export.span import Span, as_mapping
 from otel_logging.export.span_bytes import RANDOM_TRACE_ID, make_scope
@@ -123,14 +124,14 @@ class Tracer(SdkTracer):
             result = _ask(pipeline.sampler, context, trace_id, name, kind, attributes, links)
             flags, recording = flags & ~1 | result.decision.is_sampled(), result.decision.value
             state, attributes = result.trace_state, result.attributes
-        span_id = runtime.random_bits(64) or 1
         if not recording:
             span: Any = _Unrecorded()
-            span.trace_id, span.span_id, span.trace_flags = trace_id, span_id, flags
-            span.trace_state = state
+            span.trace_id, span.trace_flags, span.trace_state = trace_id, flags, state
+            span.otel_logging_watched = False  # unless it has a budget
             if parent or (outside and bindings.is_local(around)):
                 span.otel_logging_entry = bindings.entry_of(around)
             return span
+        span_id = runtime.random_bits(64) or 1
         span = _new(pipeline.span_type)  # in two steps: a class that is called takes longer
         span.__init__(
             pipeline, self._scope, name, trace_id, span_id, flags, kind, parent, start_time
@@ -157,8 +158,12 @@ class _Unrecorded(LocalSpan, NonRecordingSpan):
     """A span that is not recorded, and yet has its place in its request, and an end."""
 
     __init__ = object.__init__  # NonRecordingSpan's takes a context: few are asked for one
-    otel_logging_watched = False  # not watched unless it has a budget
     end_time = None
+
+    @cached_property
+    def span_id(self) -> int:  # type: ignore[override]  # it can be set
+        """Its id, which few are asked for."""
+        return new_span_id()
 
     @property
     def clock_ns(self) -> int:

@@ -140,7 +140,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         self, attributes: Mapping[str, Any] | None, links: Iterable[Link] | None
     ) -> None:
         """Put on it what is bound, the tag of a job, and what is given."""
-        bound, tag = bindings.state(), bindings.job.get().tag
+        bound, tag = bindings.state(), bindings.current_job().tag
         if bound.values:
             if bound.is_plain and len(bound.values) < self.pipeline.shared_attributes:
                 self._bound = bound
@@ -168,7 +168,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         most, length = limits.span_attributes, limits.span_value_length
         for key, value in attributes.items():
             name = key if type(key) is str else str(plain(key))
-            kept = field(name, value)
+            kept = value if _otlp.is_known(name, value) else field(name, value)
             kind = type(kept)
             if kind is list or kind is dict or (length is not None and kind is str):
                 kept = frozen(kept, length)

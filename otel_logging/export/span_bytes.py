@@ -145,9 +145,9 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
 
     As the SDK: without valid ids it is kept for its attributes or its trace state.
     """
-    context, given = link.context, link.attributes
-    if not given and (known := getattr(link, "otel_logging_kept", None)) is not None:
+    if (known := getattr(link, "otel_logging_kept", None)) is not None:
         return known  # type: ignore[no-any-return]
+    context, given = link.context, link.attributes
     if not (context and (given or context.is_valid or context.trace_state)):
         return None
     values, dropped = bounded(given or {}, limits.link_attributes, limits.value_length)
@@ -155,7 +155,7 @@ def bounded_link(link: Any, limits: "Limits") -> Link | None:
     kept = _Link(context, MappingProxyType(shown))
     kept.dropped_attributes = dropped
     with suppress(AttributeError):  # of one that takes none
-        link.otel_logging_kept = kept
+        link.otel_logging_kept = kept if given is None else None  # attributes may change
     return kept
 
 
@@ -199,7 +199,7 @@ def encode_shown(event: Event, length: int | None = None) -> bytes:
 
 def encode_links(links: Sequence[Link]) -> list[bytes]:
     """Return *links* as ``_otlp.link`` encodes them, with their attributes in ``LINKS_BYTES``."""
-    encoded = [_encode_link(link, link.attributes or {}) for link in links]
+    encoded = [getattr(e, "encoded", None) or _encode_link(e, e.attributes or {}) for e in links]
     if sum(map(len, encoded)) <= LINKS_BYTES:
         return encoded
     most = LINKS_BYTES // len(links)
@@ -207,8 +207,6 @@ def encode_links(links: Sequence[Link]) -> list[bytes]:
 
 
 def _encode_link(link: Link, values: Mapping[str, Any]) -> bytes:
-    if not values and (known := getattr(link, "encoded", None)) is not None:
-        return known  # type: ignore[no-any-return]
     context = link.context
     try:
         ids = int(context.trace_id), int(context.span_id)

@@ -13,11 +13,10 @@ from opentelemetry.trace import StatusCode
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
 from otel_logging._failures import CLOSED_FOR_FAILURE
-from otel_logging.context import CURRENT
+from otel_logging.context import get_current
 
 #: A message that did nothing leaves no span, unless it took so long.
 SILENT_NS: Final = 10_000_000
-_NOWHERE: Final = otel_context.Context()
 
 
 class Message:
@@ -28,14 +27,7 @@ class Message:
     """
 
     __slots__ = (
-        "arrived_ns",
-        "asked_ns",
-        "bound",
-        "connection",
-        "handed",
-        "is_over",
-        "sent_ns",
-        "span",
+        *("arrived_ns", "asked_ns", "bound", "connection", "handed", "is_over", "sent_ns", "span"),
         "taken_ns",
     )
 
@@ -48,24 +40,25 @@ class Message:
         self.span: Any = connection.standing
         #: One for each piece of work that was handed over and is not done: see ``Waits``.
         self.handed: list[None] = []
-        if arrived_ns is None:
-            self.bound = connection.bound()
-            return
+        self.bound = connection.bound()
+
+    def begin(self, arrived_ns: int, before: otel_context.Context) -> None:
+        """Begin its span, in a context with no other; *before*: what is current for who leaves."""
+        connection, stage = self.connection, self.connection.stage
         waited = {**connection.of_messages, _names.QUEUE_WAIT: self._waited_s(arrived_ns)}
-        stage = connection.stage
-        # the last two fields of ``asked``: attributes and start; by name it takes thrice the time
-        stage.asked = type(stage.asked)(*stage.asked[:-2], waited, arrived_ns)
-        around = CURRENT.get()
-        CURRENT.set(_NOWHERE)
-        if bindings.state() is connection.shared:  # else in a block of the application's
-            bindings.restore(connection.bound())
-        self.span = tracing.start(stage)
-        self.span.otel_logging_outer = around  # for who leaves it
+        # the last two fields of ``asked``: attributes and start; by name it takes ten times as long
+        stage.asked = tuple.__new__(type(stage.asked), (*stage.asked[:-2], waited, arrived_ns))
+        if is_own := bindings.state() is connection.shared:  # else in a block of the application's
+            bindings.restore(self.bound)
+        is_known = is_own and not bindings.current_job().otel_logging_closed
+        self.span = tracing.start(stage, self.bound if is_known else None)
+        self.span.otel_logging_outer = before
+        self.span.otel_logging_token = None  # who works on it leaves it by itself, or stays there
         self.bound = bindings.state()
 
     def _waited_s(self, arrived_ns: int) -> float:
         self.taken_ns = _runtime.current.now_ns()
-        return round(max(self.taken_ns - arrived_ns, 0) / 1e9, 6)
+        return max(self.taken_ns - arrived_ns, 0) // 1000 / 1e6
 
     def take(self, taker: Any) -> None:
         """Note that *taker* has what another task has received: until now it waited."""
@@ -92,7 +85,6 @@ class Message:
             self.connection.quiet += 1
         else:
             tracing.end(span, error, done_ns)
-            span.otel_logging_passed = False  # who works on it stays there
 
 
 def fail(span: Any, code: int | None) -> None:
@@ -115,12 +107,10 @@ class Held:
 
 def asked() -> None:
     """Leave the message that is current: this task is done with it, and asks for the next one."""
-    held = CURRENT.get().get(_names.HELD)
+    held = get_current().get(_names.HELD)
     if held is not None:
         message = held.message
-        message.asked_ns = (
-            message.asked_ns or _runtime.current.now_ns()
-        )  # it may ask again and again
+        message.asked_ns = message.asked_ns or _runtime.current.now_ns()  # it may ask again
         message.connection.leave()
         del held  # with which it is over, unless somebody else works on it
         if not message.is_over and (watch := _runtime.current.watch) is not None:
@@ -131,6 +121,6 @@ def closes(connection: Any, code: int) -> None:
     """Note that the application closes *connection* with *code*: one of failure is as a 500."""
     if connection is not None and code in CLOSED_FOR_FAILURE:
         connection.has_failed = True
-        held = CURRENT.get().get(_names.HELD)
+        held = get_current().get(_names.HELD)
         if held is not None and held.message.connection is connection:
             fail(held.message.span, code)

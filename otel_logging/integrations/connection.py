@@ -31,7 +31,7 @@ from otel_logging import _exceptions, _names, _runtime, background_tasks, tracin
 from otel_logging import context as bindings
 from otel_logging.background_tasks import run_in
 from otel_logging.binding import NOTHING, Bound, Shared, worker
-from otel_logging.context import CURRENT, SPAN
+from otel_logging.context import SPAN, get_current, set_current
 from otel_logging.integrations.asgi_message import Held, Message, asked, fail
 from otel_logging.integrations.http import Event, Request, Scope
 from otel_logging.integrations.taken import Item, first_at_end, waiter_of
@@ -117,7 +117,7 @@ class Connection:
         self.handshake = handshake
         self.stage = tracing.traced("message", kind="server", links=(handshake.span,))
         self.standing = bindings.Standing(handshake.span, self.task)
-        CURRENT.set(otel_context.Context({SPAN: self.standing}))
+        set_current(otel_context.Context({SPAN: self.standing}))
         # what came with the handshake, or was bound in its request, ends with the connection
         around = NOTHING.put(bindings.bound(), self.standing)
         self.shared = Shared({}, self.standing, around, None)
@@ -167,12 +167,12 @@ class Connection:
 
         A time-out keeps a copy of the context. The copy gets a stand-in, which does not hold it.
         """
-        current = CURRENT.get()
+        current = get_current()
         held = current.get(_names.HELD)
         if held is not None and held.message.sent_ns and held.message.connection is self:
             self._answered = held
             loose = {**current, _names.HELD: SimpleNamespace(message=held.message)}
-            CURRENT.set(otel_context.Context(loose))
+            set_current(otel_context.Context(loose))
 
     async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
         """Return what *take* has next, with when it arrived; a message begins."""
@@ -189,10 +189,10 @@ class Connection:
         held = None
         if event["type"] == "websocket.receive":
             self.messages += 1
-            before = CURRENT.get()
-            self.latest = Message(self, arrived_ns)
-            held = Held(self.latest)
-            self._enter(held, before, task)
+            self.latest = message = Message(self, arrived_ns)
+            around = self._around(held := Held(message), task)
+            set_current(otel_context.Context(around))
+            message.begin(arrived_ns, around[_BEFORE])
         elif event["type"] == "websocket.disconnect" and self.is_accepted:
             self._disconnect(event, arrived_ns)
         else:  # or an extension's event
@@ -223,7 +223,7 @@ class Connection:
 
     def _taker(self) -> Any:
         """Return the task whose context this is, or a copy of it, as far as it is known."""
-        taken_by = CURRENT.get().get(_names.TAKER)
+        taken_by = get_current().get(_names.TAKER)
         return self.task if taken_by is None else taken_by()
 
     def _ask_apart(self, task: Any, taker: Any) -> tuple[Any, bool]:
@@ -287,7 +287,7 @@ class Connection:
 
     def _doubt(self, taker: Any, item: Item) -> None:
         """Work on one of two messages: what *taker* does is nobody's until it asks again."""
-        if _names.HELD in CURRENT.get() or not item.is_for_starter:
+        if _names.HELD in get_current() or not item.is_for_starter:
             self.enter(Held(Message(self)), taker)
 
     def _sweep_later(self) -> None:
@@ -300,15 +300,13 @@ class Connection:
         now_ns, at_work = _runtime.current.now_ns(), background_tasks.look()
         for message in list(self.held):
             span: Any = message.span
-            active_ns = max(
-                message.asked_ns, message.sent_ns, getattr(span, "otel_logging_last", 0)
-            )
-            is_at_work = getattr(span, "otel_logging_stages", 0)
+            last_ns = getattr(span, "otel_logging_last", 0)
+            active_ns = max(message.asked_ns, message.sent_ns, last_ns)
             gone_s = (now_ns - (self.over_ns or message.asked_ns or now_ns)) / 1e9
             is_long_ago = gone_s > (HELD_S if self.over_ns else WORKED_ON_S)
             is_idle = not message.handed and now_ns - active_ns > HELD_S * 1e9
             is_left = is_long_ago or (is_idle and message.span not in at_work)
-            if is_left and not is_at_work:
+            if is_left and not getattr(span, "otel_logging_stages", 0):
                 message.finish(done_ns=active_ns)  # lines alone are of what goes on behind it
         if self.held:
             self._sweep_later()
@@ -319,21 +317,23 @@ class Connection:
         bindings.restore(held.message.bound)
         taker = taker or worker()
         held.message.take(taker)
-        self._enter(held, CURRENT.get(), taker)
+        around = {**self._around(held, taker), SPAN: held.message.span}
+        set_current(otel_context.Context(around))
 
-    def _enter(self, held: Held, before: otel_context.Context, taker: Any) -> None:
-        around = {_BEFORE: before, _names.HELD: held, SPAN: held.message.span}
+    def _around(self, held: Held, taker: Any) -> dict[str, Any]:
+        """Return what is current in *taker* while it works on a message, beside its span."""
+        around = {_BEFORE: get_current(), _names.HELD: held}
         if taker is not self.task and type(taker) is not int:
             around[_names.TAKER] = ref(taker)
-        CURRENT.set(otel_context.Context(around))
+        return around
 
     def leave(self) -> None:
         """Work on no message, in this task from here on."""
-        current = CURRENT.get()
+        current = get_current()
         held = current.get(_names.HELD)
         if held is not None and held.message.connection is self:
             message, around, now = held.message, self.shared, bindings.state()
-            CURRENT.set(current[_BEFORE])
+            set_current(current[_BEFORE])
             if now is not message.bound or getattr(now, "around", None) is not self._as_bound[1]:
                 # something was bound in it, or around it
                 left = now.lasting(lambda owner: owner is message.span)
@@ -359,11 +359,9 @@ class Connection:
         self.over_ns = _runtime.current.now_ns()
         raised, self.handshake.handled = error or self.handshake.handled, None
         error = None if type(raised).__name__ in _GONE else raised
-        held = CURRENT.get().get(_names.HELD)
+        held = get_current().get(_names.HELD)
         if error is not None and held is not None and held.message.connection is self:
-            current = CURRENT.get()
             held.message.finish(error)
-            CURRENT.set(current)  # which it has left
         asked()
         self.untaken.clear()
         if self.is_accepted:
@@ -391,10 +389,10 @@ class Connection:
 
 def sent() -> None:
     """Note that something was sent for the message that is current."""
-    held = CURRENT.get().get(_names.HELD)
+    held = get_current().get(_names.HELD)
     # a listener that a message has started sends to everybody, for ever
     if held is not None and not held.message.connection.over_ns:
         held.message.sent_ns = _runtime.current.now_ns()
-        connection = held.message.connection
-        if connection.asking is not None:  # often the last thing that is done for it
+        # often it is the last thing that is done for it
+        if (connection := held.message.connection).asking is not None:
             asyncio.get_running_loop().call_soon(connection.look, context=Context())

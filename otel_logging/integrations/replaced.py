@@ -52,7 +52,7 @@ class Replaced:
                 self._undo[owner, name] = undo
                 is_of_class = isinstance(method := getattr(owner, name), MethodType)
                 method = method.__func__ if is_of_class else method
-                instead = _Instead(act, method)
+                instead = update_wrapper(_Instead(act, method), method)
                 setattr(owner, name, classmethod(instead) if is_of_class else instead)
         for signal, receiver in self._signals.items():
             signal.connect(receiver)
@@ -67,25 +67,24 @@ class Replaced:
         return bool(self._undo)
 
 
-class _Instead:
+class _Instead(partial[Any]):
     """A function that is given what it replaces first; a method of whoever it is looked up on.
 
     Whatever it is asked, it answers as what it replaces: which kind of function it is (uvicorn
-    asks, and ``unittest.mock``), of which type, and with which arguments.
+    asks, and ``unittest.mock``), of which type, and with which arguments. A partial, since to call
+    one takes no call in Python beside.
     """
-
-    def __init__(self, act: Callable[..., Any], method: Any) -> None:
-        update_wrapper(self, method)
-        self.func = act
-
-    def __call__(self, /, *args: Any, **named: Any) -> Any:
-        return self.func(self.__wrapped__, *args, **named)
 
     def __get__(self, instance: Any, _: Any = None) -> Any:
         return self if instance is None else MethodType(self, instance)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__wrapped__, name)
+
+    @property
+    def func(self) -> Any:
+        """What it replaces, for who looks into a partial."""
+        return self.__wrapped__
 
     @property  # type: ignore[misc]  # of an object it can be set
     def __class__(self) -> Any:

@@ -134,7 +134,7 @@ def _timestamp(now_ns: int) -> str:
 # ---------------------------------------------------------------- the usual line
 
 _EVENT_TAG: Final = _otlp.EVENT_TAG
-_current, _state, _job = bindings.CURRENT.get, bindings.state, bindings.job.get
+_current, _state, _job = bindings.get_current, bindings.state, bindings.current_job
 _SPAN: Final = bindings.SPAN
 _NOTHING: Final = (b"", b"")
 _BEGIN: Final = f'{{"{_names.TIMESTAMP}":"'.encode()
