@@ -32,7 +32,7 @@ BUDGETS = {
     "_links": 4,
     "_names": 135,
     "_offered": 25,
-    "_otlp": 232,
+    "_otlp": 243,
     "_parse": 167,
     "_personal": 34,
     "_redact": 289,
@@ -51,12 +51,12 @@ BUDGETS = {
     "background_tasks": 167,
     "binding": 225,
     "cli": 670,
-    "context": 219,
+    "context": 220,
     "demo": 220,
     "doctor": 314,
-    "export": 2074,
+    "export": 2075,
     "handover": 119,
-    "integrations": 2132,
+    "integrations": 2114,
     "jobs": 116,
     "lateness": 1917,
     "logs": 1573,
@@ -71,7 +71,7 @@ BUDGETS = {
     "testing": 156,
     "tracers": 58,
     "traces": 2812,
-    "tracing": 274,
+    "tracing": 279,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.
