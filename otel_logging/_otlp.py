@@ -9,8 +9,10 @@ are not finite, which are texts. Deliberately absent: disks, sockets, protobuf.
 import math
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
+from otel_logging._names import BUDGET
 from otel_logging._values import field, plain
 
 _TAG_AND_TIME = struct.Struct("<BQ").pack
@@ -96,6 +98,8 @@ def _key_value(key: str, value: Any) -> bytes:
 
 def attribute(tag: bytes, key: str, value: Any) -> bytes:
     """Encode one attribute as the field *tag* of its message. Never raises."""
+    if key is BUDGET and type(value) is float and 0 < value < math.inf:  # of many stages
+        return _budget(tag, value)
     shown = value if type(value) is bool else field(key, value)
     # a key that is remembered has been looked at
     known = type(key) is str and key in _names
@@ -125,6 +129,9 @@ def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
     ):
         _remember(_remembered, (tag, key, value), encoded)
     return encoded
+
+
+_budget = lru_cache(_REMEMBERED)(lambda tag, value: attribute_of(tag, BUDGET, value))
 
 
 def forget() -> None:

@@ -11,6 +11,7 @@ import copy
 import time
 from asyncio import _get_running_loop
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, overload
@@ -23,7 +24,7 @@ from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, tr
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._failures import is_cancelled, is_failure, is_one_of, status_of
-from otel_logging._values import plain
+from otel_logging._values import Plain, plain
 from otel_logging._wrap import F, wrap
 from otel_logging.background_tasks import stays
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
@@ -36,6 +37,8 @@ from otel_logging.tracers import API
 _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
 _Context: Final = otel_context.Context
+#: The attribute of a stage with a budget; one object, since most have no other.
+_given: Final = lru_cache(lambda budget: Plain({_names.BUDGET: budget}))
 
 
 @overload
@@ -224,7 +227,8 @@ def start(stage: Stage) -> Any:
         if budget is None and runtime.budgets:
             budget = runtime.budgets.get(name)
         if budget is not None:
-            attributes = {**attributes, _names.BUDGET: budget}
+            given = _given(budget)
+            attributes = {**attributes, **given} if attributes else given
         span: Any = tracer.begin(name, context, inside, kind, attributes, links, start_ns)
         if span is around or span is _INVALID:  # an SDK that records nothing
             if not is_special:

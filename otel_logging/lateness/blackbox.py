@@ -36,6 +36,8 @@ _PIECE_BYTES: Final = 16 << 10
 #: State; trace, span and parent id; start by the wall's clock, and by that which only goes forward;
 #: budget and name; whose it is; where it stands.
 _SLOT: Final = struct.Struct("<B7x16sQQQQd64s96s288s")
+#: Of a stage that opens; it stands nowhere yet, and what stood there before ends here.
+_OPENED: Final = struct.Struct("<B7x16sQQQQd64s96sx")
 _NAMED: Final = struct.Struct("<d64s")
 _WHO: Final = struct.Struct("<96s")
 _NAMED_AT, _WHO_AT, _WHERE_AT = 56, 128, 224
@@ -110,9 +112,9 @@ class BlackBox:
     ) -> None:  # fmt: skip
         """Put a stage into *slot*."""
         at, trace = slot * SLOT_BYTES, trace_id.to_bytes(16, "big")
-        told = self.shown(name), self.joined(who), b""
-        _SLOT.pack_into(
-            self.data, at, 1, trace, span_id, parent_id, start_ns, began_ns, budget_s, *told
+        _OPENED.pack_into(
+            *(self.data, at, 1, trace, span_id, parent_id, start_ns, began_ns, budget_s),
+            *(self.shown(name), self.joined(who)),
         )
 
     def name(self, slot: int, name: str, budget_s: float) -> None:

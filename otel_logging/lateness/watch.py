@@ -7,7 +7,7 @@ none in a process that uWSGI forks. Deliberately absent: looking at what is open
 
 import threading
 import time
-from asyncio import _get_running_loop, current_task
+from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _forks, _green, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import field
-from otel_logging.binding import weakly, worker
+from otel_logging.binding import task_in, weakly, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
@@ -139,8 +139,8 @@ class Watch:
             watched = Watched(self, span, name, budget_s, outer, kind)
             watched.thread, loop = get_ident(), _get_running_loop()
             if loop is not None:
-                watched.loop, watched.task = loop, (task := current_task(loop))
-                watched.worker = task
+                watched.loop, task = loop, task_in(loop)
+                watched.task = watched.worker = task
                 watched.heart = heart = self.pauses.hearts.get(loop) or Heart(loop, self.pauses)
                 heart.open += 1
                 if watched.began > heart.early:
@@ -150,6 +150,8 @@ class Watch:
             if _names.QUEUE_WAIT in attributes:
                 waited_s = attributes[_names.QUEUE_WAIT]
                 watched.wait_before(waited_s, is_handed=handed_ns is not None)
+            if budget_s is not None and watched.origin + budget_s * 5e8 < self.watchdog.next_slow:
+                self.watchdog.next_slow = watched.origin + budget_s * 5e8
             self.put(watched, budget_s)
             if not self.is_awake:
                 self.wake()
@@ -166,6 +168,7 @@ class Watch:
         if is_new and isinstance(budgets, Budgets) and budgets.may_begin(f"{start} "):
             self.open.pop(span, None)
             self.measure(span, start, inf, None, trace.SpanKind.SERVER, {})
+            self.watchdog.next_slow = 0  # it is asked for its route at each look
 
     def name(self, span: Any, name: str) -> None:
         """Take over the name of a request that is known by now, and the budget of that."""
@@ -174,6 +177,7 @@ class Watch:
         if watched := getattr(span, WATCHED, None):
             watched.name = name
             watched.budget_s = inf if budget is None else budget
+            self.watchdog.next_slow = 0
             if watched.slot > 0:  # pragma: no branch - thousands are open
                 self.box.name(watched.slot, name, budget or 0.0)
 
@@ -217,7 +221,7 @@ class Watch:
         if hasattr(span, bindings.ENTRY) and not span.is_recording():
             setattr(span, WHO, {**getattr(span, WHO, {}), **fields})
         inner = CURRENT.get().get(SPAN)
-        while inner is not None and getattr(inner, bindings.ENTRY, None) is span:
+        while getattr(inner, bindings.ENTRY, None) is span:
             self._put_who(inner)
             inner = getattr(inner, bindings.OUTER, _NOTHING).get(SPAN)
         self._put_who(span, fields)
@@ -244,8 +248,8 @@ class Watch:
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
         if (watched := getattr(span, WATCHED, None)) and span not in self.left:
-            by = watched.task or watched.thread or worker()
-            self._did(watched, time.perf_counter_ns(), by)
+            now, by = time.perf_counter_ns(), weakly(watched.task or watched.thread or worker())
+            self._ended.append((watched.began, now, by, watched.name, watched.who()))
             watched.worker = None
         self.left.add(span)
 
@@ -267,11 +271,10 @@ class Watch:
         if watched.outer is not None or watched.span in self.left:
             return
         here = worker()  # what is ended elsewhere was worked on elsewhere
-        if not watched.is_measured or here == (watched.task or watched.thread):
-            self._did(watched, watched.end, here)
-
-    def _did(self, watched: Watched, end: int, by: Any) -> None:
-        self._ended.append((watched.began, end, weakly(by), watched.name, watched.who()))
+        if here == (watched.task or watched.thread) or not watched.is_measured:
+            self._ended.append(
+                (watched.began, watched.end, weakly(here), watched.name, watched.who())
+            )
 
     # ---- whose
 

@@ -61,6 +61,8 @@ class Watchdog:
         self.watch = watch
         self._slow: dict[Watched, None] = {}
         self._next_scan = self._next_left = 0
+        #: When the next stage may be slow; whoever begins one that may be so earlier says so.
+        self.next_slow: float = 0
         #: Stages that nobody works on: a timer or a pool's thread has them in its context.
         self._idle: set[Any] = set()
         #: What each thread had computed so far, and when: at each look, while a stage is slow.
@@ -111,8 +113,13 @@ class Watchdog:
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
         late = self.watch.pauses.look(now)
-        if now >= self._next_scan:  # pragma: no branch - coverage makes its looks, and rests, long
-            self._next_scan = now + (len(self.watch.open) + len(self.watch.measured)) * _SCAN_NS
+        # a copy: the garbage collector may end stages in the midst of making a list
+        for span in list(self.watch.open.copy()):
+            if now - began_ns(span) < _TICK_NS:
+                break  # those that follow are as new: most are over before anybody asks
+            self.watch.show(span)
+        if now >= max(self._next_scan, self.next_slow):
+            self._next_scan = now + len(self.watch.measured) * _SCAN_NS
             self._scan(now)
         if self.watch.measured:
             with self._hunting:
@@ -142,11 +149,7 @@ class Watchdog:
 
     def _scan(self, now: int) -> None:
         """Find the stages that are becoming late; those that have ended are no concern any more."""
-        # a copy: the garbage collector may end stages in the midst of making a list
-        for span in list(self.watch.open.copy()):
-            if now - began_ns(span) < _TICK_NS:
-                break  # those that follow are as new: most are over before anybody asks
-            self.watch.show(span)
+        self.next_slow = now + _LEFT_NS
         there = list(self.watch.measured.copy())
         too_many = len(there) - MOST  # the oldest of those are stages that nobody will ever end
         for number, each in enumerate(there):
@@ -155,12 +158,14 @@ class Watchdog:
                 continue
             if asked := getattr(each.span, "otel_logging_ask", None):
                 self._ask(each.span, *asked)
+                self.next_slow = 0
+            # half of its budget is used up; inf: it is not known
+            half_s = _SLOW_S if each.budget_s == inf else (each.budget_s or inf) / 2
+            half_at = each.origin + half_s * 1e9
+            self.next_slow = min(self.next_slow, half_at)
             if each.worker is NOBODY and each.span in self._idle:
                 self._slow.pop(each, None)
-            # half of its budget is used up
-            elif each.budget_s is not None and now - each.origin > 5e8 * (
-                _SLOW_S * 2 if each.budget_s == inf else each.budget_s  # inf: it is not known
-            ):
+            elif now > half_at:
                 self._slow[each] = None
         for each in self._slow.keys() - self.watch.measured.copy().keys():
             del self._slow[each]
