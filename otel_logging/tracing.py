@@ -227,8 +227,7 @@ def start(stage: Stage) -> Any:
         if budget is None and runtime.budgets:
             budget = runtime.budgets.get(name)
         if budget is not None:
-            given = _given(budget)
-            attributes = {**attributes, **given} if attributes else given
+            attributes = {**attributes, **_given(budget)} if attributes else _given(budget)
         span: Any = tracer.begin(name, context, inside, kind, attributes, links, start_ns)
         if span is around or span is _INVALID:  # an SDK that records nothing
             if not is_special:

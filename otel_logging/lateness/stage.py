@@ -130,14 +130,9 @@ class Watched:
     _who: Who | None = None
 
     def __init__(
-        self,
-        watch: Any,
-        span: Any,
-        name: str,
-        budget_s: float | None,
-        outer: "Watched | None" = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-    ) -> None:
+        self, watch: Any, span: Any, name: str, budget_s: float | None,
+        outer: "Watched | None" = None, kind: SpanKind = SpanKind.INTERNAL,
+    ) -> None:  # fmt: skip
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
         self.outer, self.is_downstream, self._pid = outer, kind in _DOWNSTREAM, _forks.pid
         #: How many there are, shared with all below.
@@ -214,8 +209,7 @@ class Watched:
             is_over = getattr(span, "_end_time", None) is not None or span.otel_logging_closed
             if is_over or self._pid != _forks.pid:
                 return end_ns
-            clock = self.clock_ns
-            if clock is None or end_ns is None:
+            if (clock := self.clock_ns) is None or end_ns is None:
                 self.end = time.perf_counter_ns()
                 end_ns = end_ns if clock is None else self.end + clock
             else:

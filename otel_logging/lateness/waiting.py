@@ -66,8 +66,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
     def __enter__(self) -> None:
         holders, last, future = _holders(self._key), None, None
         if self._key[0] == LOCK and holders and not holders[-1].stage.end:  # else it has none
-            last = holders[-1]
-            future = _waits_for(last)
+            future = _waits_for(last := holders[-1])
         self._began.append((time.perf_counter_ns(), last, future))
 
     def __exit__(self, error: object, *_: object) -> None:

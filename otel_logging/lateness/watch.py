@@ -114,15 +114,9 @@ class Watch:
     # ---- stages
 
     def measure(
-        self,
-        span: Any,
-        name: str,
-        budget_s: float | None,
-        around: Any,
-        kind: Any,
-        attributes: Mapping[str, Any],
-        handed_ns: int | None = None,
-    ) -> None:
+        self, span: Any, name: str, budget_s: float | None, around: Any, kind: Any,
+        attributes: Mapping[str, Any], handed_ns: int | None = None,
+    ) -> None:  # fmt: skip
         """Measure a stage with a budget, and all below such. Never raises.
 
         *handed_ns*: when its work was handed over, if its span begins there.
@@ -139,8 +133,7 @@ class Watch:
             watched = Watched(self, span, name, budget_s, outer, kind)
             watched.thread, loop = get_ident(), _get_running_loop()
             if loop is not None:
-                watched.loop, task = loop, task_in(loop)
-                watched.task = watched.worker = task
+                watched.loop, watched.task, watched.worker = loop, (task := task_in(loop)), task
                 watched.heart = heart = self.pauses.hearts.get(loop) or Heart(loop, self.pauses)
                 heart.open += 1
                 if watched.began > heart.early:
@@ -148,8 +141,7 @@ class Watch:
             elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
                 watched.cpu_began = time.thread_time_ns()
             if _names.QUEUE_WAIT in attributes:
-                waited_s = attributes[_names.QUEUE_WAIT]
-                watched.wait_before(waited_s, is_handed=handed_ns is not None)
+                watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=handed_ns is not None)
             if budget_s is not None and watched.origin + budget_s * 5e8 < self.watchdog.next_slow:
                 self.watchdog.next_slow = watched.origin + budget_s * 5e8
             self.put(watched, budget_s)
@@ -183,15 +175,11 @@ class Watch:
 
     def show(self, span: Any) -> None:
         """Show an entry stage without a budget, which is not new any more. In another thread."""
-        place = self.open.pop(span, None)
-        if place is None:
+        if (place := self.open.pop(span, None)) is None:
             return  # pragma: no cover - it has just ended
         watched = Watched(self, span, getattr(span, "name", ""), inf)
         watched.is_measured = False
-        if type(place) is int:
-            watched.thread = place
-        else:
-            watched.loop = place
+        watched.thread, watched.loop = (place, None) if type(place) is int else (0, place)
         self.put(watched, 0.0)
 
     def put(self, watched: Watched, budget_s: float | None) -> None:
@@ -272,9 +260,8 @@ class Watch:
             return
         here = worker()  # what is ended elsewhere was worked on elsewhere
         if here == (watched.task or watched.thread) or not watched.is_measured:
-            self._ended.append(
-                (watched.began, watched.end, weakly(here), watched.name, watched.who())
-            )
+            did = watched.began, watched.end, weakly(here), watched.name, watched.who()
+            self._ended.append(did)
 
     # ---- whose
 
