@@ -134,7 +134,7 @@ class Watched:
         outer: "Watched | None" = None, kind: SpanKind = SpanKind.INTERNAL,
     ) -> None:  # fmt: skip
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
-        self.outer, self.is_downstream, self._pid = outer, kind in _DOWNSTREAM, _forks.pid
+        self.outer, self._kind, self._pid = outer, kind, _forks.pid
         #: How many there are, shared with all below.
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
         #: From its span's clock to that of all that is measured here; None: another SDK's span.
@@ -257,7 +257,7 @@ class Watched:
                 if not any(wait.start < guess.end and wait.end > guess.start for wait in waits)
             ]
         facts = Facts(
-            *(self.name, self.origin, self.end, self.is_downstream, waits, self.children),
+            *(self.name, self.origin, self.end, self._kind in _DOWNSTREAM, waits, self.children),
             *(max(cpu - self.inner_cpu, 0), self.guesses),
         )
         if outer is not None:
