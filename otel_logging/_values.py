@@ -62,6 +62,10 @@ def is_true(value: Any) -> bool:
         return True
 
 
+class Plain(dict[str, Any]):
+    """Attributes that are plain data without secrets: nobody has to look at them."""
+
+
 class _Left:
     """What one field may still hold.
 

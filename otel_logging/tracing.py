@@ -11,6 +11,7 @@ import copy
 import time
 from asyncio import _get_running_loop
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, overload
@@ -23,7 +24,7 @@ from otel_logging import _diagnostics, _exceptions, _names, _parse, _runtime, tr
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._failures import is_cancelled, is_failure, is_one_of, status_of
-from otel_logging._values import plain
+from otel_logging._values import Plain, plain
 from otel_logging._wrap import F, wrap
 from otel_logging.background_tasks import stays
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
@@ -36,6 +37,8 @@ from otel_logging.tracers import API
 _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
 _Context: Final = otel_context.Context
+#: The attribute of a stage with a budget; one object, since most have no other.
+_given: Final = lru_cache(lambda budget: Plain({_names.BUDGET: budget}))
 
 
 @overload
@@ -213,23 +216,22 @@ def start(stage: Stage, before: Bound | None = None) -> Any:
         kind, links, budget, _, expected, is_special, attributes, start_ns = stage.asked
         outer = context = get_current()
         around = inside = outer.get(SPAN, _INVALID)
-        if before is not None:
-            pass  # a message of a connection
-        elif is_special or (around is not _INVALID and not hasattr(around, ENTRY)):
-            outer, context, before, links = _entry(stage, outer, around)
-            inside = context.get(SPAN, _INVALID)
-        elif around is _INVALID:  # what is bound in it ends with it
-            before = bindings.state()
-            if before.has_requests:
-                before = bindings.begin(around, arrives=False)
-                outer = context = get_current()
-        elif around.otel_logging_closed and not (start_ns or stays(stage, around)):
-            return start(stage)
+        if before is None:  # else it is a message of a connection
+            if is_special or (around is not _INVALID and not hasattr(around, ENTRY)):
+                outer, context, before, links = _entry(stage, outer, around)
+                inside = context.get(SPAN, _INVALID)
+            elif around is _INVALID:  # what is bound in it ends with it
+                before = bindings.state()
+                if before.has_requests:
+                    before = bindings.begin(around, arrives=False)
+                    outer = context = get_current()
+            elif around.otel_logging_closed and not (start_ns or stays(stage, around)):
+                return start(stage)
         name = stage.name or "stage"
         if budget is None and runtime.budgets:
             budget = runtime.budgets.get(name)
         if budget is not None:
-            attributes = {**attributes, _names.BUDGET: budget}
+            attributes = {**attributes, **_given(budget)} if attributes else _given(budget)
         span: Any = tracer.begin(name, context, inside, kind, attributes, links, start_ns)
         if span is around or span is _INVALID:  # an SDK that records nothing
             if not is_special:

@@ -322,9 +322,9 @@ def test_any_key_and_value_can_be_an_attribute() -> None:
 def test_remembered_attributes_keep_their_types_apart() -> None:
     """A string and what prints like it are two values, however often they come."""
     same_looking = ["1", 1, True, "True", 1.0, "1.0", None, "None", "", "1"]
-    for _ in range(2):
+    for key in ("k", "k"):
         for value in same_looking:
-            assert repr(_read({"k": value})["k"]) == repr(value)
+            assert repr(_read({key: value})[key]) == repr(value)
 
 
 def test_what_is_remembered_is_bounded() -> None:

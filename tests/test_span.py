@@ -281,6 +281,21 @@ def test_opentelemetrys_limits_hold(
     service.observability.shutdown()
 
 
+def test_a_budget_takes_no_room_that_is_not_left(
+    receiver: Receiver, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is an attribute like any, though nobody looks at its value."""
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "2")
+    service = Service(receiver, tmp_path)
+    for bound in ({"a": 1}, {"a": 1, "b": 2}):
+        with bound_context(**bound), traced(f"{len(bound)} bound", budget=600.0):
+            pass
+    first, second = service.one("1 bound"), service.one("2 bound")
+    assert (first.attributes, first.dropped_attributes) == ({"a": 1, "budget_s": 600.0}, 0)
+    assert (second.attributes, second.dropped_attributes) == ({"a": 1, "b": 2}, 1)
+    service.observability.shutdown()
+
+
 # ---------------------------------------------------------------- lines
 
 

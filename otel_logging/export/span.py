@@ -22,7 +22,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from otel_logging import _diagnostics, _forks, _names, _otlp, background_tasks
 from otel_logging import context as bindings
 from otel_logging._exceptions import is_recorded, mark_recorded
-from otel_logging._values import field, plain
+from otel_logging._values import Plain, field, plain
 from otel_logging.export.span_bytes import EVENT_BYTES, bounded, encode_line, encode_shown, frozen
 from otel_logging.export.span_state import Readable
 from otel_logging.lateness.stage import ended_below
@@ -148,7 +148,9 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
                 self.set_attributes(bound.attributes)
         if tag is not None:
             self.set_attributes({_names.JOB_TAG: tag})
-        if attributes:
+        if type(attributes) is Plain and len(bound.values) + 1 < self.pipeline.shared_attributes:
+            self._own.update(attributes)  # of one: a budget
+        elif attributes:
             self.set_attributes(attributes)
         if links is not None:
             self.add_links(links)

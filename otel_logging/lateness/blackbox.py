@@ -29,13 +29,14 @@ SLOT_BYTES: Final = 512
 #: Process id, when it was seen alive, length of the resource, which is encoded by ``_otlp``. Times
 #: of a clock that only goes forward are the machine's, the same in each of its processes.
 _HEADER: Final = struct.Struct("<8sQQI")
-_ALIVE: Final = struct.Struct("<Q")
 _HEADER_BYTES: Final = 8192
 #: Written at once: the system makes as large a page of it, which is in memory as a whole.
 _PIECE_BYTES: Final = 16 << 10
 #: State; trace, span and parent id; start by the wall's clock, and by that which only goes forward;
 #: budget and name; whose it is; where it stands.
 _SLOT: Final = struct.Struct("<B7x16sQQQQd64s96s288s")
+#: Of a stage that opens; it stands nowhere yet, and what stood there before ends here.
+_OPENED: Final = struct.Struct("<B7x16sQQQQd64s96sx")
 _NAMED: Final = struct.Struct("<d64s")
 _WHO: Final = struct.Struct("<96s")
 _NAMED_AT, _WHO_AT, _WHERE_AT = 56, 128, 224
@@ -109,11 +110,9 @@ class BlackBox:
         began_ns: int, budget_s: float = 0.0, who: Who = (),
     ) -> None:  # fmt: skip
         """Put a stage into *slot*."""
-        at, trace = slot * SLOT_BYTES, trace_id.to_bytes(16, "big")
-        told = self.shown(name), self.joined(who), b""
-        _SLOT.pack_into(
-            self.data, at, 1, trace, span_id, parent_id, start_ns, began_ns, budget_s, *told
-        )
+        at, ids = slot * SLOT_BYTES, (trace_id.to_bytes(16, "big"), span_id, parent_id)
+        told = start_ns, began_ns, budget_s, self.shown(name), self.joined(who)
+        _OPENED.pack_into(self.data, at, 1, *ids, *told)
 
     def name(self, slot: int, name: str, budget_s: float) -> None:
         """Give the stage in *slot* its name, known by now, and the budget of that."""
@@ -134,7 +133,7 @@ class BlackBox:
 
     def beat(self) -> None:
         """Say that the process is alive."""
-        _ALIVE.pack_into(self.data, 16, time.perf_counter_ns())
+        struct.pack_into("<Q", self.data, 16, time.perf_counter_ns())
 
     def close(self, slot: int) -> None:
         """Empty *slot*."""

@@ -130,16 +130,11 @@ class Watched:
     _who: Who | None = None
 
     def __init__(
-        self,
-        watch: Any,
-        span: Any,
-        name: str,
-        budget_s: float | None,
-        outer: "Watched | None" = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-    ) -> None:
+        self, watch: Any, span: Any, name: str, budget_s: float | None,
+        outer: "Watched | None" = None, kind: SpanKind = SpanKind.INTERNAL,
+    ) -> None:  # fmt: skip
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
-        self.outer, self.is_downstream, self._pid = outer, kind in _DOWNSTREAM, _forks.pid
+        self.outer, self._kind, self._pid = outer, kind, _forks.pid
         #: How many there are, shared with all below.
         self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
         #: From its span's clock to that of all that is measured here; None: another SDK's span.
@@ -214,10 +209,11 @@ class Watched:
             is_over = getattr(span, "_end_time", None) is not None or span.otel_logging_closed
             if is_over or self._pid != _forks.pid:
                 return end_ns
-            clock = self.clock_ns
-            now = time.perf_counter_ns()
-            self.end = now if clock is None or end_ns is None else end_ns - clock
-            end_ns = end_ns if clock is None else self.end + clock
+            if (clock := self.clock_ns) is None or end_ns is None:
+                self.end = time.perf_counter_ns()
+                end_ns = end_ns if clock is None else self.end + clock
+            else:
+                self.end = end_ns - clock
             if self.is_known:
                 self._who = self.watch.who_of(span)
             latency_s = (self.end - self.origin) / 1e9
@@ -259,7 +255,7 @@ class Watched:
             if not any(wait.start < guess.end and wait.end > guess.start for wait in self.waits)
         ]
         facts = Facts(
-            *(self.name, self.origin, self.end, self.is_downstream, waits, self.children),
+            *(self.name, self.origin, self.end, self._kind in _DOWNSTREAM, waits, self.children),
             *(max(cpu - self.inner_cpu, 0), self.guesses),
         )
         if outer is not None:

@@ -5,7 +5,7 @@ it waited for. Deliberately absent: touching a lock or a pool.
 """
 
 import time
-from asyncio import _get_running_loop, current_task
+from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,6 +17,7 @@ from weakref import ref
 from otel_logging import _wrap
 from otel_logging._errors import ConfigurationError
 from otel_logging._values import field
+from otel_logging.binding import task_in
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.stage import Holder, watched_of
 from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why, most
@@ -65,8 +66,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
     def __enter__(self) -> None:
         holders, last, future = _holders(self._key), None, None
         if self._key[0] == LOCK and holders and not holders[-1].stage.end:  # else it has none
-            last = holders[-1]
-            future = _waits_for(last)
+            future = _waits_for(last := holders[-1])
         self._began.append((time.perf_counter_ns(), last, future))
 
     def __exit__(self, error: object, *_: object) -> None:
@@ -79,7 +79,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             return
         is_wait, ask = now - began > _MOMENT_NS, None
         if key[1]:
-            watched.is_known, task = True, (loop := _get_running_loop()) and current_task(loop)
+            watched.is_known, task = True, (loop := _get_running_loop()) and task_in(loop)
             # in a third of the time that the class takes
             holder = tuple.__new__(Holder, (watched, now, task and ref(task)))
             if is_wait:

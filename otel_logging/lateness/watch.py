@@ -7,7 +7,7 @@ none in a process that uWSGI forks. Deliberately absent: looking at what is open
 
 import threading
 import time
-from asyncio import _get_running_loop, current_task
+from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _forks, _green, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import field
-from otel_logging.binding import weakly, worker
+from otel_logging.binding import task_in, weakly, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
@@ -114,15 +114,9 @@ class Watch:
     # ---- stages
 
     def measure(
-        self,
-        span: Any,
-        name: str,
-        budget_s: float | None,
-        around: Any,
-        kind: Any,
-        attributes: Mapping[str, Any],
-        handed_ns: int | None = None,
-    ) -> None:
+        self, span: Any, name: str, budget_s: float | None, around: Any, kind: Any,
+        attributes: Mapping[str, Any], handed_ns: int | None = None,
+    ) -> None:  # fmt: skip
         """Measure a stage with a budget, and all below such. Never raises.
 
         *handed_ns*: when its work was handed over, if its span begins there.
@@ -139,8 +133,7 @@ class Watch:
             watched = Watched(self, span, name, budget_s, outer, kind)
             watched.thread, loop = get_ident(), _get_running_loop()
             if loop is not None:
-                watched.loop, watched.task = loop, (task := current_task(loop))
-                watched.worker = task
+                watched.loop, watched.task, watched.worker = loop, (task := task_in(loop)), task
                 watched.heart = heart = self.pauses.hearts.get(loop) or Heart(loop, self.pauses)
                 heart.open += 1
                 if watched.began > heart.early:
@@ -148,8 +141,9 @@ class Watch:
             elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
                 watched.cpu_began = time.thread_time_ns()
             if _names.QUEUE_WAIT in attributes:
-                waited_s = attributes[_names.QUEUE_WAIT]
-                watched.wait_before(waited_s, is_handed=handed_ns is not None)
+                watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=handed_ns is not None)
+            if budget_s is not None and watched.origin + budget_s * 5e8 < self.watchdog.next_slow:
+                self.watchdog.next_slow = watched.origin + budget_s * 5e8
             self.put(watched, budget_s)
             if not self.is_awake:
                 self.wake()
@@ -164,6 +158,7 @@ class Watch:
         if not span.otel_logging_watched and self.least_s(start) is not None:
             self.open.pop(span, None)
             self.measure(span, start, inf, None, trace.SpanKind.SERVER, {})
+            self.watchdog.next_slow = 0  # it is asked for its route at each look
 
     def least_s(self, start: str) -> float | None:
         """Return the least budget of the stages of which *start* is the first word, or words."""
@@ -177,20 +172,17 @@ class Watch:
         if watched := getattr(span, WATCHED, None):
             watched.name = name
             watched.budget_s = inf if budget is None else budget
+            self.watchdog.next_slow = 0
             if watched.slot > 0:  # pragma: no branch - thousands are open
                 self.box.name(watched.slot, name, budget or 0.0)
 
     def show(self, span: Any) -> None:
         """Show an entry stage without a budget, which is not new any more. In another thread."""
-        place = self.open.pop(span, None)
-        if place is None:
+        if (place := self.open.pop(span, None)) is None:
             return  # pragma: no cover - it has just ended
         watched = Watched(self, span, getattr(span, "name", ""), inf)
         watched.is_measured = False
-        if type(place) is int:
-            watched.thread = place
-        else:
-            watched.loop = place
+        watched.thread, watched.loop = (place, None) if type(place) is int else (0, place)
         self.put(watched, 0.0)
 
     def put(self, watched: Watched, budget_s: float | None) -> None:
@@ -220,7 +212,7 @@ class Watch:
         if hasattr(span, bindings.ENTRY) and not span.is_recording():
             setattr(span, WHO, {**getattr(span, WHO, {}), **fields})
         inner = CURRENT.get().get(SPAN)
-        while inner is not None and getattr(inner, bindings.ENTRY, None) is span:
+        while getattr(inner, bindings.ENTRY, None) is span:
             self._put_who(inner)
             inner = getattr(inner, bindings.OUTER, _NOTHING).get(SPAN)
         self._put_who(span, fields)
@@ -247,8 +239,8 @@ class Watch:
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
         if (watched := getattr(span, WATCHED, None)) and span not in self.left:
-            by = watched.task or watched.thread or worker()
-            self._did(watched, time.perf_counter_ns(), by)
+            now, by = time.perf_counter_ns(), weakly(watched.task or watched.thread or worker())
+            self._ended.append((watched.began, now, by, watched.name, watched.who()))
             watched.worker = None
         self.left.add(span)
 
@@ -270,11 +262,9 @@ class Watch:
         if watched.outer is not None or watched.span in self.left:
             return
         here = worker()  # what is ended elsewhere was worked on elsewhere
-        if not watched.is_measured or here == (watched.task or watched.thread):
-            self._did(watched, watched.end, here)
-
-    def _did(self, watched: Watched, end: int, by: Any) -> None:
-        self._ended.append((watched.began, end, weakly(by), watched.name, watched.who()))
+        if here == (watched.task or watched.thread) or not watched.is_measured:
+            did = watched.began, watched.end, weakly(here), watched.name, watched.who()
+            self._ended.append(did)
 
     # ---- whose
 

@@ -63,6 +63,8 @@ class Watchdog:
         self.watch = watch
         self._slow: dict[Watched, None] = {}
         self._next_scan = self._next_left = 0
+        #: When the next stage may be slow; whoever begins one that may be so earlier says so.
+        self.next_slow: float = 0
         #: Stages that nobody works on: a timer or a pool's thread has them in its context.
         self._idle: set[Any] = set()
         #: What each thread had computed so far, and when: at each look, while a stage is slow.
@@ -115,8 +117,13 @@ class Watchdog:
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
         late = self.watch.pauses.look(now)
-        if now >= self._next_scan:  # pragma: no branch - coverage makes its looks, and rests, long
-            self._next_scan = now + (len(self.watch.open) + len(self.watch.measured)) * _SCAN_NS
+        # a copy: the garbage collector may end stages in the midst of making a list
+        for span in list(self.watch.open.copy()):
+            if now - began_ns(span) < _TICK_NS:
+                break  # those that follow are as new: most are over before anybody asks
+            self.watch.show(span)
+        if now >= max(self._next_scan, self.next_slow):
+            self._next_scan = now + len(self.watch.measured) * _SCAN_NS
             self._scan(now)
         if self.watch.measured:
             with self._hunting:
@@ -146,11 +153,7 @@ class Watchdog:
 
     def _scan(self, now: int) -> None:
         """Find the stages that are becoming late; those that have ended are no concern any more."""
-        # a copy: the garbage collector may end stages in the midst of making a list
-        for span in list(self.watch.open.copy()):
-            if now - began_ns(span) < _TICK_NS:
-                break  # those that follow are as new: most are over before anybody asks
-            self.watch.show(span)
+        self.next_slow = now + _LEFT_NS
         there = list(self.watch.measured.copy())
         too_many = len(there) - MOST  # the oldest of those are stages that nobody will ever end
         for number, each in enumerate(there):
@@ -159,11 +162,14 @@ class Watchdog:
                 continue
             if asked := getattr(each.span, "otel_logging_ask", None):
                 self._ask(each.span, *asked)
+                self.next_slow = 0
             budget_s, is_idle = each.budget_s, each.worker is NOBODY and each.span in self._idle
             if budget_s == inf:  # it has none, or its route is not known yet
                 budget_s = self.watch.least_s(each.name) or _SLOW_S * 2
             # half of its budget is used up
-            if budget_s is not None and now - each.origin > 5e8 * budget_s and not is_idle:
+            half_at = each.origin + 5e8 * (inf if budget_s is None else budget_s)
+            self.next_slow = min(self.next_slow, half_at)
+            if now > half_at and not is_idle:
                 self._slow[each] = None
             else:
                 self._slow.pop(each, None)

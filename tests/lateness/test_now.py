@@ -259,6 +259,20 @@ def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert [stage.name for stage in stages] == [f"turn {slots[0]}"]
 
 
+def test_a_stage_does_not_stand_where_the_one_before_it_in_its_slot_did(tmp_path: Path) -> None:
+    """What is written where one opens ends before the place, which most never have."""
+    box = blackbox.BlackBox()
+    box.begin(tmp_path, b"")
+    slot = box.free.pop()
+    for name in ("before", "turn"):
+        box.open(slot, name, 7, 8, 0, 9, 10)
+        (stage,) = blackbox.read(tmp_path / blackbox.NAME).stages
+        assert (stage.name, stage.where) == (name, "")
+        box.put_where(slot, "resize (/srv/worker.py:88)")
+        box.close(slot)
+    box.let_go()
+
+
 def test_where_a_stage_stood_when_its_process_died_is_a_place_and_its_steps(
     tmp_path: Path,
 ) -> None:

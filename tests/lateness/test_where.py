@@ -234,6 +234,17 @@ def test_every_place_is_on_the_span_and_three_in_the_sentence(service: Service) 
     assert str(attributes["late.why"]).count(" · ") == 2
 
 
+def test_a_quick_stage_is_looked_at_in_time_beside_one_that_may_take_long(
+    service: Service,
+) -> None:
+    """The thread knows when the first may be slow; another that may be so earlier says so."""
+    with traced("patient", budget=600.0):
+        time.sleep(0.1)  # a look finds nothing to do
+        with traced("turn", budget=0.06):
+            time.sleep(WAITED_S)
+    assert "late.where" in service.one("turn").attributes
+
+
 async def with_sqlalchemy(at: Path) -> None:
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{at}/shop.db", pool_size=1, max_overflow=0, pool_timeout=WAITED_S,
