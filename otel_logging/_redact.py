@@ -56,6 +56,10 @@ _WORDS: Final = (
 )
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|", "\n")
 _FOREIGN: Final = later(any_of(FOREIGN))
+#: Of a tuple of stems; each set-up has the same.
+_pattern_of: Final = lru_cache(lambda stems: re.compile(any_of(stems)))
+#: What stands for a value of that type, at which nobody can look.
+_UNPRINTABLE: Final = "<unprintable {}>"
 
 
 def _texts(name: str, given: Any, *also: type) -> tuple[str, ...]:
@@ -65,11 +69,6 @@ def _texts(name: str, given: Any, *also: type) -> tuple[str, ...]:
         if all(isinstance(each, (str, *also)) for each in found):
             return found
     raise ConfigurationError(f"Redaction: {name}", given, "a sequence of strings")
-
-
-def _unprintable(value: Any) -> str:
-    """Return what stands for a value that nobody can look at."""
-    return f"<unprintable {type(value).__name__}>"
 
 
 class Redaction:
@@ -115,7 +114,7 @@ class Redaction:
             raise ConfigurationError("Redaction: patterns", patterns, allowed)
         is_plain = "".join(self.keys).isascii()  # others are written with accents, or without
         stems = (*STEMS, *{key[:3] for key in self._keys}) if is_plain else ("",)
-        self._stems = re.compile(any_of(stems))
+        self._stems = _pattern_of(stems)
         #: Texts that were seen lately and have no secret, each as itself.
         self.seen: dict[str, str] = {}
         self._cleaned: dict[str, str] = {}  # those that have one, without it: they are counted
@@ -173,14 +172,14 @@ class Redaction:
         try:
             return self._field(name, value)
         except Exception:
-            return _unprintable(value)
+            return _UNPRINTABLE.format(type(value).__name__)
 
     def value(self, value: Any) -> Any:
         """Return a plain *value* without secrets, as ``field`` does."""
-        try:
+        try:  # not by ``field``: each key of a line would cost a look-up more
             return self._value(value)
         except Exception:
-            return _unprintable(value)
+            return _UNPRINTABLE.format(type(value).__name__)
 
     def _field(self, name: str, value: Any) -> Any:
         if self._kind(name) is not None:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Final
 
 from rich.text import Text
@@ -38,19 +39,9 @@ NOT_TRIED: Final = "The round trip was not tried: collector and Jaeger must answ
 OFF: Final = "The collector and Jaeger were not asked: no span is sent."
 
 
-def good(said: str) -> Finding:
-    """Return that something is as it should be."""
-    return Finding(Mark.GOOD, said)
-
-
-def note(said: str, to_do: str = "") -> Finding:
-    """Return what is worth knowing."""
-    return Finding(Mark.NOTE, said, to_do)
-
-
-def problem(said: str, to_do: str) -> Finding:
-    """Return what keeps log lines from Jaeger."""
-    return Finding(Mark.PROBLEM, said, to_do)
+good: Final = partial(Finding, Mark.GOOD)
+note: Final = partial(Finding, Mark.NOTE)
+problem: Final = partial(Finding, Mark.PROBLEM)
 
 
 def problems(findings: Iterable[Finding]) -> int:

@@ -165,10 +165,9 @@ def in_use() -> Configured | None:
 
 
 def use(configured: Configured | None) -> None:
-    """Make every logger, of today and from now on, follow *configured*. Scope: process."""
+    """Let *configured* be what every logger follows, those of today with the next ``follow``."""
     global _configured
     _configured = configured
-    follow()
 
 
 def follow() -> None:
