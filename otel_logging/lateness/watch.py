@@ -150,7 +150,9 @@ class Watch:
             if _names.QUEUE_WAIT in attributes:
                 waited_s = attributes[_names.QUEUE_WAIT]
                 watched.wait_before(waited_s, is_handed=handed_ns is not None)
-            self.put(watched, budget_s)
+            if budget_s is not None:
+                self.put(watched, budget_s)
+            self.measured[watched], span.otel_logging_watched = None, watched
             if not self.is_awake:
                 self.wake()
         except Exception as error:  # pragma: no cover - a foreign span, of whatever kind
@@ -189,13 +191,11 @@ class Watch:
         else:
             watched.loop = place
         self.put(watched, 0.0)
+        # not before: whoever ends it meanwhile empties its slot
+        self.measured[watched], span.otel_logging_watched = None, watched
 
-    def put(self, watched: Watched, budget_s: float | None) -> None:
-        """Put a stage into the table, and with a budget into the black box, if that has room."""
-        self.measured[watched] = None
-        watched.span.otel_logging_watched = watched
-        if budget_s is None:
-            return
+    def put(self, watched: Watched, budget_s: float) -> None:
+        """Put a stage into the black box, if that has room."""
         if not self.is_boxed:  # in a forked child
             self.open_box()
         try:
