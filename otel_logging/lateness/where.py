@@ -18,14 +18,7 @@ from contextvars import Context
 from functools import lru_cache
 from itertools import chain, takewhile
 from pathlib import Path
-from types import (
-    CellType,
-    CodeType,
-    CoroutineType,
-    FrameType,
-    FunctionType,
-    GetSetDescriptorType,
-)
+from types import CellType, CodeType, CoroutineType, FrameType, FunctionType, GetSetDescriptorType
 from typing import Any, Final
 
 from otel_logging import _forks, _wrap

@@ -137,7 +137,7 @@ def _signal_of(error: BaseException) -> int:
     if step is None:  # Python's own handler has no frame
         return signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0
     known: list[Any] = [(signal.getsignal(each), each) for each in signal.valid_signals()]
-    codes = {getattr(handler, "__code__", None): number for handler, number in known}
+    codes: dict[Any, int] = {getattr(each, "__code__", None): number for each, number in known}
     return codes.get(step.tb_frame.f_code, 0)
 
 
