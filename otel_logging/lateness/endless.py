@@ -75,7 +75,7 @@ def _cannot_return(chain: list[FrameType], *, is_stuck: bool) -> bool:
     is_source = False
     for frame in chain:
         code = frame.f_code
-        if not code.co_flags & _AWAITING:
+        if not (code.co_flags & _AWAITING and frame.f_lineno):  # one of Cython's has no line
             continue
         linecache.lazycache(code.co_filename, frame.f_globals)  # it may be in an archive
         never = _never_returns(code, frame.f_lineno, is_source, is_stuck)

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 from fakeredis import FakeAsyncRedis
 
 from otel_logging import each
@@ -405,3 +407,39 @@ def test_a_queue_that_a_module_has_is_everybodys(program: Any) -> None:
         return found
 
     assert asyncio.run(main()) is (program is not takes_from_its_own)
+
+
+def test_a_coroutine_of_cythons_has_no_line_and_hides_no_other() -> None:
+    """As aiohttp's reader of a WebSocket, where it is compiled."""
+
+    async def silent(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive()
+        return socket
+
+    async def found() -> list[bool]:
+        app = web.Application()
+        app.router.add_get("/", silent)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url, endless = f"http://127.0.0.1:{runner.addresses[0][1]}/", []
+        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+
+            async def listen() -> None:
+                while True:
+                    await socket.receive()
+
+            for work in (listen, socket.receive):
+                task: Any = asyncio.create_task(work())
+                while not task.get_coro().cr_await:
+                    await asyncio.sleep(0)
+                endless.append(is_endless(task))
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        await runner.cleanup()
+        return endless
+
+    assert asyncio.run(found()) == [True, False]
