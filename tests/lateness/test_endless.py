@@ -435,10 +435,12 @@ def test_a_coroutine_of_cythons_has_no_line_and_hides_no_other() -> None:
                 task: Any = asyncio.create_task(work())
                 while not task.get_coro().cr_await:
                     await asyncio.sleep(0)
-                endless.append(is_endless(task))
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+                try:
+                    endless.append(is_endless(task))
+                finally:
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await task
         await runner.cleanup()
         return endless
 
