@@ -32,6 +32,7 @@ from otel_logging.lateness.where import (
     label,
     of_frame,
     of_task,
+    outwards,
     own_step,
 )
 from otel_logging.open_stage import come_back, going_on
@@ -45,6 +46,7 @@ KEPT_S: Final = 60.0
 _SHARE: Final = 50
 _MOST_NS: Final = 200_000_000
 _DEEP: Final = 2  # an attribute's attribute
+_LOGGERS: Final = "otel_logging", "logging", "structlog", "loguru"
 
 _reported: set[object] = set()
 
@@ -109,7 +111,10 @@ def note(stage: str | None, around: Any) -> bool:
 
 
 def _place() -> str:
-    return label(of_frame(sys._getframe()))  # noqa: SLF001 - there is no other way
+    """Return where this task, or thread, logs or opens a stage: not the logger's own frames."""
+    frames = outwards(sys._getframe())  # noqa: SLF001 - there is no other way
+    packages = ((str(each.f_globals.get("__name__")).partition(".")[0], each) for each in frames)
+    return label(of_frame(next((each for name, each in packages if name not in _LOGGERS), None)))
 
 
 def _request_of(around: Any) -> Any:
