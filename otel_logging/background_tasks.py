@@ -35,6 +35,7 @@ KEPT_S: Final = 60.0
 _SHARE: Final = 50
 _MOST_NS: Final = 200_000_000
 _DEEP: Final = 2  # an attribute's attribute
+_LOGGERS: Final = "otel_logging", "logging", "structlog", "loguru"
 
 _reported: set[object] = set()
 
@@ -99,7 +100,11 @@ def note(stage: str | None, around: Any) -> bool:
 
 
 def _place() -> str:
-    return where.label(where.of_frame(sys._getframe()))  # noqa: SLF001 - there is no other way
+    """Return where this task, or thread, logs or opens a stage: not the logger's own frames."""
+    frames = where.outwards(sys._getframe())  # noqa: SLF001 - there is no other way
+    packages = ((str(each.f_globals.get("__name__")).partition(".")[0], each) for each in frames)
+    outside = (each for name, each in packages if name not in _LOGGERS)
+    return where.label(where.of_frame(next(outside, None)))
 
 
 def _request_of(around: Any) -> Any:

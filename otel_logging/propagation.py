@@ -21,16 +21,7 @@ from otel_logging._text import later
 from otel_logging._values import plain
 from otel_logging._wrap import F, wrap_in_context
 from otel_logging.binding import Block, has_ended
-from otel_logging.context import (
-    CURRENT,
-    SPAN,
-    Scoped,
-    bound,
-    entry_of,
-    leave_behind,
-    restore,
-    state,
-)
+from otel_logging.context import BOUND, CURRENT, SPAN, Scoped, bound, entry_of, leave_behind
 from otel_logging.settings import variables
 
 
@@ -159,7 +150,7 @@ class extract(Scoped):  # noqa: N801 - reads as a verb
             context = trace.set_span_in_context(_Sender(span, block), context)
         CURRENT.set(context)
         if arrived:
-            restore(state().put(arrived, block))
+            BOUND.set(BOUND.get().put(arrived, block))
 
 
 #: RFC 9110, field values: no control character but the tab.

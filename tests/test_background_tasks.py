@@ -1,10 +1,12 @@
 """A task that was started in a request and serves others after it is reported, once."""
 
 import asyncio
+import logging
 import queue as threads
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,6 +183,20 @@ def test_what_a_request_has_left_to_do_and_a_detached_reader_are_not_reported(
     listened(steps, [1])
     captured = listened(detached_reader, list(range(5)), apart=True)
     assert not [line for line in captured.lines if "user_id" in line]
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("logs", [log, logging.getLogger("lib")])
+def test_lines_of_a_library_at_three_places_are_not_the_same(
+    logs: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The application's innermost place is one for all of them: where it runs the loop."""
+    lines = "\n    ".join(f"log.warning('step {number}')" for number in range(5))
+    text = f"async def steps(queue):\n    await queue.get()\n    {lines}"
+    library: dict[str, Any] = {"log": logs}
+    exec(compile(text, tmp_path / "site-packages" / "lib.py", "exec"), library)
+    captured = listened(library["steps"], [1])
+    assert [line["user_id"] for line in captured.lines] == ["alice"] * 5
     assert not capsys.readouterr().err
 
 

@@ -164,6 +164,55 @@ def test_a_thread_that_exits_is_no_line(lines: Lines) -> None:
     assert lines() == []
 
 
+def test_a_signal_that_comes_while_garbage_is_collected_is_not_lost(tmp_path: Path) -> None:
+    """Python runs its handler in the collector's callback, and ignores what that raises."""
+    code = """
+import gc, signal, time, weakref
+from _thread import interrupt_main
+from collections import defaultdict
+from functools import partial
+class Worker:
+    def too_long(self, number, frame):
+        raise TimeoutError(number)
+def stop(number, frame):
+    raise SystemExit(number)
+signal.signal(signal.SIGALRM, Worker().too_long)
+signal.signal(signal.SIGTERM, stop)
+o.setup_observability("shop", endpoint="http://127.0.0.1:1", spool_dir=sys.argv[0])
+for number in (signal.SIGINT, signal.SIGALRM, signal.SIGTERM):
+    garbage = Worker()
+    garbage.itself = garbage
+    # it comes in the midst of a collection, and no function of Python's runs before its end
+    come = weakref.ref(garbage, defaultdict(partial(interrupt_main, number)).__missing__)
+    hash(come)
+    try:
+        del garbage
+        gc.collect()
+        time.sleep(20)
+    except BaseException as error:
+        print(repr(error))
+"""
+    done = dying(code.replace("sys.argv[0]", repr(str(tmp_path))))
+    assert done.stdout.decode().split() == [
+        "KeyboardInterrupt()",
+        "TimeoutError(14)",
+        "SystemExit(15)",
+    ]
+
+
+def test_what_a_callback_of_the_collector_raises_itself_is_a_line(lines: Lines) -> None:
+    def callback(*_: object) -> None:
+        raise failures.pop()
+
+    failures: list[BaseException] = [ValueError("mine"), SystemExit()] * 2  # at start, at the end
+    gc.callbacks.append(callback)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(callback)
+    assert [line["exception.type"] for line in lines()] == ["SystemExit", "ValueError"]
+
+
 def test_an_exception_of_a_finaliser_is_unowned(service: Service, lines: Lines) -> None:
     """Whoever happens to run when an object is collected has nothing to do with it."""
 

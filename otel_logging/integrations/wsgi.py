@@ -170,8 +170,11 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
+        return self._next(self._pieces)
+
+    def _next(self, pieces: Iterator[bytes]) -> bytes:
         try:
-            return next(self._pieces)
+            return next(pieces)
         except StopIteration:
             self._served.is_complete = True
             raise
@@ -189,10 +192,15 @@ class _Body:
 
 
 class _Sized(_Body):
-    """An answer that says how many pieces it has: of one, a server knows the length."""
+    """An answer that says how many pieces it has: of one, a server knows the length; eventlet's and
+    gevent's look at all pieces before they send them.
+    """
 
     def __len__(self) -> int:
         return len(self._body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(partial(self._next, iter(self._body)), None)
 
 
 class _Kept(_Body):

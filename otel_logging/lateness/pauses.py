@@ -131,12 +131,13 @@ class Pauses:
         if phase == "start":
             self._gc_began = now
             return
-        if now - self._gc_began > _LONG_GC_NS and self._gc_began:
+        began, self._gc_began = self._gc_began, 0
+        if began and now - began > _LONG_GC_NS:
             frame = sys._getframe().f_back  # noqa: SLF001 - what made the collector run
             span, who = self._whose(copy_context())
             why = Seen(now, where.of_frame(frame), span, who).why
             detail = f"generation {info['generation']}, {info['collected']} objects collected"
-            self.recent.append(Pause(GC, self._gc_began, now, why._replace(detail=detail)))
+            self.recent.append(Pause(GC, began, now, why._replace(detail=detail)))
         if sys.version_info < (3, 12):  # pragma: no branch - by version
             # It may have run in the midst of a context variable's reset. What a finaliser's log
             # call has read of that variable is freed next, and remembered as its value, until this

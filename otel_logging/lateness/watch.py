@@ -142,9 +142,11 @@ class Watch:
                 watched.cpu_began = time.thread_time_ns()
             if _names.QUEUE_WAIT in attributes:
                 watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=handed_ns is not None)
+            if budget_s is not None:
+                self.put(watched, budget_s)
+            self.measured[watched], span.otel_logging_watched = None, watched
             if budget_s is not None and watched.origin + budget_s * 5e8 < self.watchdog.next_slow:
                 self.watchdog.next_slow = watched.origin + budget_s * 5e8
-            self.put(watched, budget_s)
             if not self.is_awake:
                 self.wake()
         except Exception as error:  # pragma: no cover - a foreign span, of whatever kind
@@ -184,13 +186,11 @@ class Watch:
         watched.is_measured = False
         watched.thread, watched.loop = (place, None) if type(place) is int else (0, place)
         self.put(watched, 0.0)
+        # not before: whoever ends it meanwhile empties its slot
+        self.measured[watched], span.otel_logging_watched = None, watched
 
-    def put(self, watched: Watched, budget_s: float | None) -> None:
-        """Put a stage into the table, and with a budget into the black box, if that has room."""
-        self.measured[watched] = None
-        watched.span.otel_logging_watched = watched
-        if budget_s is None:
-            return
+    def put(self, watched: Watched, budget_s: float) -> None:
+        """Put a stage into the black box, if that has room."""
         if not self.is_boxed:  # in a forked child
             self.open_box()
         try:

@@ -106,7 +106,7 @@ def _bounded(frames: Iterable[FrameType]) -> list[Step]:
             continue
         is_own = is_own or is_application(frame.f_code.co_filename)
         if len(steps) < DEPTH or is_own:
-            steps.append((frame.f_code, frame.f_lineno))
+            steps.append((frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno))
         if is_own and len(steps) >= DEPTH:
             break
     return steps

@@ -16,20 +16,12 @@ from opentelemetry import trace
 from structlog.contextvars import merge_contextvars
 from structlog.processors import StackInfoRenderer
 
-from otel_logging import (
-    _exceptions,
-    _fields,
-    _json,
-    _names,
-    _otlp,
-    _runtime,
-    background_tasks,
-    processors,
-)
+from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime, processors
 from otel_logging import context as bindings
 from otel_logging._redact import Redaction
 from otel_logging._text import later
 from otel_logging._values import MAX_CHARACTERS, bounded, is_true
+from otel_logging.background_tasks import here
 from otel_logging.binding import CLOSED, STRUCTLOGS, encode_field, json_of, on_lines, remember
 from otel_logging.logs import caller
 from otel_logging.processors import EventDict, TracebackText
@@ -55,7 +47,7 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     """
     given, span = event_dict.pop("exc_info", None), trace.get_current_span()
     if getattr(span, CLOSED, False):
-        span = background_tasks.here()
+        span = here()
     if STRUCTLOGS:
         event_dict = merge_contextvars(None, level, event_dict)
     error, put = processors.exception_of(given), identify

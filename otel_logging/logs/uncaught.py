@@ -6,13 +6,17 @@ log records (``stdlib``).
 """
 
 import asyncio
+import gc
 import logging
+import os
+import signal
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -29,6 +33,7 @@ from otel_logging.processors import EventDict
 WARNINGS: Final = "py.warnings"
 #: Loggers of the standard library that report what nobody waited for, by its ``repr``.
 LOOPS: Final = frozenset({"asyncio", "concurrent.futures"})
+_AGAIN_S: Final = 0.01  # after so long a signal comes again
 #: Modules of Python's own hooks.
 _PYTHONS: Final = frozenset({"sys", "threading", "_thread", "warnings", "_py_warnings"})
 #: Set while asyncio reports a task: the current context is the task's already, or unowned.
@@ -116,9 +121,24 @@ def _of_thread(args: Any) -> bool:
 
 
 def _of_finaliser(args: Any) -> bool:
+    if any(args.object is each for each in gc.callbacks) and (of := _signal_of(args.exc_value)):
+        # it came while garbage was collected; what its handler has raised, Python has ignored
+        send = signal.raise_signal if os.name == "nt" else partial(os.kill, os.getpid())
+        threading.Timer(_AGAIN_S, send, (of,)).start()
+        return True
     event = without_addresses(args.err_msg or "exception ignored").removesuffix(" in")
     fields = {"exc_info": args.exc_value, "object": args.object}
     return Context().run(_line, "sys.unraisablehook", logging.ERROR, event, **fields)
+
+
+def _signal_of(error: BaseException) -> int:
+    """Return the signal whose handler has raised *error* in a function that it interrupted."""
+    step = error.__traceback__ and error.__traceback__.tb_next
+    if step is None:  # Python's own handler has no frame
+        return signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0
+    known: list[Any] = [(signal.getsignal(each), each) for each in signal.valid_signals()]
+    codes: dict[Any, int] = {getattr(each, "__code__", None): number for each, number in known}
+    return codes.get(step.tb_frame.f_code, 0)
 
 
 def _of_warning(  # as ``warnings.showwarning``, whose arguments some give by their names

@@ -297,6 +297,20 @@ def test_a_file_is_sent_by_the_server_itself(run: Captured) -> None:
     assert run.span("GET")["attributes"]["http.response.status_code"] == 200
 
 
+def test_a_server_may_look_at_all_pieces_of_a_list_before_it_sends_them(run: Captured) -> None:
+    """As eventlet's and gevent's do, for the length of the answer."""
+
+    def app(_: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"one", b"three"]
+
+    body: Any = WSGIObservabilityMiddleware(app)(create_environ("/"), lambda *_: None)
+    with closing(body):
+        assert [(piece, sum(map(len, body))) for piece in body] == [(b"one", 8), (b"three", 8)]
+    (span,) = run.spans
+    assert "cancelled" not in span["attributes"]
+
+
 def test_what_closing_a_body_raises_is_the_requests(run: Captured) -> None:
     class Body(list[bytes]):
         def close(self) -> None:

@@ -62,6 +62,39 @@ def now(spool: Path, *options: str) -> Result:
     return Runner().invoke(main, ["now", "--spool-dir", str(spool), *options])
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_stage_that_ends_while_its_table_is_made_is_not_open(tmp_path: Path) -> None:
+    """As in a forked child, whose watching thread makes the table when it sees the first stage."""
+    code = """
+import os, signal, sys, threading
+from pathlib import Path
+from otel_logging import setup_observability, traced
+from otel_logging.lateness import blackbox
+from otel_logging.lateness.blackbox import NAME, BlackBox
+setup_observability("shop", environment="production", endpoint="http://127.0.0.1:1",
+                    spool_dir=sys.argv[1])
+is_made, has_ended, begin = threading.Event(), threading.Event(), BlackBox.begin
+def slow_begin(self, *given):
+    is_made.set()
+    assert has_ended.wait(20)
+    begin(self, *given)
+BlackBox.begin = slow_begin
+if (pid := os.fork()):
+    assert os.waitpid(pid, 0)[1] == 0
+else:
+    signal.alarm(60)  # it ends, whatever it waits for
+    with traced("short"):
+        assert is_made.wait(20)
+    has_ended.set()
+    with traced("long"):
+        has_long = lambda box: b"long" in box.read_bytes()
+        while not (mine := [*filter(has_long, Path(sys.argv[1]).rglob(NAME))]): pass
+        print([stage.name for stage in blackbox.read(*mine).stages], flush=True)
+        os._exit(0)
+"""
+    assert script(code, str(tmp_path)).stdout.splitlines() == [b"['long']"]
+
+
 def test_what_is_open_is_drawn_in_columns(in_utc: None) -> None:
     """Nothing is cut; what has no budget is neither late nor on time; a day is named."""
     day_s, at = 86_400, time.time_ns() // 1_000_000_000 * 1_000_000_000

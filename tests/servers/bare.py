@@ -30,7 +30,9 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         start_response("500 Internal Server Error", [("Content-Length", "0")])
         return [b""]
     start_response("200 OK", [])
-    return (x.encode() for x in (pieces(path) if path.startswith("/stream") else [body]))
+    if path.startswith("/stream"):
+        return (x.encode() for x in pieces(path))
+    return [body[:1].encode(), body[1:].encode()]  # without a length: servers count it
 
 
 def _wsgiref() -> None:
