@@ -90,7 +90,7 @@ def _remove(original: Any, self: Any, handler_id: int | None = None) -> None:
 
 def _frame(original: Any, depth: int) -> Any:
     """Find who logs past frames of ours, where a handler of the application counts its callers."""
-    return caller.users_frame(original(depth + 2))[0]  # this one, and what calls it
+    return caller.users_frame(original(depth + 1))[0]  # this one
 
 
 def _write(original: Any, self: Any, message: Any) -> None:
