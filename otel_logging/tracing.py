@@ -9,10 +9,8 @@ why it is late (``lateness``).
 
 import copy
 import time
-from asyncio import _get_running_loop
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, overload
 
@@ -206,7 +204,6 @@ def stage_of(
 
 def start(stage: Stage, before: Bound | None = None) -> Any:
     """Begin a stage, in any task or thread; return its span, an invalid one without tracing.
-
     *before*: what is bound around it, where nothing is current and nothing of that has ended.
     """
     tracer = (runtime := _runtime.current).tracer or tracers.other(stage.asked)
@@ -248,9 +245,7 @@ def start(stage: Stage, before: Bound | None = None) -> Any:
             if budget is not None or (watch.has_budgets and getattr(inside, WATCHED, None)):
                 watch.measure(span, name, budget, inside, kind, attributes, start_ns)
             if before is not None and span.otel_logging_watched is None:
-                watch.open[span] = _get_running_loop() or get_ident()
-                if not watch.is_awake:
-                    watch.wake()
+                watch.enter(span)
         here = {**outer, SPAN: span} if outer else {SPAN: span}  # the quicker one for a root
         span.otel_logging_token = set_current(_Context(here))
     except Exception as error:  # a foreign sampler or processor

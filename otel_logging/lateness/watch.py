@@ -152,6 +152,12 @@ class Watch:
         except Exception as error:  # pragma: no cover - a foreign span, of whatever kind
             _diagnostics.report("stages not watched", detail=error)
 
+    def enter(self, span: Any) -> None:
+        """Note an entry stage without a budget: what lasts is shown."""
+        self.open[span] = _get_running_loop() or get_ident()
+        if not self.is_awake:
+            self.wake()
+
     def expect(self, span: Any, start: str, ask: Callable[[], str | None] | None) -> None:
         """Ask for the route of a request, whose name begins with *start*, until its end; measure it
         from here on, where such a name may have a budget.
