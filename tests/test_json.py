@@ -53,6 +53,16 @@ def test_conformance(explanation: str, value: Any, written: bytes) -> None:
     assert _json.dumps(value) == written
 
 
+@pytest.mark.parametrize(("explanation", "value", "written"), TABLE, ids=[t[0] for t in TABLE])
+def test_for_any_terminal_the_same_is_written_in_ascii(
+    explanation: str, value: Any, written: bytes
+) -> None:
+    """No terminal obeys any of it."""
+    line = _json.strict(value)
+    assert line.isascii() and line.isprintable()
+    assert json.loads(line) == json.loads(written)
+
+
 plain_data = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
