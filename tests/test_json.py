@@ -59,7 +59,8 @@ def test_for_any_terminal_the_same_is_written_in_ascii(
 ) -> None:
     """No terminal obeys any of it."""
     line = _json.strict(value)
-    assert line.isascii() and line.isprintable()
+    assert line.isascii()
+    assert line.isprintable()
     assert json.loads(line) == json.loads(written)
 
 
