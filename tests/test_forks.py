@@ -377,3 +377,29 @@ def test_where_threads_run_they_deliver(shop: Shop, threads: int, options: str) 
     assert "uWSGI" not in shop.err
     assert names(shop.receiver) == ["span"]
     assert sys.modules.get("uwsgi") is None
+
+
+def test_a_child_forked_while_a_thread_asks_for_an_id_asks_for_one_itself(shop: Shop) -> None:
+    """What is not sampled makes its id when it is asked for it, and holds no lock meanwhile."""
+    shop.run(
+        """
+import os, signal, sys, threading, warnings
+from otel_logging import setup_observability, traced
+warnings.simplefilter("ignore")  # fork beside threads, from Python 3.12 on
+setup_observability("shop")
+def ask(times):
+    for _ in range(times):
+        with traced("stage") as span:
+            assert span.get_span_context().span_id == span.get_span_context().span_id
+for _ in range(3):
+    threading.Thread(target=ask, args=(1 << 30,), daemon=True).start()
+for _ in range(20):
+    if (child := os.fork()) == 0:
+        signal.alarm(20)
+        ask(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+os._exit(0)
+""",
+        OTEL_TRACES_SAMPLER="always_off",
+    )

@@ -174,12 +174,16 @@ from functools import partial
 class Worker:
     def too_long(self, number, frame):
         raise TimeoutError(number)
-def stop(number, frame):
-    raise SystemExit(number)
+class Stopping:
+    def __call__(self, number, frame):
+        raise SystemExit(number)
+def stop(how, number, frame):
+    raise SystemExit(f"{how}{number}")
 signal.signal(signal.SIGALRM, Worker().too_long)
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGTERM, Stopping())
+signal.signal(signal.SIGUSR1, partial(stop, "soon"))
 o.setup_observability("shop", endpoint="http://127.0.0.1:1", spool_dir=sys.argv[0])
-for number in (signal.SIGINT, signal.SIGALRM, signal.SIGTERM):
+for number in (signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1):
     garbage = Worker()
     garbage.itself = garbage
     # it comes in the midst of a collection, and no function of Python's runs before its end
@@ -197,6 +201,7 @@ for number in (signal.SIGINT, signal.SIGALRM, signal.SIGTERM):
         "KeyboardInterrupt()",
         "TimeoutError(14)",
         "SystemExit(15)",
+        "SystemExit('soon10')",
     ]
 
 

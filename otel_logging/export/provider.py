@@ -8,7 +8,6 @@ the SDK's own provider. Deliberately absent: configuration from variables.
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, Final, cast
 
 from opentelemetry import context as otel_context
@@ -160,10 +159,11 @@ class _Unrecorded(LocalSpan, NonRecordingSpan):
     __init__ = object.__init__  # NonRecordingSpan's takes a context: few are asked for one
     end_time = None
 
-    @cached_property
+    @property
     def span_id(self) -> int:  # type: ignore[override]  # it can be set
-        """Its id, which few are asked for."""
-        return new_span_id()
+        """Its id, which few are asked for. No lock is held, which a forked child would wait for."""
+        known: dict[str, int] = self.__dict__
+        return known.get("span_id") or known.setdefault("span_id", new_span_id())
 
     @property
     def clock_ns(self) -> int:

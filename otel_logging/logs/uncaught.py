@@ -15,8 +15,10 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -136,9 +138,16 @@ def _signal_of(error: BaseException) -> int:
     step = error.__traceback__ and error.__traceback__.tb_next
     if step is None:  # Python's own handler has no frame
         return signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0
-    known: list[Any] = [(signal.getsignal(each), each) for each in signal.valid_signals()]
-    codes: dict[Any, int] = {getattr(each, "__code__", None): number for each, number in known}
+    codes = {_code_of(signal.getsignal(each)): int(each) for each in signal.valid_signals()}
     return codes.get(step.tb_frame.f_code, 0)
+
+
+def _code_of(handler: Any) -> Any:
+    """Return the code of a function, a partial of one, or an object that can be called."""
+    for path in ("__code__", "func.__code__", "__call__.__code__"):
+        with suppress(AttributeError):
+            return attrgetter(path)(handler)
+    return None
 
 
 def _of_warning(  # as ``warnings.showwarning``, whose arguments some give by their names
