@@ -59,7 +59,7 @@ BUDGETS = {
     "integrations": 2118,
     "jobs": 116,
     "lateness": 1911,
-    "logs": 1580,
+    "logs": 1586,
     "mcp_server": 213,
     "observability": 250,
     "open_stage": 82,

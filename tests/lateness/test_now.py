@@ -66,13 +66,14 @@ def now(spool: Path, *options: str) -> Result:
 def test_a_stage_that_ends_while_its_table_is_made_is_not_open(tmp_path: Path) -> None:
     """As in a forked child, whose watching thread makes the table when it sees the first stage."""
     code = """
-import os, signal, sys, threading
+import os, signal, sys, threading, warnings
 from pathlib import Path
 from otel_logging import setup_observability, traced
 from otel_logging.lateness import blackbox
 from otel_logging.lateness.blackbox import NAME, BlackBox
 setup_observability("shop", environment="production", endpoint="http://127.0.0.1:1",
                     spool_dir=sys.argv[1])
+warnings.simplefilter("ignore")  # fork beside threads, from Python 3.12 on
 is_made, has_ended, begin = threading.Event(), threading.Event(), BlackBox.begin
 def slow_begin(self, *given):
     is_made.set()
