@@ -79,7 +79,7 @@ def note(stage: str | None, around: Any) -> bool:
             task.get_loop().call_soon(_look_at, task, context=Context())
     entry: Any = entry_of(getattr(request, "now", request))
     if here not in going_on or (task is None and going_on[here][0] is not request):
-        going_on[here] = request, getattr(entry, "name", "a request"), Counter()
+        going_on[here] = request, _start(request), Counter()
     _, name, count = going_on[here]
     does = stage or _place()  # a line is known by its own
     count[does] += 1
@@ -117,15 +117,21 @@ def _request_of(around: Any) -> Any:
     return around
 
 
-def _report(task: Any, request: str, after: str) -> None:
-    """Report, once for each kind, what *task*, or a thread, does *after* its *request*."""
+def _start(request: Any) -> str:
+    """Return where a task of *request* was started."""
+    is_on_it = type(request) is Standing
+    return "on a connection" if is_on_it else f"in {getattr(request, 'name', 'a request')!r}"
+
+
+def _report(task: Any, start: str, after: str) -> None:
+    """Report, once for each kind, what *task*, or a thread, does *after* its *start* is over."""
     is_thread = isinstance(task, threading.Thread)
     coroutine = None if is_thread else task.get_coro()
     name = getattr(coroutine, "__qualname__", task.name if is_thread else task.get_name())
     if (kind := after if is_thread else getattr(coroutine, "cr_code", name)) not in _reported:
         _reported.add(kind)
         _diagnostics.remark(
-            f"{name}, a {'thread' if is_thread else 'task'} that was started in {request!r}, goes "
+            f"{name}, a {'thread' if is_thread else 'task'} that was started {start}, goes "
             f"on after it {after}. If it serves others, start it in detached(); if not, open a "
             "stage around it"
         )
@@ -144,7 +150,7 @@ class _Looked(threading.local):
 
 
 _looked = _Looked()
-#: Tasks that were looked at while their connection was open.
+#: Tasks that have no end, and were looked at while their request, or connection, was open.
 _known: "WeakSet[Any]" = WeakSet()
 
 
@@ -194,15 +200,9 @@ def _sort_out(but: Any) -> frozenset[Any]:
         if held is not None and held.message in held.message.connection.held:
             request = held.message.span
         elif not has_ended(request):
-            # the connection's own is not looked at: its frames would be kept as long as it is
-            is_own = getattr(request, "task", None) is task
-            if around is request and not is_own and task not in _known:
+            if around is request and task not in _known and _may_serve(task, request):
                 _known.add(task)
-                if (
-                    endless.is_endless(task)
-                    and endless.is_everybodys(task)
-                    and not _is_given(task, around)
-                ):
+                if not _is_given(task, request):
                     serving.append((task, around, request))
             continue
         if not endless.is_endless(task) or (held is not None and _taker(current, held) is task):
@@ -215,6 +215,16 @@ def _sort_out(but: Any) -> frozenset[Any]:
             place = where.label(where.of_task(task, {}, [])[0])
             run_in(task, partial(_leave, task, around, request, place))
     return frozenset(at_work)
+
+
+def _may_serve(task: Any, request: Any) -> bool:
+    """Say whether *task*, of *request*, which is open, takes what is everybody's for ever."""
+    # the connection's own is not looked at: its frames would be kept as long as it is
+    code = getattr(task.get_coro(), "cr_code", None)
+    is_servers = code is None or not where.is_application(code.co_filename)
+    is_own = request.task is task if type(request) is Standing else is_servers
+    is_endless = not is_own and endless.is_endless(task)
+    return is_endless and endless.is_everybodys(task, or_subscribes=True)
 
 
 def run_in(task: Any, act: Callable[[], object]) -> None:
@@ -242,17 +252,22 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
         leave_behind(now)
     # a task that has logged nothing since, and only waits for others, is not reported: they are
     if task in going_on or endless.joined_by(task) is None:
-        name = getattr(getattr(request, "now", request), "name", "a request")
-        _report(task, name, f"without an end, at {place}: it is nobody's from here on")
+        after = f"without an end, at {place}: it is nobody's from here on"
+        _report(task, _start(request), after)
 
 
-def _is_given(task: Any, standing: Standing) -> bool:
-    """Say whether *task* serves the connection of *standing*: an argument of it, or what it
-    encloses, has that.
+def _is_given(task: Any, request: Any) -> bool:
+    """Say whether *task* serves *request*, or a connection: an argument of it, or what it encloses,
+    has that connection, or is nobody else's than the request's.
     """
     frame = task.get_coro().cr_frame
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
-    given = endless.reachable([frame.f_locals.get(name) for name in named], _DEEP)
-    owners = (each.__self__ for each in given if type(each) is MethodType)
-    return any(where.attributes(each).get("standing") is standing for each in owners)
+    given = [frame.f_locals.get(name) for name in named]
+    if type(request) is not Standing:
+        objects = (
+            each for each in given if where.attributes(each) or type(each) in endless.HOLDING
+        )
+        return not endless.everybodys(frame).issuperset(map(id, objects))
+    methods = (each for each in endless.reachable(given, _DEEP) if type(each) is MethodType)
+    return any(where.attributes(each.__self__).get("standing") is request for each in methods)
