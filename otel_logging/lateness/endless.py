@@ -224,8 +224,17 @@ def _never_returns(code: CodeType, line: int, below: int, shared: frozenset[str]
             around = source.splitlines()
             if inside := getattr(loop, "body", None):
                 del around[inside[0].lineno - 1 : loop.end_lineno]
-            return is_everybodys or not _SWALLOWING.search("\n".join(around))
+            return is_everybodys or not _swallows(code.co_filename, "\n".join(around))
     return False
+
+
+def _swallows(file: str, around: str) -> bool:
+    """Say whether what is *around* a loop may catch an error, be it by a block of *file*'s own."""
+    lines = linecache.getlines(file) if where.is_application(file) else []
+    names = "|".join(re.findall(r"\bwith (\w+)\(", around)) or "$"
+    begins = [n for n, line in enumerate(lines) if re.search(rf"\b(def|class) ({names})\b", line)]
+    own = "".join(line for n in begins for line in inspect.getblock(lines[n:]))
+    return bool(_SWALLOWING.search(around + own) or re.search(r"\bexcept\b|__a?exit__", own))
 
 
 def _assume(function: ast.AST, at: int, below: int, shared: frozenset[str]) -> bool:
@@ -265,7 +274,7 @@ def _for_ever(node: Any, line: int, below: int) -> Any:
     blocks = [getattr(owner, name, ()) for owner in owners for name in names]
     ahead = [[each for each in block if each.end_lineno >= line] for block in blocks]
     here = next((block for block in ahead if block and block[0].lineno <= line), None)
-    is_loop = isinstance(node, ast.AsyncFor) and line <= node.iter.end_lineno
+    is_loop = isinstance(node, ast.AsyncFor) and line <= (node.iter.end_lineno or 0)
     if here is None or is_loop:  # it waits at its own line
         is_its = below and is_loop and not any(map(_has_way_out, node.body))
         return node if below >= _NEVER or is_its else None
@@ -281,31 +290,27 @@ def _for_ever(node: Any, line: int, below: int) -> Any:
     return _for_ever(here[0], line, below)
 
 
-def _has_way_out(
-    node: ast.AST, *, is_inner: bool = False, caught: frozenset[str] = frozenset()
-) -> bool:
+def _has_way_out(node: ast.AST, within: frozenset[str] = frozenset()) -> bool:
     """Say whether *node*, in a block, may leave that block, and not by an error of others.
 
-    *is_inner*: a ``break`` leaves a loop within the block. *caught*: errors that are, within it.
+    *within*: what does not leave it: a ``break`` of a loop in it, and errors that are caught.
     """
-    if isinstance(node, ast.Return) or (isinstance(node, ast.Break) and not is_inner):
-        return True
+    if isinstance(node, ast.Return | ast.Break):
+        return isinstance(node, ast.Return) or "break" not in within
     if isinstance(node, ast.Raise) and node.exc is not None:
         raised = ast.unparse(getattr(node.exc, "func", node.exc)).rpartition(".")[2]
-        return caught.isdisjoint({raised, *_BROAD})
+        return within.isdisjoint({raised, *_BROAD})
     if isinstance(node, ast.Call) and _ENDING.search(ast.unparse(node.func)):
         return True
     if isinstance(node, _FUNCTIONS) or (isinstance(node, ast.ExceptHandler) and _is_a_stop(node)):
         return False
-    looped = node.body if isinstance(node, ast.While | ast.For | ast.AsyncFor) else []
-    tried = node.body if isinstance(node, ast.Try | ast.TryStar) else []
-    inside = caught.union(*map(_kinds, node.handlers)) if tried else caught
+    body, inside = [], within
+    if isinstance(node, ast.While | ast.For | ast.AsyncFor):
+        body, inside = node.body, within | {"break"}
+    elif isinstance(node, ast.Try | ast.TryStar):
+        body, inside = node.body, within.union(*map(_kinds, node.handlers))
     return any(
-        _has_way_out(
-            each,
-            is_inner=is_inner or each in looped,
-            caught=inside if each in tried else caught,
-        )
+        _has_way_out(each, inside if each in body else within)
         for each in ast.iter_child_nodes(node)
     )
 
