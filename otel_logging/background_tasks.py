@@ -119,8 +119,8 @@ def _request_of(around: Any) -> Any:
 
 def _start(request: Any) -> str:
     """Return where a task of *request* was started."""
-    is_on_it = type(request) is Standing
-    return "on a connection" if is_on_it else f"in {getattr(request, 'name', 'a request')!r}"
+    name = getattr(request, "name", "a request")
+    return "on a connection" if type(request) is Standing else f"in {name!r}"
 
 
 def _report(task: Any, start: str, after: str) -> None:
@@ -179,7 +179,7 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
     began_ns = time.perf_counter_ns()
     _looked.left_ns += (began_ns - _looked.at_ns) // _SHARE
     _looked.at_ns = began_ns
-    if _looked.left_ns <= 0 and not is_now:
+    if (_looked.left_ns <= 0 and not is_now) or _get_running_loop() is None:  # trio's
         return _looked.requests
     try:
         _looked.requests = _sort_out(but)

@@ -477,6 +477,27 @@ def test_who_serves_everybody_is_nobodys_while_a_stream_is_open(
     assert "a task that was started in 'GET', goes on after it without an end" in said
 
 
+def test_a_stream_in_a_loop_that_is_not_asyncios_looks_at_no_tasks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As trio's, which steps coroutines too."""
+
+    async def stream(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"data", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def pass_on(*_: Any) -> None: ...
+
+    scope = {"type": "http", "method": "GET", "path": "/events", "headers": []}
+    with capture() as captured:
+        served = ObservabilityMiddleware(stream)(scope, pass_on, pass_on)
+        with pytest.raises(StopIteration):  # it is done at once
+            served.send(None)  # type: ignore[attr-defined]
+    assert captured.span("GET")
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("program", [heartbeat, for_its_own_client])
 def test_what_a_stream_has_for_itself_is_its_own(
     program: Program, capsys: pytest.CaptureFixture[str]

@@ -109,10 +109,8 @@ def _cannot_return(task: Any, chain: list[FrameType], below: int) -> bool:
 def _is_a_servers(chain: Iterable[FrameType]) -> bool:
     """Say whether *chain*, outermost first, is of a server: ours calls the application in it."""
     files = (frame.f_code.co_filename for frame in chain)
-    first = next(
-        (each for each in files if where.is_application(each) or where.INTEGRATIONS in each), ""
-    )
-    return where.INTEGRATIONS in first
+    own = (each for each in files if where.is_application(each) or where.INTEGRATIONS in each)
+    return where.INTEGRATIONS in next(own, "")
 
 
 # ---------------------------------------------------------------- what everybody has
@@ -256,23 +254,19 @@ def _assume(function: ast.AST, at: int, below: int, shared: frozenset[str]) -> b
         if takes and ast.unparse(loop.test) in shared:
             loop.test = ast.Constant(value=True)
         is_everybodys = is_everybodys or is_shared
-    is_raised = any(isinstance(e, ast.Raise) and e.exc is not None for e in ast.walk(function))
-    for each in ast.walk(function):
-        if not isinstance(each, ast.ExceptHandler):
-            continue
-        if below == _JOINED:
-            each.type = ast.Name("Exception")
-        elif not is_raised and (is_everybodys or (below == _SUBSCRIBED and _kinds(each) & _BROAD)):
-            each.type = ast.Name("CancelledError")
+    raised = [e for e in ast.walk(function) if isinstance(e, ast.Raise) and e.exc is not None]
+    for each in (each for each in ast.walk(function) if isinstance(each, ast.ExceptHandler)):
+        is_a_failure = is_everybodys or (below == _SUBSCRIBED and _kinds(each) & _BROAD)
+        if below == _JOINED or (is_a_failure and not raised):
+            each.type = ast.Name("Exception" if below == _JOINED else "CancelledError")
     return is_everybodys
 
 
 def _for_ever(node: Any, line: int, below: int) -> Any:
     """Return the statement in *node*, which has reached *line*, that never ends; None: all may."""
-    owners = (node, *getattr(node, "cases", ()))
-    names = ("body", "handlers", "orelse", "finalbody")
-    blocks = [getattr(owner, name, ()) for owner in owners for name in names]
-    ahead = [[each for each in block if each.end_lineno >= line] for block in blocks]
+    cases = (each.body for each in getattr(node, "cases", ()))
+    blocks = (getattr(node, name, ()) for name in ("body", "handlers", "orelse", "finalbody"))
+    ahead = [[each for each in block if each.end_lineno >= line] for block in (*blocks, *cases)]
     here = next((block for block in ahead if block and block[0].lineno <= line), None)
     is_loop = isinstance(node, ast.AsyncFor) and line <= (node.iter.end_lineno or 0)
     if here is None or is_loop:  # it waits at its own line
@@ -296,7 +290,7 @@ def _has_way_out(node: ast.AST, within: frozenset[str] = frozenset()) -> bool:
     *within*: what does not leave it: a ``break`` of a loop in it, and errors that are caught.
     """
     if isinstance(node, ast.Return | ast.Break):
-        return isinstance(node, ast.Return) or "break" not in within
+        return type(node) is ast.Return or "break" not in within
     if isinstance(node, ast.Raise) and node.exc is not None:
         raised = ast.unparse(getattr(node.exc, "func", node.exc)).rpartition(".")[2]
         return within.isdisjoint({raised, *_BROAD})
@@ -304,15 +298,11 @@ def _has_way_out(node: ast.AST, within: frozenset[str] = frozenset()) -> bool:
         return True
     if isinstance(node, _FUNCTIONS) or (isinstance(node, ast.ExceptHandler) and _is_a_stop(node)):
         return False
-    body, inside = [], within
-    if isinstance(node, ast.While | ast.For | ast.AsyncFor):
-        body, inside = node.body, within | {"break"}
-    elif isinstance(node, ast.Try | ast.TryStar):
-        body, inside = node.body, within.union(*map(_kinds, node.handlers))
-    return any(
-        _has_way_out(each, inside if each in body else within)
-        for each in ast.iter_child_nodes(node)
-    )
+    body = getattr(node, "body", ()) if isinstance(node, ast.stmt) else ()
+    looped = {"break"} if isinstance(node, ast.While | ast.For | ast.AsyncFor) else set()
+    inside = within.union(looped, *map(_kinds, getattr(node, "handlers", ())))
+    parts = ast.iter_child_nodes(node)
+    return any(_has_way_out(each, inside if each in body else within) for each in parts)
 
 
 def _kinds(handler: ast.ExceptHandler) -> set[str]:
@@ -328,6 +318,5 @@ def _is_a_stop(handler: ast.ExceptHandler) -> bool:
 
 def _passes_on(handler: ast.ExceptHandler) -> bool:
     """Say whether an error that is no stop leaves *handler* as an error, if it is caught."""
-    *before, last = handler.body
-    is_raised = isinstance(last, ast.Raise)
-    return _is_a_stop(handler) or (is_raised and not any(map(_has_way_out, before)))
+    is_raised = isinstance(handler.body[-1], ast.Raise)
+    return _is_a_stop(handler) or (is_raised and not any(map(_has_way_out, handler.body[:-1])))
