@@ -93,7 +93,7 @@ def _cannot_return(task: Any, chain: list[FrameType], below: int) -> bool:
         code = frame.f_code
         if not code.co_flags & _AWAITING:
             continue
-        linecache.lazycache(code.co_filename, frame.f_globals)  # it may be in an archive
+        linecache.lazycache(file := code.co_filename, frame.f_globals)  # it may be in an archive
         line: int | None = frame.f_lineno  # none in what Cython has made
         never = line is not None and _never_returns(code, line, below, _shared(task, frame))
         if code.co_qualname in _SUBSCRIPTIONS:
@@ -101,8 +101,8 @@ def _cannot_return(task: Any, chain: list[FrameType], below: int) -> bool:
         elif never:  # who iterates over a generator may leave it
             is_left = code.co_flags & inspect.CO_ASYNC_GENERATOR and below < _NEVER
             below = _YIELDS if is_left else max(below, _NEVER)
-        elif code.co_name != "__anext__" or below >= _NEVER:  # else ``each``
-            below = _ENDS
+        elif below >= _NEVER or code.co_name != "__anext__" or where.is_application(file):
+            below = _ENDS  # else ``each``
     return below >= _NEVER and not _is_a_servers(reversed(chain))
 
 

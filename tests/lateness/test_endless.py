@@ -382,6 +382,27 @@ def _made(queue: str = "queue") -> Any:
     return there["made"]
 
 
+class Ten:
+    """Of what never ends, as an iterator of the application's own."""
+
+    def __init__(self, source: AsyncIterator[Any]) -> None:
+        self.source, self.left = source, 10
+
+    def __aiter__(self) -> "Ten":
+        return self
+
+    async def __anext__(self) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise StopAsyncIteration
+        return await anext(self.source)
+
+
+async def takes_ten(queue: Queue) -> None:
+    async for item in Ten(for_ever(queue)):
+        print(item)
+
+
 class DoneError(Exception):
     pass
 
@@ -502,7 +523,7 @@ async def never_begins_to_loop(queue: Queue) -> None:
 ENDS = [
     *(in_a_case, raises_at_its_end, leaves_its_scope, subscribes_until_another_raises),
     *(subscribes_until_it_unsubscribes, gathers_whatever_they_raise),
-    *(waits_until_it_is_cancelled, has_a_block_of_its_own),
+    *(waits_until_it_is_cancelled, has_a_block_of_its_own, takes_ten),
     never_begins_to_loop,
     *(Closes().ends_after_a_start, stops_searching, _made()),
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
