@@ -79,8 +79,8 @@ def note(stage: str | None, around: Any) -> bool:
             task.get_loop().call_soon(_look_at, task, context=Context())
     entry: Any = entry_of(getattr(request, "now", request))
     if here not in going_on or (task is None and going_on[here][0] is not request):
-        going_on[here] = request, _start(request), Counter()
-    _, name, count = going_on[here]
+        going_on[here] = request, Counter()
+    started_in, count = going_on[here]
     does = stage or _place()  # a line is known by its own
     count[does] += 1
     if count[does] < _AGAIN:
@@ -91,7 +91,7 @@ def note(stage: str | None, around: Any) -> bool:
     if is_left or task is not None:
         does, place = (f"begins {stage!r}", _place()) if stage else ("logs", does)
         after = f"and {does} again and again at {place}: {KEPT_S:g} s after it this is nobody's"
-        _report(here, name, after)
+        _report(here, started_in, after)
     if is_left:
         leave_behind(around)
         if (watch := _runtime.current.watch) is not None:
@@ -117,14 +117,10 @@ def _request_of(around: Any) -> Any:
     return around
 
 
-def _start(request: Any) -> str:
-    """Return where a task of *request* was started."""
-    name = getattr(request, "name", "a request")
-    return "on a connection" if type(request) is Standing else f"in {name!r}"
-
-
-def _report(task: Any, start: str, after: str) -> None:
-    """Report, once for each kind, what *task*, or a thread, does *after* its *start* is over."""
+def _report(task: Any, request: Any, after: str) -> None:
+    """Report, once for each kind, what *task*, or a thread, does *after* its *request*."""
+    start = f"in {getattr(request, 'name', 'a request')!r}"
+    start = "on a connection" if type(request) is Standing else start
     is_thread = isinstance(task, threading.Thread)
     coroutine = None if is_thread else task.get_coro()
     name = getattr(coroutine, "__qualname__", task.name if is_thread else task.get_name())
@@ -252,8 +248,7 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
         leave_behind(now)
     # a task that has logged nothing since, and only waits for others, is not reported: they are
     if task in going_on or endless.joined_by(task) is None:
-        after = f"without an end, at {place}: it is nobody's from here on"
-        _report(task, _start(request), after)
+        _report(task, request, f"without an end, at {place}: it is nobody's from here on")
 
 
 def _is_given(task: Any, request: Any) -> bool:
