@@ -79,8 +79,8 @@ def note(stage: str | None, around: Any) -> bool:
             task.get_loop().call_soon(_look_at, task, context=Context())
     entry: Any = entry_of(getattr(request, "now", request))
     if here not in going_on or (task is None and going_on[here][0] is not request):
-        going_on[here] = request, getattr(entry, "name", "a request"), Counter()
-    _, name, count = going_on[here]
+        going_on[here] = request, Counter()
+    started_in, count = going_on[here]
     does = stage or _place()  # a line is known by its own
     count[does] += 1
     if count[does] < _AGAIN:
@@ -91,7 +91,7 @@ def note(stage: str | None, around: Any) -> bool:
     if is_left or task is not None:
         does, place = (f"begins {stage!r}", _place()) if stage else ("logs", does)
         after = f"and {does} again and again at {place}: {KEPT_S:g} s after it this is nobody's"
-        _report(here, name, after)
+        _report(here, started_in, after)
     if is_left:
         leave_behind(around)
         if (watch := _runtime.current.watch) is not None:
@@ -117,15 +117,17 @@ def _request_of(around: Any) -> Any:
     return around
 
 
-def _report(task: Any, request: str, after: str) -> None:
+def _report(task: Any, request: Any, after: str) -> None:
     """Report, once for each kind, what *task*, or a thread, does *after* its *request*."""
+    start = f"in {getattr(request, 'name', 'a request')!r}"
+    start = "on a connection" if type(request) is Standing else start
     is_thread = isinstance(task, threading.Thread)
     coroutine = None if is_thread else task.get_coro()
     name = getattr(coroutine, "__qualname__", task.name if is_thread else task.get_name())
     if (kind := after if is_thread else getattr(coroutine, "cr_code", name)) not in _reported:
         _reported.add(kind)
         _diagnostics.remark(
-            f"{name}, a {'thread' if is_thread else 'task'} that was started in {request!r}, goes "
+            f"{name}, a {'thread' if is_thread else 'task'} that was started {start}, goes "
             f"on after it {after}. If it serves others, start it in detached(); if not, open a "
             "stage around it"
         )
@@ -144,7 +146,7 @@ class _Looked(threading.local):
 
 
 _looked = _Looked()
-#: Tasks that were looked at while their connection was open.
+#: Tasks that have no end, and were looked at while their request, or connection, was open.
 _known: "WeakSet[Any]" = WeakSet()
 
 
@@ -173,7 +175,7 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
     began_ns = time.perf_counter_ns()
     _looked.left_ns += (began_ns - _looked.at_ns) // _SHARE
     _looked.at_ns = began_ns
-    if _looked.left_ns <= 0 and not is_now:
+    if (_looked.left_ns <= 0 and not is_now) or _get_running_loop() is None:  # trio's
         return _looked.requests
     try:
         _looked.requests = _sort_out(but)
@@ -194,15 +196,9 @@ def _sort_out(but: Any) -> frozenset[Any]:
         if held is not None and held.message in held.message.connection.held:
             request = held.message.span
         elif not has_ended(request):
-            # the connection's own is not looked at: its frames would be kept as long as it is
-            is_own = getattr(request, "task", None) is task
-            if around is request and not is_own and task not in _known:
+            if around is request and task not in _known and _may_serve(task, request):
                 _known.add(task)
-                if (
-                    endless.is_endless(task)
-                    and endless.is_everybodys(task)
-                    and not _is_given(task, around)
-                ):
+                if not _is_given(task, request):
                     serving.append((task, around, request))
             continue
         if not endless.is_endless(task) or (held is not None and _taker(current, held) is task):
@@ -215,6 +211,16 @@ def _sort_out(but: Any) -> frozenset[Any]:
             place = where.label(where.of_task(task, {}, [])[0])
             run_in(task, partial(_leave, task, around, request, place))
     return frozenset(at_work)
+
+
+def _may_serve(task: Any, request: Any) -> bool:
+    """Say whether *task*, of *request*, which is open, takes what is everybody's for ever."""
+    # the connection's own is not looked at: its frames would be kept as long as it is
+    code = getattr(task.get_coro(), "cr_code", None)
+    is_servers = code is None or not where.is_application(code.co_filename)
+    is_own = request.task is task if type(request) is Standing else is_servers
+    is_endless = not is_own and endless.is_endless(task)
+    return is_endless and endless.is_everybodys(task, or_subscribes=True)
 
 
 def run_in(task: Any, act: Callable[[], object]) -> None:
@@ -242,17 +248,21 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
         leave_behind(now)
     # a task that has logged nothing since, and only waits for others, is not reported: they are
     if task in going_on or endless.joined_by(task) is None:
-        name = getattr(getattr(request, "now", request), "name", "a request")
-        _report(task, name, f"without an end, at {place}: it is nobody's from here on")
+        _report(task, request, f"without an end, at {place}: it is nobody's from here on")
 
 
-def _is_given(task: Any, standing: Standing) -> bool:
-    """Say whether *task* serves the connection of *standing*: an argument of it, or what it
-    encloses, has that.
+def _is_given(task: Any, request: Any) -> bool:
+    """Say whether *task* serves *request*, or a connection: an argument of it, or what it encloses,
+    has that connection, or is nobody else's than the request's.
     """
     frame = task.get_coro().cr_frame
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
-    given = endless.reachable([frame.f_locals.get(name) for name in named], _DEEP)
-    owners = (each.__self__ for each in given if type(each) is MethodType)
-    return any(where.attributes(each).get("standing") is standing for each in owners)
+    given = [frame.f_locals.get(name) for name in named]
+    if type(request) is not Standing:
+        objects = (
+            each for each in given if where.attributes(each) or type(each) in endless.HOLDING
+        )
+        return not endless.everybodys(frame).issuperset(map(id, objects))
+    methods = (each for each in endless.reachable(given, _DEEP) if type(each) is MethodType)
+    return any(where.attributes(each.__self__).get("standing") is request for each in methods)

@@ -19,8 +19,8 @@ from otel_logging.binding import Shared, worker
 from otel_logging.context import SPAN, get_current, reset_current, restore, set_current, state
 
 #: Tasks, and threads until their work is done, that do something where a request had ended: which
-#: one, its name, and how often they do what.
-going_on: "WeakKeyDictionary[Any, tuple[Any, str, Counter[str]]]" = WeakKeyDictionary()
+#: one, and how often they do what.
+going_on: "WeakKeyDictionary[Any, tuple[Any, Counter[str]]]" = WeakKeyDictionary()
 
 
 class Waits:

@@ -12,7 +12,8 @@ from fakeredis import FakeAsyncRedis
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
-from otel_logging import background_tasks, bind_context, get_logger, traced
+from otel_logging import background_tasks, bind_context, detached, get_logger, traced
+from otel_logging.integrations.asgi import ObservabilityMiddleware
 from otel_logging.testing import Captured, capture
 from tests.lines import parsed
 
@@ -404,6 +405,108 @@ def test_what_a_request_has_left_to_do_keeps_its_trace_and_user(program: Program
     found = [(line.get("trace_id"), line.get("user_id")) for line in steps(captured)]
     assert found == [(request, "alice")] * len(found)
     assert len(found) >= ITEMS
+
+
+# ---------------------------------------------------------------- while its request is open
+
+
+class Room(Hub):
+    async def subscribe(self) -> None:
+        async with redis.pubsub() as pubsub:
+            await pubsub.subscribe("news")
+            async for message in pubsub.listen():
+                if message["type"] == "message":
+                    log.info("step", item=message["data"])
+
+
+redis, room = FakeAsyncRedis(), Room()
+rooms = {"lobby": Room()}
+
+
+async def for_its_own_client(queue: Queue) -> None:
+    """Whose queue is nobody else's."""
+    async with redis.pubsub() as pubsub:
+        await pubsub.subscribe("news")
+        async for message in pubsub.listen():
+            log.info("step", item=message["data"])
+            queue.put_nowait(message)
+
+
+def streamed(program: Program) -> Captured:
+    """Run *program* in a request of alice's, which is a stream; others write meanwhile."""
+    redis.connection_pool.reset()
+    room.queue, rooms["lobby"].queue = asyncio.Queue(), asyncio.Queue()
+
+    async def stream(_: Any, __: Any, send: Any) -> None:
+        bind_context(user_id="alice")
+        task = asyncio.ensure_future(program(asyncio.Queue()))
+        await asyncio.sleep(STEP_S * 5)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(ITEMS):
+            await send({"type": "http.response.body", "body": b"data", "more_body": True})
+            with detached():
+                room.queue.put_nowait("news")
+                rooms["lobby"].queue.put_nowait("news")
+                await redis.publish("news", "news")
+            await asyncio.sleep(STEP_S * 5)
+        await send({"type": "http.response.body", "body": b""})
+        task.cancel()
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(_: Any) -> None: ...
+
+    async def main() -> None:
+        scope = {"type": "http", "method": "GET", "path": "/events", "headers": []}
+        await ObservabilityMiddleware(stream)(scope, receive, send)
+
+    with capture(log_level="info") as captured:
+        asyncio.run(main())
+    return captured
+
+
+@pytest.mark.parametrize("program", [room.listen, rooms["lobby"].listen, room.subscribe])
+def test_who_serves_everybody_is_nobodys_while_a_stream_is_open(
+    program: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = steps(streamed(lambda _: program()))
+    assert len(found) == ITEMS
+    assert not [line for line in found if line.keys() & {"user_id", "trace_id"}]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "a task that was started in 'GET', goes on after it without an end" in said
+
+
+def test_a_stream_in_a_loop_that_is_not_asyncios_looks_at_no_tasks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As trio's, which steps coroutines too."""
+
+    async def stream(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"data", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def pass_on(*_: Any) -> None: ...
+
+    scope = {"type": "http", "method": "GET", "path": "/events", "headers": []}
+    with capture() as captured:
+        served = ObservabilityMiddleware(stream)(scope, pass_on, pass_on)
+        with pytest.raises(StopIteration):  # it is done at once
+            served.send(None)  # type: ignore[attr-defined]
+    assert captured.span("GET")
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [heartbeat, for_its_own_client])
+def test_what_a_stream_has_for_itself_is_its_own(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captured = streamed(program)
+    found = [line.get("user_id") for line in steps(captured)]
+    assert len(found) >= ITEMS
+    assert found == ["alice"] * len(found)
+    assert not capsys.readouterr().err
 
 
 class Steps(Coroutine[Any, Any, None]):

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, StatusCode
 
-from otel_logging import _exceptions, _failures, _names, _runtime, tracing
+from otel_logging import _exceptions, _failures, _names, _runtime, background_tasks, tracing
 from otel_logging.context import bind_context, detached, take_off, unbound
 from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.lateness.stage import value_of
@@ -284,7 +284,9 @@ class HttpRequest(Request):
                     self.begin(self.began_ns)  # a quiet path fails
             event = answered(event, self)
         await self._send(event)
-        if kind in _ENDS and not event.get("more_body", False):
+        if event.get("more_body", False):
+            background_tasks.look()  # a stream is as long as a connection
+        elif kind in _ENDS:
             self.is_complete, self.done_ns = True, _runtime.current.now_ns()
             if self.status < 500:  # else the exception is still to come
                 self.end()

@@ -14,6 +14,7 @@ import itertools
 import linecache
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -27,8 +28,13 @@ from otel_logging.lateness import where
 #: Errors by which a task is stopped from outside. By any other a loop may be left when its work is
 #: done: a queue that is empty, a connection to a model that is closed behind its answer.
 _STOPS: Final = {"CancelledError", "KeyboardInterrupt", "SystemExit", "GeneratorExit"}
+_BROAD: Final = {"Exception", "BaseException"}  # who catches these logs a failure
 #: What catches an error without an ``except``, or ends what it is around.
-_SWALLOWING: Final = re.compile(r"\b(suppress|CancelScope|timeout|(timeout|move_on|fail)_\w+)\(")
+_SWALLOWING: Final = re.compile(
+    r"\b((suppress|CancelScope|timeout|(timeout|move_on|fail)_\w+)\(|return_exceptions=)"
+)
+#: What a loop calls to end what it is in, or takes from.
+_ENDING: Final = re.compile(r"\b(cancel_scope\.cancel|\w*unsubscribe)$")
 #: What yields as long as a subscription lasts: redis, broadcaster, aiokafka, aio-pika, psycopg,
 #: aiomqtt.
 _SUBSCRIPTIONS: Final = frozenset(
@@ -43,9 +49,12 @@ _TAKING: Final = frozenset({"get_message", "recv", "receive", "getone", "next_ms
 _FLAG: Final = re.compile(r"\bwhile ((?:not )?([\w.]+)(?:\.is_set\(\))?):")
 _QUEUE: Final = re.compile(r"(([\w.]+)\.get)\b")
 #: What a frame awaits: what may end, what an endless generator or a subscription yields, for ever.
-_ENDS, _YIELDS, _SUBSCRIBED, _NEVER = range(4)
-_QUEUES, _FLAGS = (asyncio.Queue,), (bool, asyncio.Event, Event)
+#: The last: a task, for which that is true, and that may be cancelled.
+_ENDS, _YIELDS, _SUBSCRIBED, _NEVER, _JOINED = range(5)
+_QUEUES, _FLAGS = (asyncio.Queue,), (bool, asyncio.Event, Event, property)
 _DEEP: Final = 2  # ``app.state.hub.queue``
+HOLDING: Final = (dict, defaultdict, list, set)
+_MOST: Final = 1_000  # rooms, in a dictionary of them
 _AWAITING: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _FUNCTIONS: Final = (ast.AsyncFunctionDef, ast.FunctionDef, ast.Lambda)
 
@@ -53,7 +62,8 @@ _FUNCTIONS: Final = (ast.AsyncFunctionDef, ast.FunctionDef, ast.Lambda)
 def is_endless(task: Any) -> bool:
     """Say whether *task* can be done by an error alone."""
     is_stuck = (inner := joined_by(task)) is not None and is_endless(inner)
-    return _cannot_return(task, _frames(task), _NEVER if is_stuck else _ENDS)
+    joined = _JOINED if getattr(task, "_fut_waiter", None) is inner else _NEVER
+    return _cannot_return(task, _frames(task), joined if is_stuck else _ENDS)
 
 
 def _frames(task: Any) -> list[FrameType]:
@@ -83,26 +93,24 @@ def _cannot_return(task: Any, chain: list[FrameType], below: int) -> bool:
         code = frame.f_code
         if not code.co_flags & _AWAITING:
             continue
-        linecache.lazycache(code.co_filename, frame.f_globals)  # it may be in an archive
+        linecache.lazycache(file := code.co_filename, frame.f_globals)  # it may be in an archive
         line: int | None = frame.f_lineno  # none in what Cython has made
         never = line is not None and _never_returns(code, line, below, _shared(task, frame))
         if code.co_qualname in _SUBSCRIPTIONS:
             below = _SUBSCRIBED
         elif never:  # who iterates over a generator may leave it
-            is_left = code.co_flags & inspect.CO_ASYNC_GENERATOR and below != _NEVER
-            below = _YIELDS if is_left else _NEVER
-        elif code.co_name != "__anext__" or below == _NEVER:  # else ``each``
-            below = _ENDS
-    return below == _NEVER and not _is_a_servers(reversed(chain))
+            is_left = code.co_flags & inspect.CO_ASYNC_GENERATOR and below < _NEVER
+            below = _YIELDS if is_left else max(below, _NEVER)
+        elif below >= _NEVER or code.co_name != "__anext__" or where.is_application(file):
+            below = _ENDS  # else ``each``
+    return below >= _NEVER and not _is_a_servers(reversed(chain))
 
 
 def _is_a_servers(chain: Iterable[FrameType]) -> bool:
     """Say whether *chain*, outermost first, is of a server: ours calls the application in it."""
     files = (frame.f_code.co_filename for frame in chain)
-    first = next(
-        (each for each in files if where.is_application(each) or where.INTEGRATIONS in each), ""
-    )
-    return where.INTEGRATIONS in first
+    own = (each for each in files if where.is_application(each) or where.INTEGRATIONS in each)
+    return where.INTEGRATIONS in next(own, "")
 
 
 # ---------------------------------------------------------------- what everybody has
@@ -111,12 +119,14 @@ def _is_a_servers(chain: Iterable[FrameType]) -> bool:
 _known: "WeakKeyDictionary[Any, dict[CodeType, frozenset[str]]]" = WeakKeyDictionary()
 
 
-def is_everybodys(task: Any) -> bool:
+def is_everybodys(task: Any, *, or_subscribes: bool = False) -> bool:
     """Say whether *task* takes from a queue of everybody's: whoever puts items there, all of them
-    are.
+    are. *or_subscribes*: or from a subscription.
     """
-    shared = (_shared(task, frame) for frame in _frames(task))
-    return any(text.endswith(".get") for texts in shared for text in texts)
+    frames = _frames(task)
+    subscribes = or_subscribes and any(f.f_code.co_qualname in _SUBSCRIPTIONS for f in frames)
+    shared = (_shared(task, frame) for frame in frames)
+    return subscribes or any(text.endswith(".get") for texts in shared for text in texts)
 
 
 def _shared(task: Any, frame: FrameType) -> frozenset[str]:
@@ -139,7 +149,8 @@ def _shared(task: Any, frame: FrameType) -> frozenset[str]:
 
 def _has(frame: FrameType, path: str, kinds: tuple[type, ...], *, is_known: bool = False) -> bool:
     """Say whether a dotted *path* in *frame* is of *kinds*, and everybody's: it leads through a
-    global name, a variable of a module of the application's, or what is an attribute of one.
+    global name, a variable of a module of the application's, or what is an attribute of one; to a
+    queue also through dictionaries, lists and sets.
     """
     name, *more = path.split(".")
     values = [frame.f_locals.get(name, frame.f_globals.get(name))]
@@ -150,18 +161,30 @@ def _has(frame: FrameType, path: str, kinds: tuple[type, ...], *, is_known: bool
         return False
     if is_known or name not in frame.f_locals:
         return True
+    most = _MOST if kinds is _QUEUES else 0
+    return not {id(e) for e in values if where.attributes(e)}.isdisjoint(everybodys(frame, most))
+
+
+def everybodys(frame: FrameType, most: int = _MOST) -> set[int]:
+    """Return the ids of what modules of the application's have, that of *frame* one step more."""
     modules = [vars(each) for each in list(sys.modules.values()) if type(each) is ModuleType]
     own = [each for each in modules if where.is_application(each.get("__file__") or "<frozen ")]
     has = [v for each in own for v in list(each.values()) if type(v) is not FunctionType]
-    found = itertools.chain(reachable(has, _DEEP - 1), reachable(frame.f_globals.values(), _DEEP))
-    return not {id(each) for each in values if where.attributes(each)}.isdisjoint(map(id, found))
+    near = reachable(frame.f_globals.values(), _DEEP, most)
+    return {id(each) for each in itertools.chain(reachable(has, _DEEP - 1, most), near)}
 
 
-def reachable(found: Iterable[Any], deep: int) -> Iterator[Any]:
-    """Yield what is *found*, and what that has as attributes, so many times."""
-    yield from (found := list(found))
+def reachable(found: Iterable[Any], deep: int, most: int = 0) -> Iterator[Any]:
+    """Yield what is *found*, and what that has as attributes, so many times; and what is in a
+    dictionary, a list or a set of those, of no more than *most*.
+    """
+    found = list(found)
+    for each in [each for each in found if type(each) in HOLDING and len(each) <= most]:
+        found += each.values() if isinstance(each, dict) else each
+    yield from found
     if deep:
-        yield from reachable((v for each in found for v in _attributes(each).values()), deep - 1)
+        attributes = (v for each in found for v in _attributes(each).values())
+        yield from reachable(attributes, deep - 1, most)
 
 
 def _attributes(of: Any) -> dict[str, Any]:
@@ -197,17 +220,28 @@ def _never_returns(code: CodeType, line: int, below: int, shared: frozenset[str]
         is_everybodys = _assume(function, at, below, shared)
         if (loop := _for_ever(function, at, below)) is not None:
             around = source.splitlines()
-            del around[loop.lineno - 1 : loop.end_lineno]
-            return is_everybodys or not _SWALLOWING.search("\n".join(around))
+            if inside := getattr(loop, "body", None):
+                del around[inside[0].lineno - 1 : loop.end_lineno]
+            return is_everybodys or not _swallows(code.co_filename, "\n".join(around))
     return False
+
+
+def _swallows(file: str, around: str) -> bool:
+    """Say whether what is *around* a loop may catch an error, be it by a block of *file*'s own."""
+    lines = linecache.getlines(file) if where.is_application(file) else []
+    names = "|".join(re.findall(r"\bwith (\w+)\(", around)) or "$"
+    begins = [n for n, line in enumerate(lines) if re.search(rf"\b(def|class) ({names})\b", line)]
+    own = "".join(line for n in begins for line in inspect.getblock(lines[n:]))
+    return bool(_SWALLOWING.search(around + own) or re.search(r"\bexcept\b|__a?exit__", own))
 
 
 def _assume(function: ast.AST, at: int, below: int, shared: frozenset[str]) -> bool:
     """Change *function*, which has reached the line *at*, to what it is by what is *shared*.
 
     A flag is true where its loop takes something. Where it takes from a queue of everybody's, and
-    puts nothing back, an error that is caught is no answer's end; nor is one of a subscription.
-    Return whether it takes from such a queue.
+    puts nothing back, an error that is caught, and that it does not raise, is no answer's end; nor
+    is any error of a subscription. Where it waits for a task, whose cancellation it catches, that
+    is an end. Return whether it takes from such a queue.
     """
     is_everybodys = False
     for loop in ast.walk(function) if shared else ():
@@ -221,21 +255,23 @@ def _assume(function: ast.AST, at: int, below: int, shared: frozenset[str]) -> b
             loop.test = ast.Constant(value=True)
         is_everybodys = is_everybodys or is_shared
     raised = [e for e in ast.walk(function) if isinstance(e, ast.Raise) and e.exc is not None]
-    is_stopped = is_everybodys or (below == _SUBSCRIBED and not raised)
-    for each in ast.walk(function) if is_stopped else ():
-        if isinstance(each, ast.ExceptHandler):
-            each.type = ast.Name("CancelledError")
+    for each in (each for each in ast.walk(function) if isinstance(each, ast.ExceptHandler)):
+        is_a_failure = is_everybodys or (below == _SUBSCRIBED and _kinds(each) & _BROAD)
+        if below == _JOINED or (is_a_failure and not raised):
+            each.type = ast.Name("Exception" if below == _JOINED else "CancelledError")
     return is_everybodys
 
 
 def _for_ever(node: Any, line: int, below: int) -> Any:
     """Return the statement in *node*, which has reached *line*, that never ends; None: all may."""
+    cases = (each.body for each in getattr(node, "cases", ()))
     blocks = (getattr(node, name, ()) for name in ("body", "handlers", "orelse", "finalbody"))
-    ahead = [[each for each in block if each.end_lineno >= line] for block in blocks]
+    ahead = [[each for each in block if each.end_lineno >= line] for block in (*blocks, *cases)]
     here = next((block for block in ahead if block and block[0].lineno <= line), None)
-    if here is None:  # it waits at its own line
-        is_its = below and isinstance(node, ast.AsyncFor) and not any(map(_has_way_out, node.body))
-        return node if below == _NEVER or is_its else None
+    is_loop = isinstance(node, ast.AsyncFor) and line <= (node.iter.end_lineno or 0)
+    if here is None or is_loop:  # it waits at its own line
+        is_its = below and is_loop and not any(map(_has_way_out, node.body))
+        return node if below >= _NEVER or is_its else None
     is_tried = isinstance(node, ast.Try | ast.TryStar) and here is ahead[0]
     if is_tried and not all(map(_passes_on, node.handlers)):
         return None
@@ -248,29 +284,39 @@ def _for_ever(node: Any, line: int, below: int) -> Any:
     return _for_ever(here[0], line, below)
 
 
-def _has_way_out(node: ast.AST, *, is_inner: bool = False) -> bool:
-    """Say whether *node*, in a block, may leave that block by a ``return`` or a ``break``.
+def _has_way_out(node: ast.AST, within: frozenset[str] = frozenset()) -> bool:
+    """Say whether *node*, in a block, may leave that block, and not by an error of others.
 
-    *is_inner*: a ``break`` leaves a loop within the block.
+    *within*: what does not leave it: a ``break`` of a loop in it, and errors that are caught.
     """
-    if isinstance(node, ast.Return) or (isinstance(node, ast.Break) and not is_inner):
+    if isinstance(node, ast.Return | ast.Break):
+        return type(node) is ast.Return or "break" not in within
+    if isinstance(node, ast.Raise) and node.exc is not None:
+        raised = ast.unparse(getattr(node.exc, "func", node.exc)).rpartition(".")[2]
+        return within.isdisjoint({raised, *_BROAD})
+    if isinstance(node, ast.Call) and _ENDING.search(ast.unparse(node.func)):
         return True
     if isinstance(node, _FUNCTIONS) or (isinstance(node, ast.ExceptHandler) and _is_a_stop(node)):
         return False
-    looped = node.body if isinstance(node, ast.While | ast.For | ast.AsyncFor) else []
-    return any(
-        _has_way_out(each, is_inner=is_inner or each in looped)
-        for each in ast.iter_child_nodes(node)
-    )
+    body = getattr(node, "body", ()) if isinstance(node, ast.stmt) else ()
+    looped = {"break"} if isinstance(node, ast.While | ast.For | ast.AsyncFor) else set()
+    inside = within.union(looped, *map(_kinds, getattr(node, "handlers", ())))
+    parts = ast.iter_child_nodes(node)
+    return any(_has_way_out(each, inside if each in body else within) for each in parts)
+
+
+def _kinds(handler: ast.ExceptHandler) -> set[str]:
+    """Return the names of the errors that *handler* is for."""
+    kinds = getattr(handler.type, "elts", [handler.type])
+    return {ast.unparse(kind).rpartition(".")[2] if kind else "BaseException" for kind in kinds}
 
 
 def _is_a_stop(handler: ast.ExceptHandler) -> bool:
     """Say whether *handler* is for errors alone by which a task is stopped."""
-    kinds = getattr(handler.type, "elts", [handler.type])
-    return all(kind and ast.unparse(kind).rpartition(".")[2] in _STOPS for kind in kinds)
+    return _kinds(handler) <= _STOPS
 
 
 def _passes_on(handler: ast.ExceptHandler) -> bool:
     """Say whether an error that is no stop leaves *handler* as an error, if it is caught."""
     is_raised = isinstance(handler.body[-1], ast.Raise)
-    return _is_a_stop(handler) or (is_raised and not any(map(_has_way_out, handler.body)))
+    return _is_a_stop(handler) or (is_raised and not any(map(_has_way_out, handler.body[:-1])))

@@ -1,12 +1,14 @@
 """A worker behind a queue that carries nothing is never under another message, or another user."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from fakeredis import FakeAsyncRedis
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -190,3 +192,67 @@ def test_a_task_that_a_stage_of_the_connection_has_started_is_the_connections(
     assert [line["user_id"] for line in worked] == ["ann"] * 2 * ROUNDS
     assert {line["trace_id"] for line in worked} == {handshake["trace_id"]}
     assert not capsys.readouterr().err
+
+
+class Room:
+    def __init__(self) -> None:
+        self.redis = FakeAsyncRedis()
+        self.members: set[WebSocket] = set()
+        self.is_open = threading.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    async def deliver(self) -> None:
+        await subscribed(self, self.members)
+
+
+async def subscribed(room: Room, to: set[WebSocket]) -> None:
+    async with room.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe("room")
+        room.is_open.set()
+        async for message in pubsub.listen():
+            log.info("worked", text=message["data"])
+            for each in list(to):
+                await each.send_text("done")
+
+
+async def pump(websocket: WebSocket, room: Room) -> None:
+    await subscribed(room, {websocket})
+
+
+@pytest.mark.parametrize("is_shared", [True, False], ids=["room", "pump"])
+def test_a_subscription_is_everybodys_but_for_who_was_given_the_connection(
+    *, is_shared: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While that is open; a room has each of its members, and is given none."""
+    monkeypatch.setattr(background_tasks, "_reported", set())
+    room = Room()
+
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        user = websocket.query_params["user"]
+        bind_context(user_id=user)
+        if is_shared:
+            room.members.add(websocket)
+        if user == "ann":
+            work = room.deliver() if is_shared else pump(websocket, room)
+            room.task = asyncio.create_task(work)
+        async for text in websocket.iter_text():
+            await room.redis.publish("room", text)
+            await websocket.send_text("sent")
+
+    with serving(Starlette(routes=[WebSocketRoute("/", talk)])) as seen:
+        with ExitStack() as clients:
+            ann = clients.enter_context(seen.connect("/?user=ann"))
+            assert room.is_open.wait(10)
+            bob = clients.enter_context(seen.connect("/?user=bob"))
+            for _ in range(ROUNDS):
+                bob.send("text")
+                assert ann.recv() == "done"
+            assert room.task is not None
+            room.task.get_loop().call_soon_threadsafe(room.task.cancel)
+        seen.wait_for("disconnect", 2)
+        found = [line.get("user_id") for line in seen.lines if line["event"] == "worked"]
+    assert found == [None if is_shared else "ann"] * ROUNDS
+    said = capsys.readouterr().err
+    start = "Room.deliver, a task that was started on a connection, goes on after it"
+    assert (start in said) is is_shared

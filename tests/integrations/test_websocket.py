@@ -1180,7 +1180,8 @@ def test_a_listener_that_serves_everybody_is_reported_and_nobodys(
     found = [line.get("user_id") for line in seen.lines if line.get("text") == "bob"]
     assert found == [None] * 7
     (report,) = capsys.readouterr().err.splitlines()
-    assert f"otel_logging: {listener.__name__}, a task that was started in " in report
+    start = "on a connection" if where == "connection" else "in 'message'"
+    assert f"otel_logging: {listener.__name__}, a task that was started {start}, goes" in report
     assert "goes on after it without an end, at " in report
     assert " (test_websocket.py:" in report
 

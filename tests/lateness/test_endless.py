@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+import anyio
 import pytest
 import websockets
 from fakeredis import FakeAsyncRedis
@@ -381,7 +382,122 @@ def _made(queue: str = "queue") -> Any:
     return there["made"]
 
 
+class Ten:
+    """Of what never ends, as an iterator of the application's own."""
+
+    def __init__(self, source: AsyncIterator[Any]) -> None:
+        self.source, self.left = source, 10
+
+    def __aiter__(self) -> "Ten":
+        return self
+
+    async def __anext__(self) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise StopAsyncIteration
+        return await anext(self.source)
+
+
+async def takes_ten(queue: Queue) -> None:
+    async for item in Ten(for_ever(queue)):
+        print(item)
+
+
+class DoneError(Exception):
+    pass
+
+
+class until_it_is_done:  # noqa: N801 - as a function
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, kind: object, *_: object) -> bool:
+        return kind is DoneError
+
+
+async def checks_what_it_takes(queue: Queue) -> None:
+    while True:
+        try:
+            if await queue.get() is None:
+                raise ValueError
+        except ValueError:
+            print("that is nothing")
+
+
+async def subscribes_on_one_line(_: Queue) -> None:
+    async with FakeAsyncRedis().pubsub() as pubsub:
+        await pubsub.subscribe("news")
+        # fmt: off
+        async for message in pubsub.listen(): print(message)  # noqa: E701
+        # fmt: on
+
+
+async def says_goodbye_for_its_workers(queue: Queue) -> None:
+    try:
+        await asyncio.gather(worker(queue), worker(queue))
+    except asyncio.CancelledError:
+        print("stopped")
+
+
+async def in_a_case(queue: Queue) -> None:
+    match queue.maxsize:
+        case 1:
+            print("full")
+        case _:
+            try:
+                await worker(queue)
+            except ConnectionClosedError:
+                print("done")
+
+
+async def raises_at_its_end(queue: Queue) -> None:
+    while True:
+        if await queue.get() is None:
+            raise DoneError
+
+
+async def leaves_its_scope(queue: Queue) -> None:
+    async with anyio.create_task_group() as group:
+        while True:
+            if await queue.get() is None:
+                group.cancel_scope.cancel()
+
+
+async def subscribes_until_another_raises(_: Queue) -> None:
+    async with FakeAsyncRedis().pubsub() as pubsub:
+        await pubsub.subscribe("answer")
+        try:
+            async for message in pubsub.listen():
+                print(message)
+        except DoneError:
+            print("done")
+
+
+async def subscribes_until_it_unsubscribes(_: Queue) -> None:
+    async with FakeAsyncRedis().pubsub() as pubsub:
+        await pubsub.subscribe("answer")
+        async for message in pubsub.listen():
+            if message["data"] == b"done":
+                await pubsub.unsubscribe()
+
+
+async def gathers_whatever_they_raise(queue: Queue) -> None:
+    await asyncio.gather(worker(queue), worker(queue), return_exceptions=True)
+
+
+async def waits_until_it_is_cancelled(queue: Queue) -> None:
+    try:
+        await asyncio.ensure_future(worker(queue))
+    except asyncio.CancelledError:
+        print("done")
+
+
+async def has_a_block_of_its_own(queue: Queue) -> None:
+    async with until_it_is_done():
+        await worker(queue)
+
+
 SERVES = [
+    *(checks_what_it_takes, subscribes_on_one_line, says_goodbye_for_its_workers),
     *(Reader().serves_after_a_start, tells_of_its_end, has_a_function_that_returns),
     leaves_a_worker_that_yields,  # which never yields
     *(worker, worker_that_says_goodbye, worker_within, heartbeat, bare),
@@ -405,6 +521,9 @@ async def never_begins_to_loop(queue: Queue) -> None:
 
 
 ENDS = [
+    *(in_a_case, raises_at_its_end, leaves_its_scope, subscribes_until_another_raises),
+    *(subscribes_until_it_unsubscribes, gathers_whatever_they_raise),
+    *(waits_until_it_is_cancelled, has_a_block_of_its_own, takes_ten),
     never_begins_to_loop,
     *(Closes().ends_after_a_start, stops_searching, _made()),
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
@@ -489,6 +608,26 @@ class Hub:
         while self.is_open:
             self.is_open = await self.queue.get() is not None
 
+    @property
+    def subscribed(self) -> bool:
+        return True
+
+    async def subscribes_while_it_is_subscribed(self, _: Queue) -> None:
+        while self.subscribed:
+            await self.get_message()
+
+    async def borrows_until_it_raises(self, _: Queue) -> None:
+        try:
+            while True:
+                connection = await self.queue.get()
+                try:
+                    if self.is_open:
+                        raise DoneError
+                finally:
+                    print("given back", connection)
+        except DoneError:
+            print("done")
+
     async def waits_for_the_end_of_something(self, _: Queue) -> None:
         while self.is_open:
             await asyncio.sleep(60)
@@ -535,12 +674,16 @@ is_running, nobodys = True, asyncio.Event()
 EVERYBODYS = [
     *(hub.serves_while_it_runs, hub.serves_until_it_is_stopped, hub.subscribes_while_it_is_open),
     *(hub.logs_what_ends_it, hub.forgives_its_end, serves_while_a_module_runs),
-    serves_while_it_says_so,
+    *(serves_while_it_says_so, hub.subscribes_while_it_is_subscribed),
 ]
 ITS_OWN = [
     *(hub.answers_until_a_sentinel, hub.answers_until_it_knows),
     *(hub.waits_for_the_end_of_something, hub.borrows_until_there_is_nothing_to_do),
-    *(hub.receives_an_answer_of_its_own, Hub().subscribes_while_it_is_open),
+    *(
+        hub.receives_an_answer_of_its_own,
+        hub.borrows_until_it_raises,
+        Hub().subscribes_while_it_is_open,
+    ),
 ]
 
 
@@ -564,13 +707,34 @@ async def works_for_everybody(_: Queue) -> None:
         await asyncio.sleep(60)
 
 
+class Room:
+    def __init__(self) -> None:
+        self.queue: Queue = asyncio.Queue()
+
+    async def listens(self, _: Queue) -> None:
+        while True:
+            await self.queue.get()
+
+
+class Rooms:
+    def __init__(self) -> None:
+        self.open = {"lobby": Room()}
+
+
+managed = Rooms()
+rooms = {"garden": Room()}
+
+
 async def takes_from_its_own(queue: Queue) -> None:
     while True:
         await queue.get()
 
 
+in_a_room = [Room().listens, rooms["garden"].listens, managed.open["lobby"].listens]
+
+
 @pytest.mark.parametrize(
-    "program", [takes_from_everybodys, works_for_everybody, takes_from_its_own]
+    "program", [takes_from_everybodys, works_for_everybody, takes_from_its_own, *in_a_room]
 )
 def test_a_queue_that_a_module_has_is_everybodys(program: Any) -> None:
     """Wherever its worker stands."""
@@ -585,4 +749,4 @@ def test_a_queue_that_a_module_has_is_everybodys(program: Any) -> None:
         task.cancel()
         return found
 
-    assert asyncio.run(main()) is (program is not takes_from_its_own)
+    assert asyncio.run(main()) is (program not in (takes_from_its_own, in_a_room[0]))
