@@ -31,7 +31,8 @@ _STOPS: Final = {"CancelledError", "KeyboardInterrupt", "SystemExit", "Generator
 _BROAD: Final = {"Exception", "BaseException"}  # who catches these logs a failure
 #: What catches an error without an ``except``, or ends what it is around.
 _SWALLOWING: Final = re.compile(
-    r"\b((suppress|CancelScope|timeout|(timeout|move_on|fail)_\w+)\(|return_exceptions=)"
+    r"\bwith\b[^:]*\b(suppress|CancelScope|timeout|(timeout|move_on|fail)_\w+)\("
+    r"|\breturn_exceptions="
 )
 #: What a loop calls to end what it is in, or takes from.
 _ENDING: Final = re.compile(r"\b(cancel_scope\.cancel|\w*unsubscribe)$")
@@ -136,15 +137,19 @@ def _shared(task: Any, frame: FrameType) -> frozenset[str]:
     condition; of any flag, where there is such a queue.
     """
     known = _known.setdefault(task, {})
-    if (code := frame.f_code) not in known:
+    if (found := known.get(code := frame.f_code)) is None:
         source = _source(code) if where.is_application(code.co_filename) else ""
-        found = {text for text, path in _QUEUE.findall(source) if _has(frame, path, _QUEUES)}
-        for text, path in _FLAG.findall(source):
+        queues, flags = _QUEUE.findall(source), _FLAG.findall(source)
+        there = {text for text, path in queues if _has(frame, path, _QUEUES)}
+        for text, path in flags:
             changes = re.search(rf"\b{re.escape(path)}( = |\.set\(|\.clear\()", source)
-            if not changes and _has(frame, path, _FLAGS, is_known=bool(found)):
-                found.add(text)
-        known[code] = frozenset(found)
-    return known[code]
+            if not changes and _has(frame, path, _FLAGS, is_known=bool(there)):
+                there.add(text)
+        found = frozenset(there)
+        names = {path.partition(".")[0] for _, path in queues + flags}
+        if names <= {*frame.f_locals, *frame.f_globals}:  # else it has not come so far
+            known[code] = found
+    return found
 
 
 def _has(frame: FrameType, path: str, kinds: tuple[type, ...], *, is_known: bool = False) -> bool:

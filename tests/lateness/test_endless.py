@@ -55,6 +55,16 @@ async def worker_that_says_goodbye(queue: Queue) -> None:
         print("stopped")
 
 
+def fail_early() -> None:
+    """Be named as what ends a block is."""
+
+
+async def timeout_worker(queue: Queue) -> None:
+    fail_early()
+    while True:
+        print(await queue.get())
+
+
 async def worker_within(queue: Queue) -> None:
     await worker(queue)
     print("never")
@@ -497,6 +507,7 @@ async def has_a_block_of_its_own(queue: Queue) -> None:
 
 
 SERVES = [
+    timeout_worker,
     *(checks_what_it_takes, subscribes_on_one_line, says_goodbye_for_its_workers),
     *(Reader().serves_after_a_start, tells_of_its_end, has_a_function_that_returns),
     leaves_a_worker_that_yields,  # which never yields
@@ -692,6 +703,27 @@ def test_a_flag_or_an_error_ends_nothing_but_who_serves_everybody(program: Any) 
     """Where it takes from what everybody has, and only then."""
     hub.queue = asyncio.Queue()
     assert found_endless(program) is (program in EVERYBODYS)
+
+
+def test_who_has_not_come_to_everybodys_queue_is_looked_at_again() -> None:
+    """What it takes from is not yet known."""
+
+    async def connects() -> None:
+        await asyncio.sleep(0)
+        queue = hub.queue
+        while hub.is_running:
+            await queue.get()
+
+    async def main() -> list[bool]:
+        hub.queue, task = asyncio.Queue(), asyncio.ensure_future(connects())
+        found = []
+        for _ in range(2):
+            await asyncio.sleep(0)
+            found.append(is_endless(task))
+        task.cancel()
+        return found
+
+    assert asyncio.run(main()) == [False, True]
 
 
 async def takes_from_everybodys(_: Queue) -> None:
