@@ -12,7 +12,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from otel_logging import _otlp, _runtime
-from otel_logging.traces.span import Event, Resource, Span, from_bytes, rfc3339
+from otel_logging._text import rfc3339
+from otel_logging.traces.span import Event, Resource, Span, from_bytes
 from tests.stored import MS, NOON, TRACE, Planted, line, open_spool, read_back
 
 

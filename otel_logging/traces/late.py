@@ -15,10 +15,10 @@ from heapq import nlargest
 from typing import Any, Final, Generic, TypeVar
 
 from otel_logging import _names
-from otel_logging._text import duration, visible
+from otel_logging._text import duration, rfc3339, visible
 from otel_logging.lateness.verdict import DOWNSTREAM, RANK, UNKNOWN, late_by
 from otel_logging.traces.path import Step, steps, words
-from otel_logging.traces.span import Span, rfc3339
+from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
 from otel_logging.traces.whose import typed, whose
 

@@ -13,7 +13,6 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
@@ -23,6 +22,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from otel_logging import _names, _otlp, _runtime
+from otel_logging._text import rfc3339
 from otel_logging.traces.attributes import ATTRIBUTE, field_at, is_failed, key_of, plain
 
 #: Span.kind and Status.code by OTLP's numbers; those of later versions are the first.
@@ -223,17 +223,6 @@ class Span:
             "links": details.links,
             "events": [event.as_json() for event in details.events],
         }
-
-
-def rfc3339(time_ns: int) -> str:
-    """Return a time as RFC 3339 in UTC, with microseconds and ``Z``."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{_second(seconds)}.{rest // 1000:06}Z"
-
-
-@lru_cache(64)  # many spans begin in the same
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 # ---------------------------------------------------------------- from bytes
