@@ -76,13 +76,6 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
     ),
     "a stage whose parent is elsewhere, in the time of one without stages": (
         [p(1, 0, ROOT, 0, 900), p(3, 2, "query", 50, 850), p(5, 4, "short", 100, 300)],
-        (
-            "query 800 ms, whose parent is not stored → itself 550 ms, after short "
-            "(and short 200 ms, whose parent is not stored)"
-        ),
-    ),
-    "two beside each other, of one that is elsewhere": (
-        [p(1, 0, ROOT, 0, 900), p(3, 2, "query", 50, 850), p(5, 2, "short", 100, 300)],
         "query 800 ms, whose parent is not stored",
     ),
     "one beside lines": (

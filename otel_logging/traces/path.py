@@ -147,17 +147,18 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     they took at least what the stage took itself. Cost: the children of those on the way.
     """
     parts, count, at_once, found = [Part(span, span.start_ns, _end(span))], 1, False, list[Step]()
-    others = ""
     if len(trace.spans) == 1 and (own_s := span.duration_s):  # there may be 100,000 of these
         inside = _between(trace, parts, [(span.start_ns, span.end_ns)], [])
         return [Step(span.name, span.span_id, own_s, 1, False, own_s, *inside)]  # noqa: FBT003
-    seen = {span.span_id}
+    seen, others, has_inside, orphans = {span.span_id}, "", trace.has_inside, trace.orphans
     while len(found) <= _MOST_STEPS:
         gaps: list[tuple[int, int]] = []
         below, on_path = list[Part](), list[Part]()
+        if is_apart := any(part.is_apart for part in parts):
+            orphans = []  # nobody knows whether one is in another
         for part in parts:
-            if trace.has_inside(part.span) or trace.orphans:
-                below += _split(trace, part, seen, gaps)
+            if has_inside(part.span) or orphans:
+                below += _split(trace, part, seen, gaps, orphans)
             elif part.start < part.end:  # of 100,000 queries most
                 gaps.append((part.start, part.end))
         took_of: dict[str, int] = defaultdict(int)
@@ -169,8 +170,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
         took, own = sum(p.end - p.start for p in parts), sum(end - start for start, end in gaps)
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
-        more: dict[str, Any] = {"others": others, "inside": on_path}
-        more["is_apart"] = any(part.is_apart for part in parts)
+        more: dict[str, Any] = {"is_apart": is_apart, "others": others, "inside": on_path}
         if max(own, most_took) * _SPREAD < took and most_took > 0:
             spread = _spread(on_path, took_of, most)
             found.append(Step(*step, spread=spread, **more))
@@ -193,9 +193,15 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     return found
 
 
-def _split(trace: Trace, whole: Part, seen: set[str], gaps: list[tuple[int, int]]) -> list[Part]:
-    """Return the stages right below; add to *gaps* when none was open. Where none is known, those
-    count whose parent is not stored, and that are whole in the time of *whole*.
+def _split(
+    trace: Trace,
+    whole: Part,
+    seen: set[str],
+    gaps: list[tuple[int, int]],
+    orphans: list[Span],
+) -> list[Part]:
+    """Return the stages right below; add to *gaps* when none was open. Those of *orphans* count
+    that begin in a gap, and are whole in the time of the stage.
     """
     inside, after = list[Part](), list[Part]()
     parent, start, end = whole.span, whole.start, whole.end
@@ -215,18 +221,14 @@ def _split(trace: Trace, whole: Part, seen: set[str], gaps: list[tuple[int, int]
     for parts in (inside, after):
         parts.sort(key=_END, reverse=True)  # they come by start
     inside += after
-    left, orphans, until = _gaps(inside, start, end), trace.orphans, _end(parent)
-    if not orphans:
-        gaps += left
-        return inside
-    for start, end in left:
+    left, until = _gaps(inside, start, end), _end(parent)
+    gaps += () if orphans else left
+    for start, end in left if orphans else ():
         first, last = (bisect_left(orphans, at, key=_START) for at in (start, end))
         apart = [
             Part(span, span.start_ns, min(_end(span), end), _end(span) - span.start_ns, True)  # noqa: FBT003
             for span in orphans[first:last]
-            if span.end_ns <= until
-            and span.span_id not in seen
-            and span.parent_span_id != parent.parent_span_id  # else they are beside each other
+            if span.end_ns <= until and span.span_id not in seen
         ]
         apart.sort(key=_END, reverse=True)
         gaps += _gaps(apart, start, end)
@@ -262,7 +264,7 @@ def critical(trace: Trace, way: list[Step]) -> set[str]:
     left = _MOST_DRAWN
     waiting = [part for part in inside if trace.has_inside(part.span)]
     while waiting and left:
-        inside = [p for p in _split(trace, waiting.pop(), found, []) if p.start < p.end]
+        inside = [p for p in _split(trace, waiting.pop(), found, [], []) if p.start < p.end]
         found.update(part.span.span_id for part in inside)
         waiting += [part for part in inside if trace.has_inside(part.span)]
         left -= 1

@@ -140,18 +140,22 @@ class Trace:
 
     def mend_clocks(self) -> None:
         """Move what another service's clock puts outside its parent into that, and all below it."""
-        spans, moved = self.spans, dict[str, int]()
+        spans = self.spans
         pairs = ((spans.get(span.parent_span_id), span) for span in spans.values())
         if not any(_wrong(parent, span) for parent, span in pairs if parent):  # of most
             return
-        for span in self.descendants(*filter(self.is_root, self.in_order)):
-            parent = spans[span.parent_span_id]
-            if by_ns := moved.get(parent.span_id, 0):
-                span.move(by_ns)
-            if wrong_ns := _wrong(parent, span):
-                span.move(wrong_ns)
-            if by_ns := by_ns + wrong_ns:
-                moved[span.span_id] = by_ns
+        below, waiting = (
+            self._children,
+            [(span, 0) for span in filter(self.is_root, spans.values())],
+        )
+        for parent, by_ns in waiting:  # which grows meanwhile; no circle is below a root
+            for span in below.get(parent.span_id, ()):
+                if by_ns:
+                    span.move(by_ns)
+                if wrong_ns := _wrong(parent, span):
+                    span.move(wrong_ns)
+                if span.span_id in below:
+                    waiting.append((span, by_ns + wrong_ns))
         for by_time in ("in_order", "_children"):  # in a circle of parents nothing was moved
             vars(self).pop(by_time, None)
 
