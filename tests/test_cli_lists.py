@@ -574,8 +574,9 @@ def test_a_page_says_what_show_says(tmp_path: Path) -> None:
     """Services, lost time, fields in their order; not how a command unfolds rows."""
     facts = {"z": 1, "url.path": "/bill"}
     spans = [Planted(1, 0, "GET /o", 0, 900, user("grace")), Planted(2, 1, "POST", 10, 890, facts)]
-    query = {"n": 7, "db.query.text": "SELECT  1"}
+    query, long = {"n": 7, "db.query.text": "SELECT  1"}, " ".join(["long"] * 99)
     bill = [Planted(3, 2, "POST /bill", 20, 880), Planted(4, 3, "SELECT", 30, 60, query)]
+    bill.append(Planted(99, 3, "log", 60, 60, {"log.page": 1}, [line(60, long)]))
     bill += [Planted(5 + n, 3, "COMMIT", 70 + n, 71 + n) for n in range(6)]
     store(store(tmp_path / "s", *spans, service="shop"), *bill, service="billing")
     where = ["--source", "local", "--spool-dir", str(tmp_path / "s")]
@@ -592,6 +593,7 @@ def test_a_page_says_what_show_says(tmp_path: Path) -> None:
         assert said in shown
     assert "n=7SELECT 1" in told.replace("n=7 ", "n=7")
     assert "--all draws" not in told
+    assert long in told  # whole, where there is room
     assert page.count("<i style=") == 1
 
 

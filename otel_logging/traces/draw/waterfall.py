@@ -355,15 +355,14 @@ def line_of(row: Row, event: Event) -> tuple[str, Text, str]:
         if event.name == exceptions.EVENT:
             message, below = raised.what, raised.where
             level = "error" if row.span and row.span.is_error else level
-    text = Text(visible(message))
-    if raised is None:
-        text.truncate(_MOST_CELLS, overflow="ellipsis")
-    return visible(str(level).lower()), text, visible(below)
+    return visible(str(level).lower()), Text(visible(message)), visible(below)
 
 
 def _line(row: Row, event: Event, columns: Columns) -> Iterator[Text]:
     """Yield a log line: its level, its message, its fields; below it the exception."""
     level, text, below = line_of(row, event)
+    if not below and event.name != exceptions.EVENT:
+        text.truncate(_MOST_CELLS, overflow="ellipsis")
     tree, indent = columns.tree(row.lead), _LEVEL_WIDTH + 1
     parts = [*_below(text, row.lead, columns, indent)]
     if own := terminal.new_fields(event.attributes, row.shown):
