@@ -29,6 +29,7 @@ _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _END: Final = attrgetter("end")
 _START: Final = attrgetter("start_ns")
 _MOST_DRAWN = 10_000  # stages with others in them, whose part of the critical path is marked
+_Gaps = list[tuple[int, int]]  # start and end
 _GOES_ON = 20  # a twentieth of its parent's time after its end
 
 
@@ -152,8 +153,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
         return [Step(span.name, span.span_id, own_s, 1, False, own_s, *inside)]  # noqa: FBT003
     seen, others, has_inside, orphans = {span.span_id}, "", trace.has_inside, trace.orphans
     while len(found) <= _MOST_STEPS:
-        gaps: list[tuple[int, int]] = []
-        below, on_path = list[Part](), list[Part]()
+        gaps, below, on_path = _Gaps(), list[Part](), list[Part]()
         if is_apart := any(part.is_apart for part in parts):
             orphans = []  # nobody knows whether one is in another
         for part in parts:
@@ -194,11 +194,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
 
 
 def _split(
-    trace: Trace,
-    whole: Part,
-    seen: set[str],
-    gaps: list[tuple[int, int]],
-    orphans: list[Span],
+    trace: Trace, whole: Part, seen: set[str], gaps: _Gaps, orphans: list[Span]
 ) -> list[Part]:
     """Return the stages right below; add to *gaps* when none was open. Those of *orphans* count
     that begin in a gap, and are whole in the time of the stage.
@@ -236,11 +232,11 @@ def _split(
     return inside
 
 
-def _gaps(parts: list[Part], start: int, end: int) -> list[tuple[int, int]]:
+def _gaps(parts: list[Part], start: int, end: int) -> _Gaps:
     """Return when none of *parts* was open, and leave of each its part of the critical path: from
     the end backwards, the one that ended last is what was waited for.
     """
-    gaps, reached = list[tuple[int, int]](), end
+    gaps, reached = _Gaps(), end
     for part in parts:
         if part.start >= reached:
             part.start = part.end
@@ -294,7 +290,7 @@ def _count(parts: list[Part], names: Container[str]) -> int:
 
 
 def _between(
-    trace: Trace, parts: list[Part], gaps: list[tuple[int, int]], stages: list[Part]
+    trace: Trace, parts: list[Part], gaps: _Gaps, stages: list[Part]
 ) -> tuple[tuple[int, int], tuple[str | None, str | None] | None]:
     """Return the longest piece of the gaps in one stage, and what stands around it."""
     if len(parts) > 1 or not gaps:
@@ -325,7 +321,7 @@ def _said(moment: Any) -> str:
     return text_of(str(value_in(moment, TYPE) or EVENT))
 
 
-def _longest_piece(gaps: list[tuple[int, int]], cuts: list[int]) -> tuple[int, int]:
+def _longest_piece(gaps: _Gaps, cuts: list[int]) -> tuple[int, int]:
     """Return the longest piece of the gaps between two of *cuts*, the first of equal ones."""
     longest = (0, 0)
     for begin, end in reversed(gaps):  # they come from the end backwards
