@@ -595,6 +595,8 @@ def test_a_page_says_what_show_says(tmp_path: Path) -> None:
     assert "--all draws" not in told
     assert long in told  # whole, where there is room
     assert page.count("<i style=") == 1
+    assert "<bdi>grace</bdi>" in page
+    assert '<span class="dim"><bdi> · </bdi></span><bdi>shop, billing</bdi>' in page
 
 
 @pytest.mark.parametrize(

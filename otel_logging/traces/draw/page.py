@@ -165,10 +165,10 @@ def _placed(left: float, width: float) -> str:
 
 def _markup(text: Text) -> str:
     """Return a line of ``show`` in its colours; what each of its parts has turns no other."""
-    starts = sorted({each.start for each in text.spans} - {0})
+    edges = {edge for each in text.spans for edge in (each.start, each.end)}
     return "".join(
         _styled(_text(part.plain), " ".join(str(each.style) for each in part.spans))
-        for part in text.divide(starts)
+        for part in text.divide(sorted(edges - {0, len(text)}))
     )
 
 
