@@ -3,7 +3,8 @@
 "single" and "plain" are traces of one stage, all late or none with a budget, "different" those with
 a name and a user each. "tens" are 10,000 traces of ten; so are those with 20 "attributes" or
 "forty", or with two "lines" a stage, of 50 services ("fleet"), and from segments that were
-"merged"; of "services" five take part in each trace. "pages" are ten traces with 20,000 lines
+"merged"; of "services" five take part in each trace, of "clocks" a job that calls a service on a
+machine whose clock is ahead. "pages" are ten traces with 20,000 lines
 each, "events" one of siblings with five lines each. "chains" are a thousand stages deep each, of
 "failures" every trace is one; of "names", "queries", "refused" and "slow" all but one are below one
 stage, and each of the last two failed or was late; "calls" are 5,000 answers to one job elsewhere,
@@ -53,7 +54,7 @@ SHAPES = {
     "failures": (*USUAL, ("late", "--group", "reason")),
     **dict.fromkeys(("plain", "different", "tens", "attributes", "lines", "fleet"), USUAL),
     **dict.fromkeys(("merged", "services", "queries", "names", "refused", "slow"), USUAL),
-    **dict.fromkeys(("forty", "pages", "events"), USUAL),
+    **dict.fromkeys(("forty", "pages", "events", "clocks"), USUAL),
     "deep": PICTURES,
     **dict.fromkeys(
         ("calls", "budgets", "orphans"),
@@ -63,6 +64,7 @@ SHAPES = {
     "quiet": PICTURES,
 }
 WRITE = """
+import os
 import sys
 from contextlib import ExitStack, suppress
 from itertools import count
@@ -72,7 +74,7 @@ from otel_logging.spool import directories, merging
 
 log = get_logger("chat")
 directory, shape, spans = sys.argv[1], sys.argv[2], int(sys.argv[3])
-services = {"fleet": 50, "services": 5, "merged": 100}.get(shape, 1)
+services = {"fleet": 50, "services": 5, "merged": 100, "clocks": 2}.get(shape, 1)
 many = {f"attribute.{n}": f"value {n}" for n in range(40 if shape == "forty" else 20)}
 headers = []
 
@@ -157,6 +159,16 @@ def write():
                     if not into:
                         inject(into)
                         headers.append(into)
+    elif shape == "clocks" and not headers:
+        with traced("job", root=True, budget=0.5, user_id="ada"):
+            for n in range(spans // 2):
+                with traced("call", kind="client"):
+                    inject(into := {})
+                headers.append(into)
+    elif shape == "clocks":  # all of it when the job is over
+        for into in headers:
+            with extract(into), traced("serve", kind="server"):
+                pass
     elif shape in ("tens", "attributes", "forty", "lines", "fleet", "merged"):
         for n in range(spans // services // 10):
             tree(n, **many if shape in ("attributes", "forty") else {})
@@ -182,6 +194,7 @@ def write():
 
 for number in range(services):
     name = "chat-gateway" if shape == "merged" else f"chat-{number}"
+    os.environ["OTEL_RESOURCE_ATTRIBUTES"] = f"host.name=host-{number}"
     with setup_observability(name, spool_dir=directory):
         write()
 if shape == "merged":  # as the worker does it when all is delivered

@@ -1,4 +1,4 @@
-"""Text of other programs, made safe for a terminal; durations in words; patterns for later.
+"""Text of other programs, made safe for a terminal; times and durations; patterns for later.
 
 In: names, messages, values, answers of servers. Out: text in which no character
 is a command to the terminal. Invariant: what was escaped once is not changed by
@@ -7,6 +7,8 @@ a second time. Deliberately absent: widths and colours.
 
 import re
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, cast
 
 
@@ -106,3 +108,14 @@ def duration(seconds: float) -> str:
     else:
         parts = (hours // 24, "d"), (hours % 24, "h")
     return " ".join(f"{number} {unit}" for number, unit in parts if number)
+
+
+def rfc3339(time_ns: int) -> str:
+    """Return a time as RFC 3339 in UTC, with microseconds and ``Z``."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    return f"{_second(seconds)}.{rest // 1000:06}Z"
+
+
+@lru_cache(64)  # many spans begin in the same
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()

@@ -70,10 +70,11 @@ def store(
     service: str = "chat-gateway",
     who: Sequence[str] | None = ("user_id",),
     origin: int = NOON,
+    host: str | None = None,
 ) -> Path:
-    """Write *spans* as one process of *service* does, and return *base*."""
+    """Write *spans* as one process of *service* on *host* does, and return *base*."""
     with_who = {} if who is None else {_names.WHO: list(who)}
-    spool = open_spool(base, service, with_who)
+    spool = open_spool(base, service, with_who if host is None else {**with_who, "host.name": host})
     for span in spans:
         spool.append(SCOPE, bytes.fromhex(span.trace), span.encoded(origin))
     spool.close()

@@ -570,6 +570,35 @@ def test_a_page_of_many_rows_and_of_none(tmp_path: Path) -> None:
     assert ("db=pg" in text, "n=0" in text) == (True, False)  # what all of them have
 
 
+def test_a_page_says_what_show_says(tmp_path: Path) -> None:
+    """Services, lost time, fields in their order; not how a command unfolds rows."""
+    facts = {"z": 1, "url.path": "/bill"}
+    spans = [Planted(1, 0, "GET /o", 0, 900, user("grace")), Planted(2, 1, "POST", 10, 890, facts)]
+    query, long = {"n": 7, "db.query.text": "SELECT  1"}, " ".join(["long"] * 99)
+    bill = [Planted(3, 2, "POST /bill", 20, 880), Planted(4, 3, "SELECT", 30, 60, query)]
+    bill.append(Planted(99, 3, "log", 60, 60, {"log.page": 1}, [line(60, long)]))
+    bill += [Planted(5 + n, 3, "COMMIT", 70 + n, 71 + n) for n in range(6)]
+    store(store(tmp_path / "s", *spans, service="shop"), *bill, service="billing")
+    where = ["--source", "local", "--spool-dir", str(tmp_path / "s")]
+    page = Runner().invoke(main, ["late", *where, "--html", "-"]).stdout
+    show = Runner().invoke(main, ["show", *where], env={"COLUMNS": "120"}).stdout
+    told, shown = Page(page).text, " ".join(show.replace("│", "").split())
+    told = " ".join(told[told.index("all rows") :].split())
+
+    heading = "GET /o LATE · user_id=grace · shop, billing · 900 ms"
+    assert heading in Page(page).text
+    assert heading in shown
+    for said in ("POST /bill @billing", "url.path=/bill z=1", "itself 804 ms", "the longest took"):
+        assert said in told
+        assert said in shown
+    assert "n=7SELECT 1" in told.replace("n=7 ", "n=7")
+    assert "--all draws" not in told
+    assert long in told  # whole, where there is room
+    assert page.count("<i style=") == 1
+    assert "<bdi>grace</bdi>" in page
+    assert '<span class="dim"><bdi> · </bdi></span><bdi>shop, billing</bdi>' in page
+
+
 @pytest.mark.parametrize(
     "more",
     [("--json",), ("--follow",), ("--group", "who"), ("--summary",)],

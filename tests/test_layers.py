@@ -168,7 +168,8 @@ FLOORS_INSIDE = {
     "spool": [
         {"open_file", "segment"},
         {"directories"},
-        {"process_dirs", "reading"},
+        {"reading"},
+        {"process_dirs"},
         {"destinations"},
         {"memory", "merging"},
         {"queue"},

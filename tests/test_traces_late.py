@@ -234,6 +234,19 @@ def test_a_stage_that_waited_to_be_taken_says_so(
     assert reason_key(rows[0]) == "message, in a queue"
 
 
+@pytest.mark.parametrize("key", ["late.cause", "late.where", "late.why"])
+def test_what_another_program_left_empty_is_not_there(tmp_path: Path, key: str) -> None:
+    """Where the time went is said, on the stage or below it."""
+    spans = [
+        Planted(1, 0, "message", 0, 1000, {key: ""}, trace="a" * 32),
+        Planted(1, 0, "message", 0, 900, {}, trace="b" * 32),
+        Planted(2, 1, "answer", 0, 900, {key: ""}, trace="b" * 32),
+    ]
+    rows = asked(tmp_path, *spans).rows
+    assert [" → ".join(row.reason) for row in rows] == [NOTHING, "answer 900 ms"]
+    assert [row.cause for row in rows] == [None, None]
+
+
 def test_without_budgets_the_slowest_come_first_and_none_is_late(tmp_path: Path) -> None:
     """Nothing said what late is, so nothing is called late."""
     answer = asked(

@@ -80,14 +80,36 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
     ),
     "one beside lines": (
         [p(1, 0, ROOT, 0, 900, line(880, "begin")), p(3, 2, "query", 50, 850)],
-        'itself 880 ms, before "begin" (and query 800 ms, whose parent is not stored)',
+        "query 800 ms, whose parent is not stored",
+    ),
+    "several, and what is inside them": (
+        [
+            *(p(1, 0, ROOT, 0, 900), p(50, 2, "parse", 220, 290)),
+            *(p(2 + n, 77, "SELECT", 100 + n * 60, 155 + n * 60) for n in range(12)),
+        ],
+        "SELECT \N{MULTIPLICATION SIGN}12 · 660 ms, whose parent is not stored",
+    ),
+    "one in the time of a stage inside, one beside a short one": (
+        [p(1, 0, ROOT, 0, 900), p(2, 1, "auth", 5, 10), p(3, 77, "charge", 100, 800)],
+        "charge 700 ms, whose parent is not stored",
+    ),
+    "one in the time of a call": (
+        [
+            *(p(1, 0, ROOT, 0, 900), p(2, 1, "POST", 5, 890), p(3, 77, "charge", 100, 800)),
+            p(4, 3, "bank", 110, 790),
+        ],
+        "POST 885 ms → charge 700 ms, whose parent is not stored → bank 680 ms",
+    ),
+    "one beside what the stage did itself": (
+        [p(1, 0, ROOT, 0, 900), p(3, 77, "charge", 600, 900)],
+        "itself 600 ms, before charge (and charge 300 ms, whose parent is not stored)",
     ),
     "one that is short, one that goes on, one that is before": (
         [
             p(1, 0, ROOT, 0, 900),
             *(p(3, 2, "short", 50, 90), p(5, 4, "after", 100, 950), p(6, 4, "before", -9, 800)),
         ],
-        NOTHING,
+        "itself 810 ms, after short",
     ),
     "two without a root": ([p(1, 7, ROOT, 0, 900), p(3, 2, "query", 50, 850)], NOTHING),
     # lines alone
@@ -458,6 +480,25 @@ def test_the_way_goes_on_in_another_service(
     sentence = "call billing 880 ms → POST /bill 800 ms → query 790 ms"
     assert (" → ".join(row.reason) == sentence) is is_waited_for
     assert {bool(s.moved_ns) for s in spans[2:]} == {is_waited_for and shifts != 0}
+
+
+@pytest.mark.parametrize(
+    ("host", "other", "is_moved"),
+    [("pc", "pc", False), ("pc", "vm", True), ("pc", None, True), (None, None, True)],
+)
+def test_services_of_one_machine_have_one_clock(
+    tmp_path: Path, host: str | None, other: str | None, *, is_moved: bool
+) -> None:
+    """The client gave up before the server, whose loop was blocked, took its request up."""
+    call = p(2, 1, "POST", 5, 995, kind=3)
+    serve = p(3, 2, "GET /work", 900, 1400, kind=2, flags=0x301)
+    spans = read_back(tmp_path / "a", p(1, 0, ROOT, 0, 1000), call, service="shop", host=host)
+    spans += read_back(tmp_path / "b", serve, service="billing", host=other)
+    (row,) = late(spans, Question()).rows
+
+    assert bool(spans[2].moved_ns) is is_moved
+    if not is_moved:
+        assert row.reason == ["POST 990 ms", "itself 895 ms, before GET /work"]
 
 
 def test_the_way_as_data(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from otel_logging import _otlp, _runtime
-from otel_logging.traces.span import Event, Resource, Span, from_bytes, rfc3339
+from otel_logging._text import rfc3339
+from otel_logging.traces.span import Event, Resource, Span, from_bytes
 from tests.stored import MS, NOON, TRACE, Planted, line, open_spool, read_back
 
 
@@ -260,6 +261,7 @@ def test_another_writers_span_is_read_as_ours(changed: dict[str, Any]) -> None:
     assert span.parent_span_id == message.parent_span_id.hex()
     assert said() == ["long", "grace", "01", "NaN", None, None, None]
     assert span.is_error
+    assert span.kind == span.details.kind
     assert span.may_have_failed
     assert len(span.attributes["x"]) == 20_000
     assert said() == ["long", "grace", "01", "NaN", None, None, None]
@@ -334,9 +336,9 @@ def test_the_quick_way_reads_what_protobuf_reads(
     name: str, attributes: dict[str, Any], lines: list[str], status: int, message: str, parent: int
 ) -> None:
     """Whatever is in a span, also text that looks like the bytes of another one's fields."""
-    planted = Planted(
-        2, parent, name, 0, 1, attributes, [line(0.5, text) for text in lines], (), status, message
-    )
+    kind = len(name) % 6
+    lines_, more = [line(0.5, text) for text in lines], {"kind": kind}
+    planted = Planted(2, parent, name, 0, 1, attributes, lines_, (), status, message, **more)
     one = planted.encoded(NOON)
     (message_,) = ScopeSpans.FromString(one).spans
     span = from_bytes(one, Resource("chat", ()))
@@ -349,6 +351,7 @@ def test_the_quick_way_reads_what_protobuf_reads(
         message_.start_time_unix_nano,
         message_.end_time_unix_nano,
     )
+    assert span.kind == span.details.kind == OtlpSpan.SpanKind.Name(kind)[10:].lower()
     assert span.is_error is (message_.status.code == 2)
     for key in ("budget_s", *attributes):
         found = next((each for each in message_.attributes if each.key == key), None)

@@ -18,6 +18,8 @@ from typing import Final
 from otel_logging.spool import directories
 from otel_logging.spool.directories import OPEN, SEALED
 from otel_logging.spool.open_file import OpenFile, check, is_held, try_lock
+from otel_logging.spool.reading import content
+from otel_logging.spool.segment import parse_all
 
 _TRIES: Final = 5  # to take a directory that a neighbour takes for a dead process's
 _all: Final[weakref.WeakSet["Held"]] = weakref.WeakSet()
@@ -149,7 +151,9 @@ def _take_over(process_dir: Path) -> OpenFile | None:
         return None
     for left in opened:
         with contextlib.suppress(OSError):
-            if left.lstat().st_size:
+            if data := content(left):
+                if torn := sum(each.torn for each in parse_all(data)):
+                    os.truncate(left, len(data) - torn)  # what is sealed is whole
                 left.rename(left.with_suffix(SEALED))
             else:  # its process was killed before the header: no append had returned
                 left.unlink()

@@ -86,7 +86,7 @@ def contents(path: Path) -> Iterator[Contents] | None:
     data = load(path)
     if data == b"" and path.suffix == SEALED and path.is_file():  # it was never sealed so
         return iter([UNREADABLE])
-    return None if data is None else parse_all(data)
+    return None if data is None else parse_all(data, is_open=path.suffix == OPEN)
 
 
 def load(path: Path) -> bytes | None:

@@ -29,7 +29,8 @@ class Contents(NamedTuple):
     resource: bytes
     scope: bytes
     spans: list[tuple[bytes, bytes]]
-    damaged: int  # frames that were left out, a torn tail not counted; 1: nobody knows how many
+    damaged: int  # frames that were left out; 1: nobody knows how many
+    torn: int = 0  # bytes of a last frame that is not whole
 
 
 #: What there is behind a header that cannot be read.
@@ -49,18 +50,18 @@ def frame(trace_id: bytes, span: bytes) -> bytes:
     return _pack_frame(length, length, _crc32(span, _crc32(trace_id, length)), trace_id) + span
 
 
-def parse_all(data: bytes) -> Iterator[Contents]:
+def parse_all(data: bytes, *, is_open: bool = False) -> Iterator[Contents]:
     """Yield each segment of a file; ``UNREADABLE`` for one whose header is damaged, but for the
     magic of the first, which nobody needs: then it goes on at the next one.
 
     A frame whose check fails is left out; the next one is where its length says. Where
-    neither of its lengths holds, the rest is left out. A torn tail, which a killed process
-    leaves, is left out silently: that append had not returned. Failure: never raises.
+    neither of its lengths holds, the rest is left out. A torn tail is damage; not of a file that
+    *is_open*: a killed process leaves one, and that append had not returned. Failure: never raises.
     """
     position = 0 if data else -1
     while position >= 0:
         found, end = _parse_at(data, position)
-        yield found
+        yield found._replace(damaged=found.damaged - 1) if is_open and found.torn else found
         position = data.find(_MAGIC, end)
 
 
@@ -76,19 +77,22 @@ def _parse_at(data: bytes, start: int) -> tuple[Contents, int]:
         return UNREADABLE, start + 1
     resource, scope = data[begin:middle], data[middle:position]
     spans: list[tuple[bytes, bytes]] = []
-    damaged = 0
-    while (begin := position + _FRAME.size) <= len(data):
+    damaged = torn = 0
+    while position < len(data) and not data.startswith(_MAGIC, position):
+        torn = len(data) - position  # unless it is whole, or damaged
+        if (begin := position + _FRAME.size) > len(data):
+            break
         first, second, crc, trace_id = _FRAME.unpack_from(data, position)
         for length in (first, second):
             span = data[begin : begin + length]
             if len(span) == length and _crc32(span, _crc32(trace_id, length)) == crc:
                 spans.append((trace_id, span))
+                torn = 0
                 break
         else:
-            if data.startswith(_MAGIC, position):
-                break
-            damaged += first != second or begin + first <= len(data)
+            if first != second or begin + first <= len(data):
+                damaged, torn = damaged + 1, 0
             if first != second:
                 break
         position = begin + length
-    return Contents(resource, scope, spans, damaged), position
+    return Contents(resource, scope, spans, damaged + bool(torn), torn), position

@@ -12,9 +12,10 @@ from typing import Any
 
 from otel_logging import _names
 from otel_logging._failures import is_no_failure
+from otel_logging._text import rfc3339
 from otel_logging.traces import exceptions
 from otel_logging.traces.late import Answer, Question, Row, matching, who
-from otel_logging.traces.span import Span, rfc3339
+from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
 
 _LOOKED_AT = 100  # stages that failed, of a trace: the last ones, for one that says where

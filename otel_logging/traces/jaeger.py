@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from otel_logging._http import HttpClient, NotHttpError, Response, make_tls
-from otel_logging._text import one_line
+from otel_logging._text import one_line, rfc3339
 from otel_logging.traces.span import (
     INVALID,
     Resource,
@@ -26,7 +26,6 @@ from otel_logging.traces.span import (
     from_json,
     id_of,
     resource_from_json,
-    rfc3339,
 )
 
 HELLO_S: Final = 2.0  # for its first answer: who waits longer has no use for it at 3 a.m.

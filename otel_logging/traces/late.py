@@ -15,10 +15,10 @@ from heapq import nlargest
 from typing import Any, Final, Generic, TypeVar
 
 from otel_logging import _names
-from otel_logging._text import duration, visible
+from otel_logging._text import duration, rfc3339, visible
 from otel_logging.lateness.verdict import DOWNSTREAM, RANK, UNKNOWN, late_by
 from otel_logging.traces.path import Step, steps, words
-from otel_logging.traces.span import Span, rfc3339
+from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
 from otel_logging.traces.whose import typed, whose
 
@@ -31,6 +31,7 @@ TELL_LITTLE: Final = (None, UNKNOWN, DOWNSTREAM)  # causes: where the time went 
 THEN: Final = " · "  # between the places of ``late.where``, the first one most seen
 _Each = TypeVar("_Each")  # a row
 _MOMENT: Final = "%Y-%m-%d %H:%M:%S %z"
+_NONE: Final = (None, "")
 _MOST_NAMED: Final = 10  # where none of those asked for is there
 
 
@@ -168,11 +169,13 @@ _path: Final = _kept(steps)
 
 
 def _first_with(key: str, trace: Trace, span: Span) -> tuple[Span | None, Any]:
-    """Return the first of *span* and its path, the deepest first, that has *key*, and its value."""
-    if (value := span.get(key)) is not None:  # of 100,000 rows most: the path is dear
+    """Return the first of *span* and its path, the deepest first, that has *key*, and its value;
+    an empty one, which other programs write, is none.
+    """
+    if (value := span.get(key)) not in _NONE:  # of 100,000 rows most: the path is dear
         return span, value
     for step in _path(trace, span)[:0:-1] if len(trace.spans) > 1 else ():
-        if (value := trace.spans[step.span_id].get(key)) is not None:
+        if (value := trace.spans[step.span_id].get(key)) not in _NONE:
             return trace.spans[step.span_id], value
     return None, None
 

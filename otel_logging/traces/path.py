@@ -19,6 +19,7 @@ from otel_logging.traces.trace import Trace
 NOTHING: Final = (
     "nothing recorded inside: open stages in it, or install the instrumentation of your database"
 )
+_APART = ", whose parent is not stored"
 _AT_ONCE = 1.5  # times the time they took together: less is an overlap by chance
 _NEARLY_ALL = 0.9
 _SPREAD = 4  # less than a quarter of the time is not where it went
@@ -27,8 +28,8 @@ _FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _END: Final = attrgetter("end")
 _START: Final = attrgetter("start_ns")
-_MOST_ORPHANS = 100  # that begin in the time of a stage
 _MOST_DRAWN = 10_000  # stages with others in them, whose part of the critical path is marked
+_Gaps = list[tuple[int, int]]  # start and end
 _GOES_ON = 20  # a twentieth of its parent's time after its end
 
 
@@ -50,6 +51,7 @@ class Step:
     own_s: float = 0.0
     piece: tuple[int, int] = (0, 0)
     between: tuple[str | None, str | None] | None = None
+    is_apart: bool = False  # one's parent is not stored: it is here by its time
     spread: str = ""  # in words: over how many names, where none has a quarter of it
     others: str = ""  # in words: what else its parent waited for, where that is a quarter of it
     rest: str = ""  # in words: what is no longer than its own time, where that is a quarter of it
@@ -69,6 +71,7 @@ class Step:
 
     def __str__(self) -> str:
         said = _times(self.stage, self.count, self.took_s, " at once" * self.at_once)
+        said += _APART * self.is_apart
         return f"{said} (and {self.others})" if self.others else said
 
     @property
@@ -137,6 +140,7 @@ class Part:
     start: int
     end: int
     whole: int = 0
+    is_apart: bool = False  # its parent is not stored
 
 
 def steps(trace: Trace, span: Span) -> list[Step]:
@@ -144,17 +148,17 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     they took at least what the stage took itself. Cost: the children of those on the way.
     """
     parts, count, at_once, found = [Part(span, span.start_ns, _end(span))], 1, False, list[Step]()
-    others = ""
     if len(trace.spans) == 1 and (own_s := span.duration_s):  # there may be 100,000 of these
         inside = _between(trace, parts, [(span.start_ns, span.end_ns)], [])
         return [Step(span.name, span.span_id, own_s, 1, False, own_s, *inside)]  # noqa: FBT003
-    seen = {span.span_id}
+    seen, others, has_inside, orphans = {span.span_id}, "", trace.has_inside, trace.orphans
     while len(found) <= _MOST_STEPS:
-        gaps: list[tuple[int, int]] = []
-        below, on_path = list[Part](), list[Part]()
+        gaps, below, on_path = _Gaps(), list[Part](), list[Part]()
+        if is_apart := any(part.is_apart for part in parts):
+            orphans = []  # nobody knows whether one is in another
         for part in parts:
-            if trace.has_inside(part.span):
-                below += _split(trace, part, seen, gaps)
+            if has_inside(part.span) or orphans:
+                below += _split(trace, part, seen, gaps, orphans)
             elif part.start < part.end:  # of 100,000 queries most
                 gaps.append((part.start, part.end))
         took_of: dict[str, int] = defaultdict(int)
@@ -166,16 +170,17 @@ def steps(trace: Trace, span: Span) -> list[Step]:
         took, own = sum(p.end - p.start for p in parts), sum(end - start for start, end in gaps)
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
+        more: dict[str, Any] = {"is_apart": is_apart, "others": others, "inside": on_path}
         if max(own, most_took) * _SPREAD < took and most_took > 0:
             spread = _spread(on_path, took_of, most)
-            found.append(Step(*step, spread=spread, others=others, inside=on_path))
+            found.append(Step(*step, spread=spread, **more))
             break
         if most_took <= 0 or most_took < own:
-            rest = _stages(on_path, took_of, took) or _unplaced(trace, parts[0], seen)
+            rest = _stages(on_path, took_of, took)
             inside = _between(trace, parts, gaps, below)
-            found.append(Step(*step, *inside, others=others, rest=rest, inside=on_path))
+            found.append(Step(*step, *inside, rest=rest, **more))
             break
-        found.append(Step(*step, others=others, inside=on_path))
+        found.append(Step(*step, **more))
         del took_of[most]
         others = _stages(on_path, took_of, took, "other ")
         below = [part for part in below if part.span.stored_name == most]
@@ -188,9 +193,11 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     return found
 
 
-def _split(trace: Trace, whole: Part, seen: set[str], gaps: list[tuple[int, int]]) -> list[Part]:
-    """Return the stages right below; add to *gaps* when none was open. From the end backwards, the
-    stage that ended last is what was waited for.
+def _split(
+    trace: Trace, whole: Part, seen: set[str], gaps: _Gaps, orphans: list[Span]
+) -> list[Part]:
+    """Return the stages right below; add to *gaps* when none was open. Those of *orphans* count
+    that begin in a gap, and are whole in the time of the stage.
     """
     inside, after = list[Part](), list[Part]()
     parent, start, end = whole.span, whole.start, whole.end
@@ -209,8 +216,28 @@ def _split(trace: Trace, whole: Part, seen: set[str], gaps: list[tuple[int, int]
             (inside if ended <= most else after).append(part)
     for parts in (inside, after):
         parts.sort(key=_END, reverse=True)  # they come by start
-    reached, inside = end, inside + after
-    for part in inside:
+    inside += after
+    left, until = _gaps(inside, start, end), _end(parent)
+    gaps += () if orphans else left
+    for start, end in left if orphans else ():
+        first, last = (bisect_left(orphans, at, key=_START) for at in (start, end))
+        apart = [
+            Part(span, span.start_ns, min(_end(span), end), _end(span) - span.start_ns, True)  # noqa: FBT003
+            for span in orphans[first:last]
+            if span.end_ns <= until and span.span_id not in seen
+        ]
+        apart.sort(key=_END, reverse=True)
+        gaps += _gaps(apart, start, end)
+        inside += apart
+    return inside
+
+
+def _gaps(parts: list[Part], start: int, end: int) -> _Gaps:
+    """Return when none of *parts* was open, and leave of each its part of the critical path: from
+    the end backwards, the one that ended last is what was waited for.
+    """
+    gaps, reached = _Gaps(), end
+    for part in parts:
         if part.start >= reached:
             part.start = part.end
             continue
@@ -221,7 +248,7 @@ def _split(trace: Trace, whole: Part, seen: set[str], gaps: list[tuple[int, int]
         reached = part.start
     if start < reached:
         gaps.append((start, reached))
-    return inside
+    return gaps
 
 
 def critical(trace: Trace, way: list[Step]) -> set[str]:
@@ -233,7 +260,7 @@ def critical(trace: Trace, way: list[Step]) -> set[str]:
     left = _MOST_DRAWN
     waiting = [part for part in inside if trace.has_inside(part.span)]
     while waiting and left:
-        inside = [p for p in _split(trace, waiting.pop(), found, []) if p.start < p.end]
+        inside = [p for p in _split(trace, waiting.pop(), found, [], []) if p.start < p.end]
         found.update(part.span.span_id for part in inside)
         waiting += [part for part in inside if trace.has_inside(part.span)]
         left -= 1
@@ -254,24 +281,8 @@ def _stages(parts: list[Part], took_of: dict[str, int], of_ns: int, which: str =
         return ""
     if len(took_of) > 1:
         return f"{count} {which}stages {duration(took / 1e9)}"
-    return _times(next(iter(took_of)), count, took / 1e9)
-
-
-def _unplaced(trace: Trace, leaf: Part, seen: set[str]) -> str:
-    """Return the longest stage in the time of *leaf* whose parent is missing, where it has a
-    quarter of it: that may have been in between.
-    """
-    orphans = () if trace.has_inside(leaf.span) else trace.orphans
-    at = bisect_left(orphans, leaf.start, key=_START)
-    inside = [
-        span
-        for span in orphans[at : at + _MOST_ORPHANS]
-        if span.end_ns <= leaf.end and span.span_id not in seen
-    ]
-    longest = max(inside, key=attrgetter("duration_s"), default=None)
-    if longest is None or longest.duration_s * 1e9 * _SPREAD < leaf.end - leaf.start:
-        return ""
-    return f"{_times(longest.stored_name, 1, longest.duration_s)}, whose parent is not stored"
+    apart = any(part.is_apart and part.span.stored_name in took_of for part in parts)
+    return _times(next(iter(took_of)), count, took / 1e9) + _APART * apart
 
 
 def _count(parts: list[Part], names: Container[str]) -> int:
@@ -279,7 +290,7 @@ def _count(parts: list[Part], names: Container[str]) -> int:
 
 
 def _between(
-    trace: Trace, parts: list[Part], gaps: list[tuple[int, int]], stages: list[Part]
+    trace: Trace, parts: list[Part], gaps: _Gaps, stages: list[Part]
 ) -> tuple[tuple[int, int], tuple[str | None, str | None] | None]:
     """Return the longest piece of the gaps in one stage, and what stands around it."""
     if len(parts) > 1 or not gaps:
@@ -310,7 +321,7 @@ def _said(moment: Any) -> str:
     return text_of(str(value_in(moment, TYPE) or EVENT))
 
 
-def _longest_piece(gaps: list[tuple[int, int]], cuts: list[int]) -> tuple[int, int]:
+def _longest_piece(gaps: _Gaps, cuts: list[int]) -> tuple[int, int]:
     """Return the longest piece of the gaps between two of *cuts*, the first of equal ones."""
     longest = (0, 0)
     for begin, end in reversed(gaps):  # they come from the end backwards

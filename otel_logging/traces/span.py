@@ -13,7 +13,6 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
@@ -23,6 +22,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from otel_logging import _names, _otlp, _runtime
+from otel_logging._text import rfc3339
 from otel_logging.traces.attributes import ATTRIBUTE, field_at, is_failed, key_of, plain
 
 #: Span.kind and Status.code by OTLP's numbers; those of later versions are the first.
@@ -36,6 +36,7 @@ _HEAD: Final = re.compile(
     rb"\*(.)(.{0,127}?)0.9(.{8}A.{8})",
     re.DOTALL,
 )
+_KIND: Final = re.compile(rb"0(.)9.{8}A.{8}", re.DOTALL)  # before its attributes
 _TIMES: Final = struct.Struct("<QxQ").unpack
 _BEFORE: Final = tuple(f.name for f in OtlpSpan.DESCRIPTOR.fields if f.number < 9)  # attributes
 _BUDGET: Final = key_of(_names.BUDGET)
@@ -56,10 +57,13 @@ _ACCESS: Final = (".access", "werkzeug", _names.SCOPE)
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """The process a span came from. *who*: keys of the attributes that name the user."""
+    """The process a span came from. *who*: keys of the attributes that name the user; *host*: the
+    machine, whose processes have one clock; "" where it is not known.
+    """
 
     service: str
     who: tuple[str, ...]
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,12 @@ class Span:
         """Return one attribute, or None. Cost: 1 µs; nothing is kept, unlike with ``details``."""
         value = plain(field_at(self._encoded, self._begin, ATTRIBUTE, key_of(key)))
         return None if value is None else _runtime.current.redaction.field(key, value)
+
+    @property
+    def kind(self) -> str:
+        """Its kind as a word. Cost: 0.5 µs, as it is encoded as a rule."""
+        found = _KIND.fullmatch(self._encoded, max(self._begin - 20, 0), self._begin)
+        return _KINDS.get(found[1][0], _KINDS[0]) if found else self.details.kind
 
     @property
     def has_remote_parent(self) -> bool:
@@ -215,17 +225,6 @@ class Span:
         }
 
 
-def rfc3339(time_ns: int) -> str:
-    """Return a time as RFC 3339 in UTC, with microseconds and ``Z``."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{_second(seconds)}.{rest // 1000:06}Z"
-
-
-@lru_cache(64)  # many spans begin in the same
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
-
-
 # ---------------------------------------------------------------- from bytes
 
 
@@ -239,7 +238,8 @@ def resource_from_bytes(encoded: bytes) -> Resource:
         with contextlib.suppress(ValueError, RecursionError):
             who = json.loads(who)
     keys = tuple(dict.fromkeys(map(str, who))) if isinstance(who, list) else _DEFAULT_WHO
-    return Resource(text_of(str(values.get("service.name") or "unknown_service")), keys)
+    service, host = values.get("service.name") or "unknown_service", values.get("host.name") or ""
+    return Resource(text_of(str(service)), keys, str(host))
 
 
 def from_bytes(one: bytes, resource: Resource) -> Span:

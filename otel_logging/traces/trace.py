@@ -140,17 +140,22 @@ class Trace:
 
     def mend_clocks(self) -> None:
         """Move what another service's clock puts outside its parent into that, and all below it."""
-        spans, moved = self.spans, dict[str, int]()
+        spans = self.spans
         pairs = ((spans.get(span.parent_span_id), span) for span in spans.values())
         if not any(_wrong(parent, span) for parent, span in pairs if parent):  # of most
             return
-        for span in self.descendants(*filter(self.is_root, self.in_order)):
-            parent = spans[span.parent_span_id]
-            by_ns = moved.get(parent.span_id, 0)
-            span.move(by_ns)
-            wrong_ns = _wrong(parent, span)
-            span.move(wrong_ns)
-            moved[span.span_id] = by_ns + wrong_ns
+        below, waiting = (
+            self._children,
+            [(span, 0) for span in filter(self.is_root, spans.values())],
+        )
+        for parent, by_ns in waiting:  # which grows meanwhile; no circle is below a root
+            for span in below.get(parent.span_id, ()):
+                if by_ns:
+                    span.move(by_ns)
+                if wrong_ns := _wrong(parent, span):
+                    span.move(wrong_ns)
+                if span.span_id in below:
+                    waiting.append((span, by_ns + wrong_ns))
         for by_time in ("in_order", "_children"):  # in a circle of parents nothing was moved
             vars(self).pop(by_time, None)
 
@@ -286,9 +291,11 @@ def _wrong(parent: Span, child: Span) -> int:
 
     A child in another service that began before its parent, or ended after the call that waits
     for it, has another clock: it is put into the middle of its parent, as Jaeger does. The same
-    holds for a server's span that began after its caller had ended.
+    holds for a server's span that began after its caller had ended. On one machine there is one
+    clock.
     """
-    if child.resource is parent.resource or child.resource == parent.resource:
+    one, other = child.resource, parent.resource
+    if one is other or one == other or one.host == other.host != "":
         return 0
     start, end = child.start_ns, max(child.end_ns, child.start_ns)
     until = max(parent.end_ns, parent.start_ns)
@@ -300,8 +307,8 @@ def _wrong(parent: Span, child: Span) -> int:
 
 def _is_answer(parent: Span, child: Span) -> bool:
     """Whether *parent* waited for *child*, which ended after it."""
-    kind = parent.details.kind
-    is_apart = child.start_ns >= parent.end_ns and child.details.kind == "server"
+    kind = parent.kind
+    is_apart = child.start_ns >= parent.end_ns and child.kind == "server"
     return kind == "client" or (is_apart and kind != "producer")
 
 

@@ -192,9 +192,24 @@ def test_a_torn_tail_of_a_killed_process_costs_that_append_alone(spool: Spool, b
     die(base, 1, 2, 3)
     (left,) = base.glob("*/*/*.open")
     os.truncate(left, left.stat().st_size - 5)
+    assert on_disk(base) == [1, 2]
     spool.adopt()
-    assert waiting(spool) == [1, 2]
+    assert waiting(spool) == on_disk(base) == [1, 2]
     assert _diagnostics.counts == {}
+
+
+def test_a_sealed_segment_whose_end_is_cut_off_is_damaged(spool: Spool, base: Path) -> None:
+    """Also once it is sent: a copy broke off, or a disk lost what it had."""
+    append(spool, 1, 2)
+    spool.seal()
+    (sealed,) = spool.waiting()
+    path = sealed.path
+    assert path is not None
+    os.truncate(path, path.stat().st_size - 5)
+    assert [(len(each.spans), each.damaged) for each in reading.read(base)] == [(1, 1)]
+    assert sealed.contents().damaged == 1
+    spool.delivered(sealed)
+    assert [(len(each.spans), each.damaged) for each in reading.read(base)] == [(1, 1)]
 
 
 def test_a_segment_without_a_byte_of_a_killed_process_is_no_damage(

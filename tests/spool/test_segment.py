@@ -69,20 +69,22 @@ def test_frames_after_garbage_are_left_out_and_that_is_counted(
 
 @settings(deadline=None)
 @given(_SPANS, st.data())
-def test_a_torn_tail_is_left_out_silently(sizes: list[int], data: st.DataObject) -> None:
-    """A killed process' last append had not returned: nothing is lost by that. A header is not
-    torn so: with half of one all is lost, which is counted.
+def test_a_torn_tail_is_left_out(sizes: list[int], data: st.DataObject) -> None:
+    """It is damage, but for an open file's: a killed process' last append had not returned. A
+    header is not torn so: with half of one all is lost, which is counted.
     """
     whole, spans = _segment(sizes)
     length = data.draw(st.integers(0, len(whole)))
-    contents = parse(whole[:length])
+    contents, is_open = parse(whole[:length]), next(parse_all(whole[:length], is_open=True), None)
     if length < len(header(b"resource", b"scope")):
-        assert contents == (UNREADABLE if length else None)
+        assert contents == is_open == (UNREADABLE if length else None)
         return
-    assert contents is not None
+    assert contents is not None is not is_open
     ends = [len(_segment(sizes[:n])[0]) for n in range(1, len(sizes) + 1)]
     assert contents.spans == spans[: sum(end <= length for end in ends)]
-    assert contents.damaged == 0
+    torn = length - max([len(header(b"resource", b"scope")), *(e for e in ends if e <= length)])
+    assert (contents.damaged, contents.torn) == (bool(torn), torn)
+    assert is_open == contents._replace(damaged=0)
 
 
 @settings(deadline=None)

@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.text import Text
 
-from otel_logging._text import duration, visible
+from otel_logging._text import duration, rfc3339, visible
 from otel_logging.lateness.blackbox import OpenStage, Table
 from otel_logging.lateness.verdict import late_by
 from otel_logging.traces.draw.terminal import local_time, wrapped
-from otel_logging.traces.span import resource_from_bytes, rfc3339
+from otel_logging.traces.span import resource_from_bytes
 
 _OLD_S = 1.0  # a process that runs is seen many times a second
 

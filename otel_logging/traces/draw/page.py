@@ -10,15 +10,16 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from otel_logging import _names
+from rich.text import Text
+
 from otel_logging._text import duration, visible
-from otel_logging.traces import exceptions, groups
+from otel_logging.traces import groups
 from otel_logging.traces.draw import table, waterfall
-from otel_logging.traces.draw.terminal import fields, local_time, moment, named, shown
+from otel_logging.traces.draw.terminal import fields, local_time, moment, new_fields
+from otel_logging.traces.draw.waterfall import Columns
 from otel_logging.traces.failed import Failure
-from otel_logging.traces.late import Answer, who
+from otel_logging.traces.late import Answer
 from otel_logging.traces.late import Row as Judged
-from otel_logging.traces.path import critical, steps
 from otel_logging.traces.span import Event
 from otel_logging.traces.trace import Row, Trace
 
@@ -97,14 +98,11 @@ def _why(row: Mapping[str, Any]) -> str:
 
 
 def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
-    first, start = trace.top, trace.in_order[0].start_ns
-    users = who(trace, first)
-    total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
-    user = ", ".join(map(str, users.values())) or "-"
-    took, whole = waterfall.lasted(first, total), duration(total / 1e9)
+    columns, drawn = waterfall.begin(trace)
+    start, whole = columns.start_ns, duration(columns.total_ns / 1e9)
     yield (
         f'<section id="t{trace.trace_id}" aria-labelledby="h{trace.trace_id}">'
-        f'<h2 id="h{trace.trace_id}">{_text(first.name)} · {_text(user)} · {took}</h2>\n'
+        f'<h2 id="h{trace.trace_id}">{_markup(waterfall.heading(columns))}</h2>\n'
         f"<p>{_why(row)}</p>\n"
         f'<p class="dim">trace <code>{trace.trace_id}</code>'
         f" · {moment(start)} {local_time(start):%z}"
@@ -115,65 +113,75 @@ def _picture(trace: Trace, row: Mapping[str, Any]) -> Iterator[str]:
         '<th scope="col" class="n">took</th>'
         f'<th class="bar" aria-hidden="true">0 to {whole}</th></tr></thead><tbody>\n'
     )
-    way = critical(trace, steps(trace, first))
-    for number, each in enumerate(trace.rows(users, waterfall.Folding(trace))):
+    for number, each in enumerate(drawn):
         if number == waterfall.MOST_ROWS:
             yield '<tr><td colspan="4">and more rows: otel-logging show --all</td></tr>\n'
             break
-        yield _line(each, each.event, start) if each.event else _stage(each, trace, total, way)
+        yield _line(each, each.event, start) if each.event else _stage(each, columns)
     yield "</tbody></table></section>\n"
 
 
-def _stage(row: Row, trace: Trace, total: int, way: set[str]) -> str:
-    span, start = row.span, trace.in_order[0].start_ns
-    name, facts = "not ended yet, or not recorded here", ""
+def _stage(row: Row, columns: Columns) -> str:
+    span, start, total = row.span, columns.start_ns, columns.total_ns
+    name, facts, lost = "not ended yet, or not recorded here", "", ""
     if span is not None:
-        name = _text(span.name)
-        if row.equal:
-            name += f" \N{MULTIPLICATION SIGN}{len(row.equal)}"
-        for word in waterfall.words_of(span):
-            name += _ERROR if word == "ERROR" else f' <span class="late">{word}</span>'
-        for said in waterfall.remarks(row, span, trace.spans.get(span.parent_span_id)):
-            style = _STYLES[str(said.style)]
-            facts += f'<br><span class="{style}">{_text(said.plain)}</span>'
-        facts += _fields(waterfall.attributes_of(row, span), row.shown)
-    left, length = (row.start_ns - start) / total, max(row.end_ns - row.start_ns, 0) / total
-    is_way = waterfall.is_on(way, row)
+        name = _text(span.name) + _markup(waterfall.after_name(row, span, columns))
+        facts = "".join(_below(said) for said in waterfall.remarks(row, span, columns))
+    length = max(row.end_ns - row.start_ns, 0)
+    if columns.is_lost_in(row):
+        begin, end = columns.last.piece
+        lost = f"<i{_placed((begin - row.start_ns) / length, (end - begin) / length)}></i>"
+    is_way = waterfall.is_on(columns.way, row)
     return (
         f'<tr{_WAY if is_way else ""}><th scope="row"{_depth(row)}>{name}'
         f"{_ON_WAY if is_way else ''}{facts}</th>"
         f'<td class="n at">{duration(max(row.start_ns - start, 0) / 1e9)}</td>'
         f'<td class="n took">{duration(waterfall.took_ns(row) / 1e9)}</td>'
-        f'<td class="bar" aria-hidden="true"><span style="margin-left:{_percent(left)}%;'
-        f'width:{_percent(length)}%"></span></td></tr>\n'
+        f'<td class="bar" aria-hidden="true">'
+        f"<span{_placed((row.start_ns - start) / total, length / total)}>{lost}</span></td></tr>\n"
     )
 
 
 def _line(row: Row, event: Event, start: int) -> str:
-    raised = exceptions.raised(event.name, event.attributes)
-    level = str(event.attributes.get(_names.LEVEL, "event"))
-    said = _text(f"{raised.what}  {raised.where}") if raised else ""
-    below = f'<br><code class="bad">{said}</code>' if raised else ""
+    level, message, below = waterfall.line_of(row, event)
+    fields = new_fields(event.attributes, row.shown)
+    more = "".join(_below(said) for said in (fields, Text(below, "red")) if said)
     return (
         f'<tr><td{_depth(row)}><span class="dim">{_text(level)}</span>'
-        f" {_text(event.name)}{_fields(event.attributes, row.shown)}{below}</td>"
+        f" {_markup(message)}{more}</td>"
         f'<td class="n at">{duration(max(event.time_ns - start, 0) / 1e9)}</td>'
         "<td></td><td></td></tr>\n"
     )
-
-
-def _fields(values: Mapping[str, Any], above: Mapping[str, Any]) -> str:
-    new = {k: v for k, v in values.items() if waterfall.is_shown(k, v) and above.get(k) != v}
-    text = " ".join(_text(f"{named(key)}{shown(value, key)}") for key, value in new.items())
-    return f'<br><code class="dim">{text}</code>' if text else ""
 
 
 def _depth(row: Row) -> str:
     return f' style="--deep:{len(row.lead) / 2}rem"'
 
 
-def _percent(part: float) -> str:
-    return f"{100 * min(max(part, 0.0), 1.0):.2f}"
+def _placed(left: float, width: float) -> str:
+    parts = (f"{100 * min(max(part, 0.0), 1.0):.2f}%" for part in (left, width))
+    return ' style="margin-left:{};width:{}"'.format(*parts)
+
+
+def _markup(text: Text) -> str:
+    """Return a line of ``show`` in its colours; what each of its parts has turns no other."""
+    edges = {edge for each in text.spans for edge in (each.start, each.end)}
+    return "".join(
+        _styled(_text(part.plain), " ".join(str(each.style) for each in part.spans))
+        for part in text.divide(sorted(edges - {0, len(text)}))
+    )
+
+
+def _below(said: Text) -> str:
+    """Return a line of its own; what has no colour is data."""
+    style = str(said.style)
+    told = _markup(said)
+    return f"<br>{_styled(told, style)}" if style else f'<br><code class="dim">{told}</code>'
+
+
+def _styled(told: str, style: str) -> str:
+    names = [name for colour, name in _STYLES.items() if colour in style]
+    return f'<span class="{names[0]}">{told}</span>' if names else told
 
 
 def _text(text: str) -> str:

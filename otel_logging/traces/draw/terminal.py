@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
@@ -21,12 +21,20 @@ from rich.text import Text
 
 from otel_logging import _names
 from otel_logging._text import duration, later, visible
+from otel_logging.traces import exceptions
 
 _PIPED_LEAST, _PIPED_MOST = 80, 120  # columns that fit into a file or a ticket
 _MOST_SECONDS: Final = 1e9  # 30 years; what is more is no duration
 _BEFORE_UNIT: Final = later(r"(?<=\d) (?=(?:ms|s|µs|min|h|d)\b|%)")
 _JOINED: Final = "\ue000"  # of a width of one column, and no blank
 _AT_ONCE: Final = 50  # lines: Rich takes 0.12 ms for one alone, 0.04 ms for one of these [run]
+_NOTICED_S = 0.001
+#: Attributes that the picture shows otherwise than as a field.
+_HIDDEN: Final = exceptions.ATTRIBUTES | {
+    *(_names.BUDGET, _names.LATE, _names.CANCELLED),
+    *(_names.LEVEL, _names.EXCEPTION, _names.STACK),
+}
+_HTTP: Final = ("http.route", "url.path", "http.response.status_code")  # first of a stage
 
 
 def console() -> Console:
@@ -126,6 +134,29 @@ def fields(values: Iterable[tuple[str, Any]]) -> Text:
     for key, value in values:
         line.append(" " if line else "").append(named(key), "dim").append(shown(value, key))
     return line
+
+
+def new_fields(values: Mapping[str, Any], shown: Mapping[str, Any]) -> Text:
+    """Return the fields that are new here; what is asked for is first, the logger's name last: it
+    is cut first.
+    """
+    new = {k: v for k, v in values.items() if _is_shown(k, v) and (k not in shown or shown[k] != v)}
+    first = {key: new.pop(key) for key in _HTTP if key in new}
+    if _names.LOGGER in new:
+        new[_names.LOGGER] = new.pop(_names.LOGGER)
+    line = fields([*first.items(), *new.items()])
+    line.no_wrap = True
+    return line
+
+
+def _is_shown(key: str, value: Any) -> bool:
+    """Return whether an attribute is a field: the heading has what made it late, and a wait that
+    nobody notices is nothing.
+    """
+    if key == _names.QUEUE_WAIT and isinstance(value, float) and value < _NOTICED_S:
+        return False
+    is_verdict = key.startswith(f"{_names.LATE}.") and key != _names.LATE_WHERE
+    return key not in _HIDDEN and not is_verdict
 
 
 def wrapped(text: Text, width: int, indent: int, lead: str | Text = "") -> Iterator[Text]:

@@ -4,7 +4,7 @@ Lateness and errors are words before they are colours; all numbers of a picture 
 from one zero.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
@@ -18,10 +18,8 @@ from otel_logging.lateness.verdict import late_by
 from otel_logging.traces import exceptions
 from otel_logging.traces.draw import terminal
 from otel_logging.traces.draw.terminal import NO_LINKS, Links
-from otel_logging.traces.groups import Folding as Folding  # of a page as well
-from otel_logging.traces.groups import one_by_one
+from otel_logging.traces.groups import Folding, one_by_one
 from otel_logging.traces.late import Row as Judged
-from otel_logging.traces.late import who
 from otel_logging.traces.path import Step, critical
 from otel_logging.traces.span import Event, Span
 from otel_logging.traces.trace import Row, Trace, common, is_line
@@ -29,34 +27,17 @@ from otel_logging.traces.trace import Row, Trace, common, is_line
 _LEAST_BAR = 20  # columns; less shows nothing
 MOST_ROWS = 1_000  # of a picture: who reads more asks for them
 _MOST_CELLS = 240  # of a line's message: three lines of a terminal
-_NOTICED_S = 0.001
 _HOURS_NS = 10 * 3600 * 1_000_000_000  # of less the seconds can still be read
 _LOST = 0.1  # of the whole: less is not marked
 _BROKEN: Final = "┅"
 _LEAST_LABEL = 12
 _GAP: Final = "  "
 
-#: Attributes that the picture shows otherwise than as a field.
-_HIDDEN: Final = exceptions.ATTRIBUTES | {
-    *(_names.BUDGET, _names.LATE, _names.CANCELLED),
-    *(_names.LEVEL, _names.EXCEPTION, _names.STACK),
-}
 _LEVEL_STYLES: Final = {"debug": "dim", "info": "cyan", "warning": "yellow"}
 _LOUD: Final = frozenset({"error", "critical"})  # in capitals, for those who see no colour
 _LEVEL_WIDTH = 7  # "warning"
-_HTTP: Final = ("http.route", "url.path", "http.response.status_code")  # first of a stage
 #: Below it, whole.
 _WHOLE: Final = (_names.LATE_WHERE, "db.query.text", "db.statement")
-
-
-def is_shown(key: str, value: Any) -> bool:
-    """Return whether an attribute is a field: the heading has what made it late, and a wait that
-    nobody notices is nothing.
-    """
-    if key == _names.QUEUE_WAIT and isinstance(value, float) and value < _NOTICED_S:
-        return False
-    is_verdict = key.startswith(f"{_names.LATE}.") and key != _names.LATE_WHERE
-    return key not in _HIDDEN and not is_verdict
 
 
 def draw(
@@ -72,21 +53,16 @@ def draw(
     *unfolded*: equal stages are drawn one by one, however many; *stacks*: below each all that is
     known of where it stood. Cost: what is drawn is decoded, about 50 µs a line.
     """
-    first = trace.top
-    users = who(trace, first)
-    top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
-    way = critical(trace, top.path)  # before the rows: of 100,000 both at once are too much
-    most = None if unfolded else MOST_ROWS
-    rows = trace.rows(users, one_by_one if unfolded else Folding(trace))
-    listed = list(islice(rows, most))
-    columns = replace(_columns(trace, listed, width, top, way), stacks=stacks)
-    yield from _header(trace, columns, users, links, top)
+    columns, rows = begin(trace, width, unfolded=unfolded, stacks=stacks)
+    listed = list(islice(rows, None if unfolded else MOST_ROWS))
+    columns = columns.fitting(listed)
+    yield from _header(columns, links)
     yield Text()
-    yield columns.heading()
+    yield columns.axis()
     for row in listed:
         yield from _stage(row, columns) if row.event is None else _line(row, row.event, columns)
     if next(rows, None) is not None:
-        yield Text(f"and more: the first {most:,} rows are drawn, all with --all", "dim")
+        yield Text(f"and more: the first {MOST_ROWS:,} rows are drawn, all with --all", "dim")
 
 
 def lasted(top: Span, total_ns: int) -> str:
@@ -99,14 +75,13 @@ def lasted(top: Span, total_ns: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
+class Columns:
     """Two numbers, the tree, the bars on their common axis; widths in columns."""
 
+    top: Judged  # the outermost stage; those of other services are drawn with theirs
     start_ns: int
     total_ns: int
-    service: str  # of the outermost stage; other stages are drawn with their own
     width: int
-    spans: Mapping[str, Span]
     way: Set[str]  # ids of the stages on the critical path
     lost: str  # what the last one of it did itself, if that is much
     last: Step
@@ -115,6 +90,17 @@ class _Columns:
     label: int = 0
     bar: int = 0
     stacks: bool = False
+
+    def fitting(self, listed: list[Row]) -> "Columns":
+        """Return them as wide as *listed* needs."""
+        ends = (max(row.end_ns - self.start_ns, took_ns(row)) for row in listed)
+        number = max(len("start"), *map(len, map(self._count, ends)))
+        room = self.width - 2 * number - 3 * len(_GAP)
+        labels = (cell_len(_label(row, self).plain) for row in listed if row.span and not row.event)
+        longest = max([_LEAST_LABEL, *labels])
+        bar = max(room - longest, room * 2 // 5, _LEAST_BAR)
+        label = max(min(longest, room - bar), _LEAST_LABEL)
+        return replace(self, number=number, label=label, bar=bar)
 
     @property
     def unit(self) -> tuple[str, float, int]:
@@ -125,14 +111,14 @@ class _Columns:
             return "seconds", 1e9, 3
         return "milliseconds", 1e6, 1 if self.total_ns >= 10_000_000 else 3
 
-    def count(self, time_ns: int) -> str:
+    def _count(self, time_ns: int) -> str:
         _, length, decimals = self.unit
         return f"{time_ns / length:.{decimals}f}"
 
     def numbers(self, start_ns: int | None = None, took_ns: int | None = None) -> Text:
         """Return the columns on the left: since the start of the trace, and duration."""
-        at = "" if start_ns is None else self.count(start_ns - self.start_ns)
-        took = "" if took_ns is None else self.count(took_ns)
+        at = "" if start_ns is None else self._count(start_ns - self.start_ns)
+        took = "" if took_ns is None else self._count(took_ns)
         return Text.assemble((f"{at:>{self.number}}{_GAP}", "dim"), f"{took:>{self.number}}{_GAP}")
 
     def tree(self, lead: str) -> Text:
@@ -140,10 +126,11 @@ class _Columns:
         most = self.label // 2
         return Text().append(lead if len(lead) <= most else "…" + lead[1 - most :], "dim")
 
-    def heading(self) -> Text:
+    def axis(self) -> Text:
+        """Return the line above the numbers and bars."""
         line = Text(f"{'start':>{self.number}}{_GAP}{'took':>{self.number}}{_GAP}", "dim")
         line.append(terminal.cell(Text(self.unit[0]), self.label)).append(_GAP)
-        return line.append("0" + self.count(self.total_ns).rjust(self.bar - 1))
+        return line.append("0" + self._count(self.total_ns).rjust(self.bar - 1))
 
     def bar_of(self, row: Row) -> str:
         """Return a bar from start to end, to half a column, at least half a column long; heavy on
@@ -185,23 +172,23 @@ def is_on(way: Set[str], row: Row) -> bool:
     return any(span.span_id in way for span in row.equal or filter(None, [row.span]))
 
 
-def _columns(trace: Trace, listed: list[Row], width: int, top: Judged, way: Set[str]) -> _Columns:
-    start = trace.in_order[0].start_ns
+def begin(
+    trace: Trace, width: int = 0, *, unfolded: bool = False, stacks: bool = False
+) -> tuple[Columns, Iterator[Row]]:
+    """Return what is known of the picture of *trace* as a whole, and its rows; *width*: of a
+    terminal, 0 on a page.
+    """
+    first = trace.top
+    top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
+    way = critical(trace, top.path)  # before the rows: of 100,000 both at once are too much
+    start, last = trace.in_order[0].start_ns, top.path[-1]
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
-    last, service = top.path[-1], top.span.resource.service
-    is_stage = top.span.is_stage  # of lines alone no time is lost
-    lost = last.itself if is_stage and last.own_s * 1e9 >= _LOST * total else ""
-    is_told = is_stage and (top.late_by_s is not None or top.span.budget_s is None)
+    # of lines alone no time is lost
+    lost = last.itself if first.is_stage and last.own_s * 1e9 >= _LOST * total else ""
+    is_told = first.is_stage and (top.late_by_s is not None or first.budget_s is None)
     told = top.reason if is_told else []
-    rough = _Columns(start, total, service, width, trace.spans, way, lost, last, told, 0, width)
-    numbers = (len(rough.count(max(row.end_ns - start, took_ns(row)))) for row in listed)
-    number = max(len("start"), *numbers)
-    room = width - 2 * number - 3 * len(_GAP)
-    labels = (cell_len(_label(row, rough).plain) for row in listed if row.span and not row.event)
-    longest = max([_LEAST_LABEL, *labels])
-    bar = max(room - longest, room * 2 // 5, _LEAST_BAR)
-    label = max(min(longest, room - bar), _LEAST_LABEL)
-    return replace(rough, number=number, label=label, bar=bar)
+    columns = Columns(top, start, total, width, way, lost, last, told, label=width, stacks=stacks)
+    return columns, trace.rows(top.who, one_by_one if unfolded else Folding(trace))
 
 
 def took_ns(row: Row) -> int:
@@ -213,20 +200,25 @@ def took_ns(row: Row) -> int:
 # ---------------------------------------------------------------- header, stages, lines
 
 
-def _header(
-    trace: Trace, columns: _Columns, users: Mapping[str, Any], links: Links, top: Judged
-) -> Iterator[Text]:
-    services = dict.fromkeys(s.resource.service for s in (top.span, *trace.in_order))
+def heading(columns: Columns) -> Text:
+    """Return what stage it is, what is wrong with it, whose, where, and how long it took."""
+    top = columns.top
+    services = dict.fromkeys(s.resource.service for s in (top.span, *top.trace.in_order))
     line = Text(visible(top.span.name), "bold")
     for word in words_of(top.span):
         line.append(f" {word}", f"bold {_style(top.span)}")
     named = Text(visible(", ".join(services)))
-    for part in (terminal.fields(users.items()), named, Text(lasted(top.span, columns.total_ns))):
-        if part:
-            line.append(" · ", "dim").append(part)
-    yield from terminal.wrapped(line, columns.width, 2)
+    took = Text(lasted(top.span, columns.total_ns))
+    for part in filter(None, (terminal.fields(top.who.items()), named, took)):
+        line.append(" · ", "dim").append(part)
+    return line
+
+
+def _header(columns: Columns, links: Links) -> Iterator[Text]:
+    top = columns.top
+    yield from terminal.wrapped(heading(columns), columns.width, 2)
     started = f"{terminal.moment(columns.start_ns)} {terminal.local_time(columns.start_ns):%z}"
-    identity = links.mark(Text(trace.trace_id, "dim"), *top.ids)
+    identity = links.mark(Text(top.trace.trace_id, "dim"), *top.ids)
     yield Text("trace ", "dim").append(identity).append(f" · {started}", "dim")
     yield from links.below(*top.ids)
     if told := columns.told:
@@ -237,7 +229,7 @@ def _header(
             yield from terminal.wrapped(text, columns.width, 2, "└ ")
 
 
-def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
+def _stage(row: Row, columns: Columns) -> Iterator[Text]:
     span = row.span
     if span is None:
         yield columns.numbers(row.start_ns).append(_label(row, columns))
@@ -246,24 +238,35 @@ def _stage(row: Row, columns: _Columns) -> Iterator[Text]:
     line.append(terminal.cell(_label(row, columns), columns.label)).append(_GAP)
     style = (_style(span) or "blue") + " bold" * is_on(columns.way, row)
     yield line.append(columns.bar_of(row), style)
-    for remark in _remarks(row, span, columns):
+    beside = [
+        part
+        for one in remarks(row, span, columns)
+        for part in ([one] if one.no_wrap else _below(one, row.inner, columns))
+    ]
+    for remark in (*beside, *(_steps(row, columns) if columns.stacks else ())):
         yield columns.numbers().append(columns.tree(row.inner)).append(remark)
 
 
-def _label(row: Row, columns: _Columns) -> Text:
+def _label(row: Row, columns: Columns) -> Text:
     line, span = columns.tree(row.lead), row.span
     if span is None:
         return line.append("… not ended yet, or not recorded here", "italic")
     name = Text(visible(span.name), f"{_style(span)}{' bold' * is_on(columns.way, row)}")
-    more = Text()  # never cut: the name gives way
+    more = after_name(row, span, columns)  # never cut: the name gives way
+    name.truncate(max(columns.label - line.cell_len - more.cell_len, 1), overflow="ellipsis")
+    return line.append(name).append(more)
+
+
+def after_name(row: Row, span: Span, columns: Columns) -> Text:
+    """Return how many stages a row is, which service's, and what is wrong with it."""
+    more = Text()
     if row.equal:
         more.append(f" \N{MULTIPLICATION SIGN}{len(row.equal)}", "bold")
-    if span.resource.service != columns.service:
+    if span.resource.service != columns.top.span.resource.service:
         more.append(f" @{visible(span.resource.service)}", "dim")
     for word in words_of(span):
         more.append(f" {word}", f"bold {_style(span)}")
-    name.truncate(max(columns.label - line.cell_len - more.cell_len, 1), overflow="ellipsis")
-    return line.append(name).append(more)
+    return more
 
 
 def words_of(span: Span) -> list[str]:
@@ -281,57 +284,45 @@ def _style(span: Span) -> str:
     return "red" if "ERROR" in words else "yellow" if words else ""
 
 
-def remarks(row: Row, span: Span, parent: Span | None) -> Iterator[Text]:
-    """Yield what there is to say of a stage besides its times and attributes."""
+def remarks(row: Row, span: Span, columns: Columns) -> Iterator[Text]:
+    """Yield what there is to say of a row's stage besides its times; what may be cut: *no_wrap*."""
+    parent = columns.top.trace.spans.get(span.parent_span_id)
     if parent is not None and (by_ns := span.moved_ns - parent.moved_ns):
         later, word = ("later", "behind") if by_ns > 0 else ("earlier", "ahead of")
         by, other = duration(abs(by_ns) / 1e9), visible(parent.resource.service)
         yield Text(f"drawn {by} {later}: its clock is {word} that of {other}", "dim")
     if row.equal:
         longest = max(max(one.end_ns - one.start_ns, 0) for one in row.equal)
-        yield Text(f"the longest took {duration(longest / 1e9)}; --all draws each", "dim")
+        unfold = "; --all draws each" * (columns.width > 0)
+        yield Text(f"the longest took {duration(longest / 1e9)}{unfold}", "dim")
+        yield from _facts(common(row.equal), row)
         return
     over, message = late_by(span.duration_s, span.budget_s), span.details.status_message
     if over is not None and span.budget_s is not None:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
     if message and not _is_shown_below(row, message):
         yield Text(visible(message), "red")
-
-
-def _remarks(row: Row, span: Span, columns: _Columns) -> Iterator[Text]:
-    for one in remarks(row, span, columns.spans.get(span.parent_span_id)):
-        yield from _below(one, row.inner, columns)
-    if row.equal:
-        yield from _facts(attributes_of(row, span), row, columns)
-        return
-    if columns.is_lost_in(row) and columns.told != [columns.lost]:
-        said = f"{_BROKEN} {columns.lost}" if columns.broken else columns.lost
-        yield from _below(Text(said, "yellow"), row.inner, columns)
-    yield from _facts(span.attributes, row, columns)
-    if columns.stacks:
-        yield from _steps(row, columns)
-    if each := terminal.fields(_new(row.common, {**row.shown, **span.attributes})):
-        yield Text("each inside: ", "dim").append(each)
+    if columns.is_lost_in(row) and (columns.told != [columns.lost] or not columns.width):
+        yield Text(f"{_BROKEN} {columns.lost}" if columns.broken else columns.lost, "yellow")
+    yield from _facts(span.attributes, row)
+    if each := terminal.new_fields(row.common, {**row.shown, **span.attributes}):
+        inside = Text("each inside: ", "dim", no_wrap=True)
+        yield inside.append(each)
     for link in span.details.links:
-        yield from _below(Text(f"linked to trace {link['trace_id']}", "dim"), row.inner, columns)
+        yield Text(f"linked to trace {link['trace_id']}", "dim")
 
 
-def attributes_of(row: Row, span: Span) -> Mapping[str, Any]:
-    """Return what is said of a row's stage, of equal ones what all have."""
-    return common(row.equal) if row.equal else span.attributes
-
-
-def _facts(values: Mapping[str, Any], row: Row, columns: _Columns) -> Iterator[Text]:
-    new = dict(_new(values, row.shown))
-    if own := terminal.fields((key, value) for key, value in new.items() if key not in _WHOLE):
+def _facts(values: Mapping[str, Any], row: Row) -> Iterator[Text]:
+    rest = {key: value for key, value in values.items() if key not in _WHOLE}
+    if own := terminal.new_fields(rest, row.shown):
         yield own
-    for key in (key for key in _WHOLE if key in new):
-        text = visible(" ".join(str(new[key]).split()))
-        label = Text(terminal.named(key) if key == _names.LATE_WHERE else "")
-        yield from _below(label.append(text), row.inner, columns)
+    for key in _WHOLE:
+        if (value := values.get(key)) and row.shown.get(key) != value:
+            label = terminal.named(key) if key == _names.LATE_WHERE else ""
+            yield Text(label + visible(" ".join(str(value).split())))
 
 
-def _steps(row: Row, columns: _Columns) -> Iterator[Text]:
+def _steps(row: Row, columns: Columns) -> Iterator[Text]:
     """Yield the steps of each stack that was seen, below its share."""
     for event in row.events:
         stood = "" if is_line(event) else str(event.attributes.get(_names.LATE_WHERE, ""))
@@ -342,7 +333,7 @@ def _steps(row: Row, columns: _Columns) -> Iterator[Text]:
             yield from (Text(lead).append(part) for part in parts)
 
 
-def _below(text: Text, lead: str, columns: _Columns, indent: int = 0) -> Iterator[Text]:
+def _below(text: Text, lead: str, columns: Columns, indent: int = 0) -> Iterator[Text]:
     """Yield *text* in as many lines as it needs beside the tree: what must never be cut."""
     taken = 2 * (columns.number + len(_GAP)) + len(columns.tree(lead)) + indent
     yield from terminal.wrapped(text, max(columns.width - taken, _LEAST_LABEL), 2)
@@ -355,19 +346,8 @@ def _is_shown_below(row: Row, message: str) -> bool:
     )
 
 
-def _new(values: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """Return the fields that are new here; what is asked for is first, the logger's name last: it
-    is cut first.
-    """
-    new = {k: v for k, v in values.items() if is_shown(k, v) and (k not in shown or shown[k] != v)}
-    first = {key: new.pop(key) for key in _HTTP if key in new}
-    if _names.LOGGER in new:
-        new[_names.LOGGER] = new.pop(_names.LOGGER)
-    return [*first.items(), *new.items()]
-
-
-def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
-    """Yield a log line: its level, its message, its fields; below it the exception."""
+def line_of(row: Row, event: Event) -> tuple[str, Text, str]:
+    """Return a log line's level, its message, and the exception for below it."""
     raised = exceptions.raised(event.name, event.attributes)
     level, message, below = event.attributes.get(_names.LEVEL, "event"), event.name, ""
     if raised is not None:
@@ -375,22 +355,26 @@ def _line(row: Row, event: Event, columns: _Columns) -> Iterator[Text]:
         if event.name == exceptions.EVENT:
             message, below = raised.what, raised.where
             level = "error" if row.span and row.span.is_error else level
-    tree, indent = columns.tree(row.lead), _LEVEL_WIDTH + 1
-    text = Text(visible(message))
-    if raised is None:
+    return visible(str(level).lower()), Text(visible(message)), visible(below)
+
+
+def _line(row: Row, event: Event, columns: Columns) -> Iterator[Text]:
+    """Yield a log line: its level, its message, its fields; below it the exception."""
+    level, text, below = line_of(row, event)
+    if not below and event.name != exceptions.EVENT:
         text.truncate(_MOST_CELLS, overflow="ellipsis")
+    tree, indent = columns.tree(row.lead), _LEVEL_WIDTH + 1
     parts = [*_below(text, row.lead, columns, indent)]
-    if own := terminal.fields(_new(event.attributes, row.shown)):
+    if own := terminal.new_fields(event.attributes, row.shown):
         parts[-1].append(_GAP).append(own)
     if below:
-        parts += _below(Text(visible(below), "red"), row.lead, columns, indent)
+        parts += _below(Text(below, "red"), row.lead, columns, indent)
     yield columns.numbers(event.time_ns).append(tree).append(_level(level)).append(parts[0])
     for part in parts[1:]:
         yield columns.numbers().append(tree).append(" " * indent).append(part)
 
 
-def _level(level: Any) -> Text:
-    word = visible(str(level).lower())
+def _level(word: str) -> Text:
     if word in _LOUD:
         return Text(f"{word.upper():<{_LEVEL_WIDTH}} ", "bold red")
     return Text(f"{word:<{_LEVEL_WIDTH}} ", _LEVEL_STYLES.get(word, ""))
