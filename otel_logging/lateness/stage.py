@@ -19,6 +19,7 @@ from textwrap import indent
 from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from weakref import ref
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import INVALID_SPAN, SpanKind
@@ -347,7 +348,8 @@ class Watched:
 
     def is_own(self, pause: Any) -> bool:
         """Say whether *pause* was work of the same request."""
-        return pause.by is bindings.entry_of(self.span) or bool(pause.by == id(self.task))
+        is_its_task = self.task is not None and pause.by == ref(self.task)
+        return is_its_task or pause.by is bindings.entry_of(self.span)
 
 
 def _steps_of(stacks: "Counter[str]") -> str:

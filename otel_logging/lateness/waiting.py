@@ -122,12 +122,15 @@ def blame(
         holders.append(holder)
 
     def had_it() -> Why:
-        held = []
+        held: dict[Any, tuple[int, int, Why]] = {}
+        is_pool = key[0] != LOCK
         for other, after in pairwise([*others, holder]):
-            until = min(other.stage.end or now, after.since if key[0] == LOCK else now)
+            until = min(other.stage.end or now, now if is_pool else after.since)
             if until > began and other.stage is not holder.stage and other is not innocent:
                 why = Why(unknown.detail, other.stage.name, other.stage.who())
-                held.append((other.since, until, why))
-        return most(held, began, now) or unknown
+                # of a pool, a task has one at a time, as far as one knows
+                one = (id(other.stage), id(other.task)) if is_pool else other.since
+                held.setdefault(one, (other.since, until, why))
+        return most(held.values(), began, now, is_shared=is_pool) or unknown
 
     return had_it if others else None

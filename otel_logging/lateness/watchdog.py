@@ -14,6 +14,7 @@ from contextvars import Context
 from functools import partial
 from itertools import islice
 from math import inf
+from sys import getswitchinterval
 from threading import RLock, get_ident
 from typing import Any, Final
 
@@ -46,6 +47,10 @@ _HOG_SHARE: Final = 0.4  # of what all threads have computed
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 #: Who gets the interpreter for a moment, some 60 us of computing, has waited for 6 ms behind a hog.
 _TURN: Final = 100
+#: Before each of its last looks it was kept from the interpreter for so much of Python's own
+#: interval, after which who keeps that has to let it go: less may be chance. Of so many looks.
+_KEPT: Final = 0.1
+_LOOKS: Final = 8
 #: How often it looks which task works on a stage that its own task has left, and how much each
 #: thread has computed.
 _LEFT_NS: Final = 500_000_000
@@ -71,6 +76,8 @@ class Watchdog:
         self._computed, self._computed_at = dict[int, int](), 0
         #: The thread that was seen to compute without the interpreter last, and when.
         self._without = 0, 0
+        #: For how much of Python's interval it waited for the interpreter lately, before a look.
+        self._kept = 0.0
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
         self._hunting = RLock()
@@ -116,6 +123,8 @@ class Watchdog:
 
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
+        waited = min(max((now - due) / 1e9 / getswitchinterval(), 0), 1)
+        self._kept += (waited - self._kept) / _LOOKS
         late = self.watch.pauses.look(now)
         # a copy: the garbage collector may end stages in the midst of making a list
         for span in list(self.watch.open.copy()):
@@ -301,7 +310,9 @@ class Watchdog:
             return
         began = max(due, since) if is_held else since
         hogs = self._hogs(spent, now - began)
-        pause = self.watch.pauses.hog = self._pause_of(hogs, began, now)
+        # who lets the interpreter go all the time keeps nobody from it
+        is_kept = is_held or self._kept > _KEPT
+        pause = self.watch.pauses.hog = self._pause_of(hogs, began, now) if is_kept else None
         if pause is not None and is_held:
             self.watch.pauses.recent.append(pause)
         elif pause is not None:

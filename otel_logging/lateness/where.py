@@ -146,17 +146,20 @@ def of_task(
     sleeps, else zeros. *working*: the threads that work for it.
     """
     frames: list[FrameType] = []
+    future = None
     for _ in range(DEPTH):  # pragma: no branch - a bound
         coroutines = awaits(task.get_coro())
         if coroutines and asyncio.current_task(task.get_loop()) is task:
             frames += _above(coroutines[0][1], threads)
-            working = []
+            future = None
             break
         frames += [frame for _, frame in coroutines]
+        future = getattr(task, "_fut_waiter", None)
         task = awaited(task, coroutines) or _answering(coroutines)
         if task is None:
             break
     frames.reverse()
+    working = working if _is_of_a_thread(future) else []
     thread = _thread_behind(frames[0], threads, working) if frames else 0
     there = _bounded(outwards(threads.get(thread)))
     steps = [*(there if own_step(there) else []), *_bounded(frames)]
@@ -200,6 +203,16 @@ def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: list[i
     return found[0] if len(found) == 1 else 0
 
 
+def _is_of_a_thread(future: Any) -> bool:
+    """Say whether an executor's future is behind *future*, or behind one of several."""
+    there = getattr(future, "_children", None) or [future]
+    for _ in range(_FAR):
+        if any(getattr(each, "__qualname__", "") == _CHAINED for each in there):
+            return True
+        there = gc.get_referents(*filter(_leads_on, there))
+    return False
+
+
 def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
     """Return the coroutines, each with its frame, that one has called, innermost last."""
     found: list[tuple[Any, FrameType]] = []
@@ -230,6 +243,8 @@ _CLOSING: Final = ".close_recv_stream_on_response_sent"  # of the oldest, which 
 _ANYIO_S: Final = "run_sync_in_worker_thread"
 #: Files of what waits for a thread: ``to_thread``, and what Django and Channels have for it.
 _TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py", f"{os.sep}asgiref{os.sep}sync.py"
+#: What asyncio tells of an executor's future that is cancelled.
+_CHAINED: Final = "_chain_future.<locals>._call_check_cancel"
 _HIDING: Final = frozenset(
     {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
     | {"_RequestContextManager", "_BaseRequestContextManager"}  # aiohttp's
@@ -256,10 +271,12 @@ def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
             is_race = needed and coroutines[-1][1].f_locals.get("return_when") == _FIRST
             return found[0] if hop == 0 or len(found) == 1 or (needed and not is_race) else None
         groups = [tuple(g._tasks)[:1] for g in there if _is_group(type(g))]  # noqa: SLF001
-        futures = [each for each in there if isinstance(each, asyncio.Future)]
-        holding = [each for each in there if type(each).__name__ in _HOLDING]
-        there = [*chain(*groups), *gc.get_referents(*futures, *holding)]
+        there = [*chain(*groups), *gc.get_referents(*filter(_leads_on, there))]
     return None
+
+
+def _leads_on(each: Any) -> bool:
+    return isinstance(each, asyncio.Future) or type(each).__name__ in _HOLDING
 
 
 def _is_group(kind: type) -> bool:
@@ -289,6 +306,7 @@ _COMPLETING: Final = frozenset({"generator", "_AsCompletedIterator"})
 #: And of what else leads from a future, or from a coroutine of asyncio's, to a task.
 _HOLDING: Final = _COMPLETING | {"coroutine", "function", "cell", "tuple", "set", "list"}
 _HOPS: Final = 5
+_FAR: Final = 8  # hops: from what shields an executor's future
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 _RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
 _CALLING: Final = asyncio.Handle._run.__code__  # noqa: SLF001 - it has what it runs in
