@@ -26,7 +26,7 @@ from otel_logging._text import duration
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
-from otel_logging.lateness.cpu import computed
+from otel_logging.lateness.cpu import computed, queued
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
 from otel_logging.lateness.stage import NOBODY, WATCHED, Watched, began_ns
 from otel_logging.lateness.verdict import CPU, Why
@@ -54,8 +54,6 @@ _LOOKS: Final = 8
 #: How often it looks which task works on a stage that its own task has left, and how much each
 #: thread has computed.
 _LEFT_NS: Final = 500_000_000
-#: So long a thread that was seen to compute without the interpreter is taken to go on so.
-_WITHOUT_NS: Final = 500_000_000
 _HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
@@ -74,10 +72,8 @@ class Watchdog:
         self._idle: set[Any] = set()
         #: What each thread had computed so far, and when: at each look, while a stage is slow.
         self._computed, self._computed_at = dict[int, int](), 0
-        #: The thread that was seen to compute without the interpreter last, and when.
-        self._without = 0, 0
         #: For how much of Python's interval it waited for the interpreter lately, before a look.
-        self._kept = 0.0
+        self._kept, self._queued = 0.0, 0
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
         self._hunting = RLock()
@@ -123,6 +119,8 @@ class Watchdog:
 
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
+        before, self._queued = self._queued, queued()
+        due += self._queued - before  # until then it waited for a processor
         waited = min(max((now - due) / 1e9 / getswitchinterval(), 0), 1)
         self._kept += (waited - self._kept) / _LOOKS
         late = self.watch.pauses.look(now)
@@ -350,8 +348,6 @@ class Watchdog:
         after = Counter(computed())
         after.subtract(self._computed)
         if after[hogs[0]] * 2 > after[get_ident()]:  # beside this thread, which has it
-            self._without = hogs[0], now
-        if self._without[0] == hogs[0] and now - self._without[1] < _WITHOUT_NS:
             return None
         hearts = list(self.watch.pauses.hearts.values())
         loop = next((heart.loop for heart in hearts if heart.thread == hogs[0]), None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hashlib
 import random
 import sys
 import threading
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from contextvars import Context
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -260,6 +262,41 @@ def test_another_pool_of_the_same_name_has_nothing_to_do_with_it(service: Servic
     assert of_user(service, "bob").attributes["late.detail"] == "session"
 
 
+@pytest.mark.parametrize(("alices", "who"), [(1, "carol"), (3, None)])
+@pytest.mark.parametrize("kind", ["executor", "waiting"])
+def test_who_is_blamed_had_most_of_the_pool(
+    service: Service, kind: str, alices: int, who: str | None
+) -> None:
+    """Not who had one of many for longer; where two had as much of it, nobody is."""
+
+    async def main() -> None:
+        connections = asyncio.Semaphore(3 + alices)
+
+        async def connected(seconds: float) -> None:
+            with waiting("pool", name="shop"):
+                await connections.acquire()
+            await asyncio.sleep(seconds)
+            connections.release()
+
+        with ThreadPoolExecutor(3 + alices) as pool:
+
+            async def use(number: int, seconds: float) -> None:
+                one = (
+                    in_thread(pool, seconds) if kind == "executor" else partial(connected, seconds)
+                )
+                await asyncio.gather(*[one() for _ in range(number)])
+
+            await asyncio.gather(
+                turn("alice", partial(use, alices, 0.4)),
+                turn("carol", partial(use, 3, 0.3), after=0.02),
+                turn("bob", partial(use, 1, 0.0), BUDGET_S, after=0.04),
+            )
+
+    asyncio.run(main())
+    cause, _, user = blamed(service)
+    assert (cause, user) == ("pool", who)
+
+
 def test_work_of_no_stage_is_named_by_its_function(service: Service) -> None:
     """Not whose work had the thread for a moment."""
 
@@ -338,6 +375,65 @@ async def blocks(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def collects() -> None:
+    heap, until = [[n] for n in range(1_000_000)], time.perf_counter() + 0.3
+    while time.perf_counter() < until:
+        gc.collect()
+    heap.clear()
+
+
+def test_a_task_that_has_the_memory_of_another_has_not_its_work(service: Service) -> None:
+    """Of one that nobody had started, and that has ended."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def ends() -> int:
+            task = loop.create_task(blocks(0.3), context=Context())
+            await task
+            return id(task)
+
+        async def delivers(handed: Handoff[str]) -> None:
+            with taking(handed, name="turn", budget=BUDGET_S):
+                bind_context(user_id="bob")
+
+        handed = handoff("order")
+        deliveries = [delivers(handed) for _ in range(100)]
+        with traced("report", budget=30.0):  # the loop is watched
+            address = await ends()
+            await asyncio.sleep(0)  # the loop had it still
+            tasks = [loop.create_task(each, context=Context()) for each in deliveries]
+            at = [id(task) for task in tasks].index(address)
+            for task in tasks[:at] + tasks[at + 1 :]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+    cause, culprit, user = blamed(service)
+    assert (cause, culprit[:8], user) == ("loop", "blocks (", None)
+
+
+async def asks_of_a_timer(works: Callable[[], object]) -> None:
+    asyncio.get_running_loop().call_later(0.1, works)
+
+
+@pytest.mark.parametrize(
+    ("works", "cause"), [(partial(time.sleep, 0.3), "loop"), (collects, "gc")], ids=["loop", "gc"]
+)
+def test_a_callback_of_a_request_that_has_ended_is_nobodys(
+    service: Service, works: Callable[[], object], cause: str
+) -> None:
+    """It serves others: whoever was the first to use a timer, or a connection, began it."""
+
+    async def main() -> None:
+        await asyncio.create_task(turn("alice", partial(asks_of_a_timer, works)))
+        await asyncio.create_task(turn("bob", partial(asyncio.sleep, 0.15), BUDGET_S))
+
+    asyncio.run(main())
+    found, _, user = blamed(service)
+    assert (found, user) == (cause, None)
+
+
 def test_of_a_block_each_has_its_own_part(service: Service) -> None:
     """Two block the loop in one turn of it; a third one does so itself, after another."""
 
@@ -404,6 +500,13 @@ def test_a_loop_that_waits_for_the_interpreter_is_not_blocked(service: Service) 
     assert alice.attributes.get("late.culprit.user_id", "alice") == "alice"
 
 
+def digest(seconds: float) -> None:
+    """As ``compress``, in small pieces."""
+    data, until, made = random.randbytes(1 << 16), time.perf_counter() + seconds, hashlib.sha256()
+    while time.perf_counter() < until:
+        made.update(data)
+
+
 def compress(seconds: float) -> None:
     """Compute, and let others have the interpreter."""
     data, until = random.randbytes(1 << 21), time.perf_counter() + seconds
@@ -422,8 +525,9 @@ async def sleep_often(times: int = 80) -> None:
         (burn, sleep_often, "alice"),
         (burn, partial(asyncio.sleep, 0.3), None),
         (compress, partial(sleep_often, 160), None),
+        (digest, partial(sleep_often, 160), None),
     ],
-    ids=["often", "once", "without"],
+    ids=["often", "once", "without", "in pieces"],
 )
 def test_a_thread_that_keeps_the_interpreter_from_many_short_sleeps_is_named(
     service: Service, work: Callable[[float], None], waits: Callable[[], Any], who: str | None
