@@ -78,8 +78,9 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
                 holders.append(Holder(_SOMEBODY, now))
             return
         is_wait, ask = now - began > _MOMENT_NS, None
+        task = (loop := _get_running_loop()) and task_in(loop)
         if key[1]:
-            watched.is_known, task = True, (loop := _get_running_loop()) and task_in(loop)
+            watched.is_known = True
             # in a third of the time that the class takes
             holder = tuple.__new__(Holder, (watched, now, task and ref(task)))
             if is_wait:
@@ -89,7 +90,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             elif has_it:
                 _holders(key).append(holder)
         if is_wait:
-            watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask))
+            watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask), task, has_it=has_it)
 
 
 #: Whoever is in no stage that is measured: not known, and blamed for nothing.

@@ -54,6 +54,7 @@ _LOOKS: Final = 8
 #: How often it looks which task works on a stage that its own task has left, and how much each
 #: thread has computed.
 _LEFT_NS: Final = 500_000_000
+_NEEDED: Final = 1000  # tasks that a stage was seen to wait for: remembered
 _HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
@@ -271,7 +272,8 @@ class Watchdog:
                 return steps
         entry = bindings.entry_of(watched.span)
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
-        steps, thread, sleep = where.of_task(task, frames, working)
+        needed = watched.needed = dict(islice(watched.needed.items(), _NEEDED))
+        steps, thread, sleep = where.of_task(task, frames, working, needed)
         helping.append(thread)
         self._note_kept(watched, *sleep)
         return steps

@@ -21,6 +21,7 @@ from itertools import chain, takewhile
 from pathlib import Path
 from types import CodeType, FrameType, GetSetDescriptorType
 from typing import Any, Final
+from weakref import ref
 
 from otel_logging import _forks, _wrap
 from otel_logging.lateness.verdict import LOCK, POOL
@@ -139,11 +140,13 @@ def _self_of(code: CodeType, frame: FrameType | None) -> Any:
 
 
 def of_task(
-    task: Any, threads: Mapping[int, Any], working: list[int]
+    task: Any, threads: Mapping[int, Any], working: list[int], needed: dict[Any, Any]
 ) -> tuple[list[Step], int, tuple[int, int]]:
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
     a thread of *threads*, where it waits for that; that thread, else 0; and from when until when it
-    sleeps, else zeros. *working*: the threads that work for it.
+    sleeps, else zeros. *working*: the threads that work for it. Add to *needed* what it waits for,
+    each with the task that it stands at there, weakly, and whether that is one of several of which
+    it needs the first.
     """
     frames: list[FrameType] = []
     future = None
@@ -155,9 +158,14 @@ def of_task(
             break
         frames += [frame for _, frame in coroutines]
         future = getattr(task, "_fut_waiter", None)
-        task = awaited(task, coroutines) or _answering(coroutines)
-        if task is None:
+        found = awaited(task, coroutines) or _answering(coroutines)
+        is_race = len(found) > 1
+        at = ref(future) if isinstance(future, asyncio.Future) else None
+        for each in found:
+            needed[at, is_race and ref(each)] = ref(each), is_race
+        if len(found) != 1:
             break
+        task = found[0]
     frames.reverse()
     working = working if _is_of_a_thread(future) else []
     thread = _thread_behind(frames[0], threads, working) if frames else 0
@@ -179,14 +187,14 @@ def _sleep_in(frames: list[FrameType]) -> tuple[int, int]:
     return int((due - sleep.get("delay", 0)) * 1e9), int(due * 1e9)
 
 
-def _answering(coroutines: list[tuple[Any, FrameType]]) -> Any:
+def _answering(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
     """Return the task that Starlette leaves the answer to, while this one waits for a stream."""
     frames = (frame for _, frame in reversed(coroutines))
     librarys = takewhile(lambda frame: not is_application(frame.f_code.co_filename), frames)
     leaving = [frame for frame in librarys if frame.f_code.co_qualname in _LEAVING]
     groups = (getattr(frame.f_locals.get("task_group"), "_tasks", ()) for frame in leaving[::-1])
     tasks = chain(*map(tuple, groups))
-    return next((t for t in tasks if not t.done() and not t.get_name().endswith(_CLOSING)), None)
+    return [t for t in tasks if not t.done() and not t.get_name().endswith(_CLOSING)][:1]
 
 
 def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: list[int]) -> int:
@@ -254,8 +262,9 @@ _MOST_AWAITS: Final = 1_000
 _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, as no other is
 
 
-def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
-    """Return the task that *task* waits for; of several that it needs the first that is not done.
+def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
+    """Return the task that *task* waits for; of several that it needs the first that is not done;
+    all of several of which it waits for the first.
 
     A function of asyncio's has it among its variables, ``shield`` behind the future.
     """
@@ -269,10 +278,11 @@ def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
         found = [each for each in tasks if each is not task and not each.done()]
         if found:
             is_race = needed and coroutines[-1][1].f_locals.get("return_when") == _FIRST
-            return found[0] if hop == 0 or len(found) == 1 or (needed and not is_race) else None
+            is_one = hop == 0 or len(found) == 1 or (needed and not is_race)
+            return found[:1] if is_one else found * bool(is_race)
         groups = [tuple(g._tasks)[:1] for g in there if _is_group(type(g))]  # noqa: SLF001
         there = [*chain(*groups), *gc.get_referents(*filter(_leads_on, there))]
-    return None
+    return []
 
 
 def _leads_on(each: Any) -> bool:

@@ -234,6 +234,73 @@ def test_who_is_blamed_had_it_most_of_the_time(
     assert blamed(service) == ("lock", who and "turn", who)
 
 
+async def slow() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0.05)
+
+
+async def beside_what_is_slower(wait: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.gather(wait(), slow())
+
+
+async def beside_what_comes_first(wait: Callable[[], Awaitable[None]]) -> None:
+    tasks = [asyncio.create_task(each()) for each in (wait, partial(asyncio.sleep, 0.25))]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def for_nothing_of_its_task(wait: Callable[[], Awaitable[None]]) -> None:
+    task = asyncio.create_task(wait())
+    await slow()
+    await task
+
+
+async def beside_what_is_quicker(wait: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.gather(wait(), asyncio.sleep(0.01), wait())
+
+
+async def until_it_comes_first(wait: Callable[[], Awaitable[None]]) -> None:
+    tasks = [asyncio.create_task(each()) for each in (wait, partial(asyncio.sleep, 9))]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    tasks[1].cancel()
+
+
+async def below_a_stage(wait: Callable[[], Awaitable[None]]) -> None:
+    with traced("load"):
+        await asyncio.gather(wait(), asyncio.sleep(0.01))
+
+
+async def in_time_or_not(wait: Callable[[], Awaitable[None]]) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(wait(), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("works", "who"),
+    [
+        *((beside_what_is_slower, None), (beside_what_comes_first, None)),
+        *((for_nothing_of_its_task, None), (beside_what_is_quicker, "alice")),
+        *((until_it_comes_first, "alice"), (below_a_stage, "alice"), (in_time_or_not, "alice")),
+    ],
+)
+def test_a_wait_of_another_task_counts_if_the_stage_waited_for_that(
+    service: Service, works: Callable[..., Awaitable[None]], who: str | None
+) -> None:
+    async def main() -> None:
+        it = Inventory()
+        await asyncio.gather(
+            turn("alice", lambda: it.use(0.3)),
+            turn("bob", lambda: works(lambda: it.use(0)), BUDGET_S, 0.01),
+        )
+
+    asyncio.run(main())
+    cause, _, user = blamed(service)
+    assert user == who
+    assert cause == ("lock" if who else "unknown")
+
+
 # ---------------------------------------------------------------- pools
 
 
