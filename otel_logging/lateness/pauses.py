@@ -40,8 +40,8 @@ KEPT: Final = 1024
 
 
 class Pause(NamedTuple):
-    """A time in which others waited. *by* did it: a request, as its entry span, or a task that is in
-    none, weakly; *loop* is what it blocked, None for all that there is; *by_thread*
+    """A time in which others waited. *by* did it: a request, as its entry span, or a task that is
+    in none, weakly; *loop* is what it blocked, None for all that there is; *by_thread*
     did it, and was not held up by it.
     """
 
@@ -124,8 +124,8 @@ class Pauses:
         return Seen(now, steps, span, who, task and ref(task), is_idle)
 
     def _whose(self, context: Context, *, is_callback: bool) -> tuple[Any, Who]:
-        """Return the span that is current in *context*, and on whose behalf that is. A callback of
-        a request that has ended is nobody's: a connection or a timer, say, that it was first to use.
+        """Return the span that is current in *context*, and on whose behalf that is. What a
+        request has left behind in a callback, a connection's or a timer's, serves others.
         """
         span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
         if is_callback and has_ended(bindings.entry_of(span)):

@@ -144,9 +144,8 @@ def of_task(
 ) -> tuple[list[Step], int, tuple[int, int]]:
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
     a thread of *threads*, where it waits for that; that thread, else 0; and from when until when it
-    sleeps, else zeros. *working*: the threads that work for it. Add to *needed* what it waits for,
-    each with the task that it stands at there, weakly, and whether that is one of several of which
-    it needs the first.
+    sleeps, else zeros. *working*: the threads that work for it. Add to *needed* what it waits for:
+    each with its task, weakly, and whether that is one of several of which it needs the first.
     """
     frames: list[FrameType] = []
     future = None
@@ -157,15 +156,13 @@ def of_task(
             future = None
             break
         frames += [frame for _, frame in coroutines]
-        future = getattr(task, "_fut_waiter", None)
+        future = getattr(task, "_fut_waiter", None) or task
         found = awaited(task, coroutines) or _answering(coroutines)
         is_race = len(found) > 1
-        at = ref(future) if isinstance(future, asyncio.Future) else None
-        for each in found:
-            needed[at, is_race and ref(each)] = ref(each), is_race
+        needed |= {(ref(future), is_race and ref(t)): (ref(t), is_race) for t in found}
         if len(found) != 1:
             break
-        task = found[0]
+        (task,) = found
     frames.reverse()
     working = working if _is_of_a_thread(future) else []
     thread = _thread_behind(frames[0], threads, working) if frames else 0
@@ -214,7 +211,7 @@ def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: list[i
 def _is_of_a_thread(future: Any) -> bool:
     """Say whether an executor's future is behind *future*, or behind one of several."""
     there = getattr(future, "_children", None) or [future]
-    for _ in range(_FAR):
+    for _ in range(2 * _HOPS):
         if any(getattr(each, "__qualname__", "") == _CHAINED for each in there):
             return True
         there = gc.get_referents(*filter(_leads_on, there))
@@ -263,10 +260,9 @@ _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, 
 
 
 def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
-    """Return the task that *task* waits for; of several that it needs the first that is not done;
-    all of several of which it waits for the first.
-
-    A function of asyncio's has it among its variables, ``shield`` behind the future.
+    """Return the task that *task* waits for: of several that it needs the first that is not done,
+    and all where it needs the first that will be. A function of asyncio's has it among its variables,
+    ``shield`` behind the future.
     """
     future = getattr(task, "_fut_waiter", None)
     is_bare = isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task)
@@ -316,7 +312,6 @@ _COMPLETING: Final = frozenset({"generator", "_AsCompletedIterator"})
 #: And of what else leads from a future, or from a coroutine of asyncio's, to a task.
 _HOLDING: Final = _COMPLETING | {"coroutine", "function", "cell", "tuple", "set", "list"}
 _HOPS: Final = 5
-_FAR: Final = 8  # hops: from what shields an executor's future
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 _RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
 _CALLING: Final = asyncio.Handle._run.__code__  # noqa: SLF001 - it has what it runs in
