@@ -8,9 +8,10 @@ thread that has just gone.
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
-_WAITS: Final = "/proc/thread-self/schedstat"
+_WAITS: Final = Path("/proc/thread-self/schedstat")
 _CLOCK: Final = 6  # Linux's number of a thread's scheduler clock is its id's complement, and this
 
 
@@ -27,6 +28,6 @@ def computed() -> dict[int, int]:
 
 def queued() -> int:
     """Return how long this thread has waited for a processor so far. Cost: 9 microseconds."""
-    with suppress(OSError, IndexError), open(_WAITS, "rb") as file:
+    with suppress(OSError, IndexError), _WAITS.open("rb") as file:
         return int(file.read().split()[1])
     return 0  # pragma: no cover - not on Linux

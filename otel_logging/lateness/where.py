@@ -260,9 +260,8 @@ _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, 
 
 
 def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
-    """Return the task that *task* waits for: of several that it needs the first that is not done,
-    and all where it needs the first that will be. A function of asyncio's has it among its variables,
-    ``shield`` behind the future.
+    """Return the task that *task* waits for: of several that it needs the first that is not done;
+    all, where it needs the first that will be. A function of asyncio's has it among its variables.
     """
     future = getattr(task, "_fut_waiter", None)
     is_bare = isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task)
