@@ -247,6 +247,7 @@ class Watched:
             self.span, self.task, self.worker = INVALID_SPAN, None, None
             self.places = self.stacks = None
             self.waits, self.guesses, self.children, self.beside = [], [], [], []
+            self.needed = {}
         return end_ns
 
     def _finish(self, latency_s: float) -> None:

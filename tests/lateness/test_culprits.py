@@ -235,7 +235,7 @@ def test_who_is_blamed_had_it_most_of_the_time(
 
 
 async def slow() -> None:
-    for _ in range(10):
+    for _ in range(18):
         await asyncio.sleep(0.05)
 
 
@@ -275,6 +275,29 @@ async def below_a_stage(wait: Callable[[], Awaitable[None]]) -> None:
 async def in_time_or_not(wait: Callable[[], Awaitable[None]]) -> None:
     with suppress(TimeoutError):
         await asyncio.wait_for(wait(), 0.25)
+
+
+def test_a_wait_of_the_task_that_works_on_a_turn_counts(service: Service) -> None:
+    """Though another began it, and has ended."""
+
+    async def begins(it: Inventory) -> "asyncio.Task[None]":
+        begun = traced("turn", root=True, budget=BUDGET_S).begin()
+        bind_context(user_id="bob")
+        return asyncio.create_task(works(begun, it))
+
+    async def works(begun: Any, it: Inventory) -> None:
+        await it.use(0.0)
+        begun.end()
+
+    async def main() -> None:
+        it = Inventory()
+        alice = asyncio.create_task(turn("alice", lambda: it.use(0.3)))
+        await asyncio.sleep(0.01)
+        await (await asyncio.create_task(begins(it)))
+        await alice
+
+    asyncio.run(main())
+    assert blamed(service) == ("lock", "turn", "alice")
 
 
 @pytest.mark.parametrize(
