@@ -173,8 +173,8 @@ def most(
 ) -> Why | None:
     """Return who had something for most of a time; None where nobody did, or who is not known.
 
-    *held*: since when, until when, and who: one whose *culprit* has no name is not known.
-    *is_shared*: several have it at once: who is returned had most of it as well.
+    *held*: since when, until when, in part within that time, and who: one whose *culprit* has no
+    name is not known. *is_shared*: several have it at once: who is returned had most of it as well.
     """
     had: Counter[Any] = Counter()
     parts: Counter[Any] = Counter() if is_shared else had
@@ -182,12 +182,11 @@ def most(
     longest: dict[Any, tuple[int, Why]] = {}
     for since, ended, why in sorted(held):
         one, since, ended = why.party, max(since, start), min(ended, end)
-        if ended > since:
-            if is_shared:
-                parts[one] += ended - since
-            had[one] += max(ended - max(since, until.get(one, start)), 0)
-            until[one] = max(ended, until.get(one, start))
-            longest[one] = max(longest.get(one, (0, why)), (ended - since, why))
+        if is_shared:
+            parts[one] += ended - since
+        had[one] += max(ended - max(since, until.get(one, start)), 0)
+        until[one] = max(ended, until.get(one, start))
+        longest[one] = max(longest.get(one, (0, why)), (ended - since, why))
     worst = max(parts, key=lambda one: (parts[one], bool(one)), default=None)
     known = (parts.total() - parts[""]) * is_shared
     is_most = had[worst] * 2 > end - start and parts[worst] > known * _MOST_OF_IT

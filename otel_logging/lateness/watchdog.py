@@ -350,7 +350,7 @@ class Watchdog:
         after = Counter(computed())
         after.subtract(self._computed)
         if after[hogs[0]] * 2 > after[get_ident()]:  # beside this thread, which has it
-            return None
+            return None  # pragma: no cover - others have the processors
         hearts = list(self.watch.pauses.hearts.values())
         loop = next((heart.loop for heart in hearts if heart.thread == hogs[0]), None)
         seen = self.watch.pauses.seen_in(hogs[0], loop)
