@@ -121,6 +121,8 @@ class Watched:
     clocks: Mapping[int, int] = MappingProxyType({})
     places: "Counter[str] | None" = None
     stacks: "Counter[str] | None" = None
+    #: Waits of other tasks than its own, each with that, weakly, and whether it gave up.
+    beside: tuple[tuple[Any, bool, Interval], ...] = ()
     #: What it was seen to wait for, each with the task that it stood at there last, weakly, and
     #: whether that was one of several of which it needed the first.
     needed: Mapping[Any, Any] = MappingProxyType({})
@@ -148,8 +150,6 @@ class Watched:
         #: Whether others may ask for it once it has ended.
         self.is_known = outer is None
         self.waits: list[Interval] = []
-        #: Waits of other tasks than its own, each with that, weakly, and whether it gave up.
-        self.beside: list[tuple[Any, bool, Interval]] = []
         self.guesses: list[Interval] = []
         self.children: list[Facts] = []
 
@@ -160,7 +160,7 @@ class Watched:
         if task is None or task in (self.task, self.worker) or self.loop is not task.get_loop():
             self.waits.append(wait)
         else:
-            self.beside.append((ref(task), not has_it, wait))
+            self.beside += ((ref(task), not has_it, wait),)
 
     def add_guess(self, wait: Interval) -> None:
         """Take a wait that was seen; those in one place that follow each other become one."""
@@ -246,8 +246,8 @@ class Watched:
             # hundreds are kept for what others may ask: with nothing that is large
             self.span, self.task, self.worker = INVALID_SPAN, None, None
             self.places = self.stacks = None
-            self.waits, self.guesses, self.children, self.beside = [], [], [], []
-            self.needed = {}
+            self.waits, self.guesses, self.children = [], [], []
+            self.beside, self.needed = (), {}
         return end_ns
 
     def _finish(self, latency_s: float) -> None:
