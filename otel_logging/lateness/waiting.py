@@ -78,7 +78,8 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
                 holders.append(Holder(_SOMEBODY, now))
             return
         is_wait, ask = now - began > _MOMENT_NS, None
-        task = (loop := _get_running_loop()) and task_in(loop)
+        loop = _get_running_loop() if is_wait or key[1] else None
+        task = loop and task_in(loop)
         if key[1]:
             watched.is_known = True
             # in a third of the time that the class takes
