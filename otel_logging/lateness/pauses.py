@@ -10,18 +10,20 @@ import gc
 import sys
 import threading
 import time
+from asyncio import _get_running_loop
 from collections import Counter, deque
 from contextvars import Context, copy_context
 from itertools import groupby, pairwise
 from math import inf
 from typing import Any, Final, NamedTuple
+from weakref import ref
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from otel_logging import _names, _runtime
 from otel_logging import context as bindings
-from otel_logging.binding import NOTHING
+from otel_logging.binding import NOTHING, has_ended, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.verdict import GC, LOOP, Who, Why
@@ -38,8 +40,8 @@ KEPT: Final = 1024
 
 
 class Pause(NamedTuple):
-    """A time in which others waited. *by* did it: a request, as its entry span, or the id of a task
-    that is in none; *loop* is what it blocked, None for all that there is; *by_thread*
+    """A time in which others waited. *by* did it: a request, as its entry span, or a task that is
+    in none, weakly; *loop* is what it blocked, None for all that there is; *by_thread*
     did it, and was not held up by it.
     """
 
@@ -47,7 +49,7 @@ class Pause(NamedTuple):
     start: int
     end: int
     why: Why
-    by: Any = 0
+    by: Any = None
     loop: Any = None
     by_thread: int = 0
     #: Span context of the block's own span.
@@ -61,13 +63,14 @@ class Seen(NamedTuple):
     steps: list[where.Step]
     span: Any = trace.INVALID_SPAN
     who: Who = ()
-    task: int = 0
+    #: Weakly.
+    task: Any = None
     #: The loop waits for events: it is not its own work that keeps it.
     is_idle: bool = False
 
     @property
     def by(self) -> Any:
-        """The entry span of the request that it was for; the task's id where it was for none."""
+        """The entry span of the request that it was for; the task where it was for none."""
         return self.task if self.span is trace.INVALID_SPAN else bindings.entry_of(self.span)
 
     @property
@@ -116,13 +119,17 @@ class Pauses:
         if asyncio.current_task(loop) is not task:  # pragma: no cover - it has just gone on
             return Seen(now, steps, is_idle=True)
         context = where.context_of(task) if inside is None else inside
-        span, who = self._whose(context)
+        span, who = self._whose(context, is_callback=task is None)
         is_idle = task is None and where.is_idle(steps)
-        return Seen(now, steps, span, who, 0 if task is None else id(task), is_idle)
+        return Seen(now, steps, span, who, task and ref(task), is_idle)
 
-    def _whose(self, context: Context) -> tuple[Any, Who]:
-        """Return the span that is current in *context*, and on whose behalf that is."""
+    def _whose(self, context: Context, *, is_callback: bool) -> tuple[Any, Who]:
+        """Return the span that is current in *context*, and on whose behalf that is. What a
+        request has left behind in a callback, a connection's or a timer's, serves others.
+        """
         span = context.get(CURRENT, {}).get(SPAN, trace.INVALID_SPAN)
+        if is_callback and has_ended(bindings.entry_of(span)):
+            return trace.INVALID_SPAN, ()
         return span, self._watch.who_of(span, context.get(bindings.BOUND, NOTHING).values)
 
     def on_gc(self, phase: str, info: dict[str, int]) -> None:
@@ -134,7 +141,8 @@ class Pauses:
         began, self._gc_began = self._gc_began, 0
         if began and now - began > _LONG_GC_NS:
             frame = sys._getframe().f_back  # noqa: SLF001 - what made the collector run
-            span, who = self._whose(copy_context())
+            is_callback = _get_running_loop() is not None and type(worker()) is int
+            span, who = self._whose(copy_context(), is_callback=is_callback)
             why = Seen(now, where.of_frame(frame), span, who).why
             detail = f"generation {info['generation']}, {info['collected']} objects collected"
             self.recent.append(Pause(GC, began, now, why._replace(detail=detail)))

@@ -8,7 +8,7 @@ process, and threads (``watch``).
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from textwrap import indent
 from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from weakref import ref
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import INVALID_SPAN, SpanKind
@@ -120,6 +121,11 @@ class Watched:
     clocks: Mapping[int, int] = MappingProxyType({})
     places: "Counter[str] | None" = None
     stacks: "Counter[str] | None" = None
+    #: Waits of other tasks than its own, each with that, weakly, and whether it gave up.
+    beside: tuple[tuple[Any, bool, Interval], ...] = ()
+    #: What it was seen to wait for, each with the task that it stood at there last, weakly, and
+    #: whether that was one of several of which it needed the first.
+    needed: Mapping[Any, Any] = MappingProxyType({})
     #: The wait for a pool that the first look found it in.
     entered: Interval | None = None
     #: When the call began that the first look found it in. A library's call begins with this wait.
@@ -147,10 +153,14 @@ class Watched:
         self.guesses: list[Interval] = []
         self.children: list[Facts] = []
 
-    def add_wait(self, wait: Interval) -> None:
-        """Take a wait that was measured."""
-        if len(self.waits) < _WAITS:  # pragma: no branch - a bound
+    def add_wait(self, wait: Interval, task: Any = None, *, has_it: bool = True) -> None:
+        """Take a wait that was measured, in a *task* or in none; *has_it*: it was not in vain."""
+        if len(self.waits) + len(self.beside) >= _WAITS:
+            return  # pragma: no cover - a bound
+        if task is None or task in (self.task, self.worker) or self.loop is not task.get_loop():
             self.waits.append(wait)
+        else:
+            self.beside += ((ref(task), not has_it, wait),)
 
     def add_guess(self, wait: Interval) -> None:
         """Take a wait that was seen; those in one place that follow each other become one."""
@@ -194,6 +204,12 @@ class Watched:
             else:
                 self.origin -= waited
 
+    def _needed(self) -> Iterator[Any]:
+        """Yield the tasks that it, or a stage around it, was seen to need."""
+        yield from self.needed.values()
+        if self.outer is not None:
+            yield from self.outer._needed()  # noqa: SLF001
+
     def who(self) -> Who:
         """Return on whose behalf it runs, or ran."""
         found: Who = self.watch.who_of(self.span) if self._who is None else self._who
@@ -231,6 +247,7 @@ class Watched:
             self.span, self.task, self.worker = INVALID_SPAN, None, None
             self.places = self.stacks = None
             self.waits, self.guesses, self.children = [], [], []
+            self.beside, self.needed = (), {}
         return end_ns
 
     def _finish(self, latency_s: float) -> None:
@@ -243,6 +260,13 @@ class Watched:
         is_here = self.thread == get_ident()
         if self.cpu_began >= 0 and is_here and not where.is_shared(_getframe()):
             cpu += time.thread_time_ns() - self.cpu_began
+        if self.beside:
+            needed = [*self._needed()]
+            self.waits += [
+                wait
+                for task, in_vain, wait in self.beside
+                if (task, False) in needed or ((task, True) in needed and not in_vain)
+            ]
         if self.began > self.origin:
             runner = self.task or self.thread
             behind = partial(self.watch.behind, runner, self.origin, self.began)
@@ -347,7 +371,8 @@ class Watched:
 
     def is_own(self, pause: Any) -> bool:
         """Say whether *pause* was work of the same request."""
-        return pause.by is bindings.entry_of(self.span) or bool(pause.by == id(self.task))
+        is_its_task = self.task is not None and pause.by == ref(self.task)
+        return is_its_task or pause.by is bindings.entry_of(self.span)
 
 
 def _steps_of(stacks: "Counter[str]") -> str:

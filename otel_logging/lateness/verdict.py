@@ -23,6 +23,7 @@ MEASURED: Final = frozenset({GC, LOOP, CPU, UNKNOWN})
 #: Where several causes hold in one moment, the first counts. Named by an application: as a pool.
 RANK: Final = {GC: 0, LOOP: 1, LOCK: 2, POOL: 3, QUEUE: 4, DOWNSTREAM: 5, CPU: 6, UNKNOWN: 7}
 _DEPTH: Final = 100  # of children within children that are explained
+_MOST_OF_IT: Final = 0.51  # a little more than a half, which may be chance
 
 
 Who = tuple[tuple[str, str], ...]
@@ -167,22 +168,29 @@ def _because(verdict: Verdict, where: str) -> str:
     return sentences.get(verdict.cause, f"waiting for {verdict.cause}{named}{held}")
 
 
-def most(held: Iterable[tuple[int, int, Why]], start: int, end: int) -> Why | None:
+def most(
+    held: Iterable[tuple[int, int, Why]], start: int, end: int, *, is_shared: bool = False
+) -> Why | None:
     """Return who had something for most of a time; None where nobody did, or who is not known.
 
-    *held*: since when, until when, and who: one whose *culprit* has no name is not known.
+    *held*: since when, until when, in part within that time, and who: one whose *culprit* has no
+    name is not known. *is_shared*: several have it at once: who is returned had most of it as well.
     """
-    had: dict[Any, int] = {}
+    had: Counter[Any] = Counter()
+    parts: Counter[Any] = Counter() if is_shared else had
     until: dict[Any, int] = {}
     longest: dict[Any, tuple[int, Why]] = {}
     for since, ended, why in sorted(held):
-        one = why.party
-        began, ended = max(since, until.get(one, start)), min(ended, end)
-        if ended > began:
-            had[one], until[one] = had.get(one, 0) + ended - began, ended
-            longest[one] = max(longest.get(one, (0, why)), (ended - began, why))
-    worst = max(had, key=lambda one: (had[one], bool(one)), default=None)
-    return longest[worst][1] if worst and had[worst] * 2 > end - start else None
+        one, since, ended = why.party, max(since, start), min(ended, end)
+        if is_shared:
+            parts[one] += ended - since
+        had[one] += max(ended - max(since, until.get(one, start)), 0)
+        until[one] = max(ended, until.get(one, start))
+        longest[one] = max(longest.get(one, (0, why)), (ended - since, why))
+    worst = max(parts, key=lambda one: (parts[one], bool(one)), default=None)
+    known = (parts.total() - parts[""]) * is_shared
+    is_most = had[worst] * 2 > end - start and parts[worst] > known * _MOST_OF_IT
+    return longest[worst][1] if worst and is_most else None
 
 
 def _path(

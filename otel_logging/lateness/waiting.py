@@ -78,8 +78,10 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
                 holders.append(Holder(_SOMEBODY, now))
             return
         is_wait, ask = now - began > _MOMENT_NS, None
+        loop = _get_running_loop() if is_wait or key[1] else None
+        task = loop and task_in(loop)
         if key[1]:
-            watched.is_known, task = True, (loop := _get_running_loop()) and task_in(loop)
+            watched.is_known = True
             # in a third of the time that the class takes
             holder = tuple.__new__(Holder, (watched, now, task and ref(task)))
             if is_wait:
@@ -89,7 +91,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             elif has_it:
                 _holders(key).append(holder)
         if is_wait:
-            watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask))
+            watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask), task, has_it=has_it)
 
 
 #: Whoever is in no stage that is measured: not known, and blamed for nothing.
@@ -122,12 +124,15 @@ def blame(
         holders.append(holder)
 
     def had_it() -> Why:
-        held = []
+        held: dict[Any, tuple[int, int, Why]] = {}
+        is_pool = key[0] != LOCK
         for other, after in pairwise([*others, holder]):
-            until = min(other.stage.end or now, after.since if key[0] == LOCK else now)
+            until = min(other.stage.end or now, now if is_pool else after.since)
             if until > began and other.stage is not holder.stage and other is not innocent:
                 why = Why(unknown.detail, other.stage.name, other.stage.who())
-                held.append((other.since, until, why))
-        return most(held, began, now) or unknown
+                # of a pool, a task has one at a time, as far as one knows
+                one = (id(other.stage), id(other.task)) if is_pool else other.since
+                held.setdefault(one, (other.since, until, why))
+        return most(held.values(), began, now, is_shared=is_pool) or unknown
 
     return had_it if others else None

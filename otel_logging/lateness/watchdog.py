@@ -14,6 +14,7 @@ from contextvars import Context
 from functools import partial
 from itertools import islice
 from math import inf
+from sys import getswitchinterval
 from threading import RLock, get_ident
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from otel_logging._text import duration
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
-from otel_logging.lateness.cpu import computed
+from otel_logging.lateness.cpu import computed, queued
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
 from otel_logging.lateness.stage import NOBODY, WATCHED, Watched, began_ns
 from otel_logging.lateness.verdict import CPU, Why
@@ -46,11 +47,14 @@ _HOG_SHARE: Final = 0.4  # of what all threads have computed
 _LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
 #: Who gets the interpreter for a moment, some 60 us of computing, has waited for 6 ms behind a hog.
 _TURN: Final = 100
+#: Before each of its last looks it was kept from the interpreter for so much of Python's own
+#: interval, after which who keeps that has to let it go: less may be chance. Of so many looks.
+_KEPT: Final = 0.1
+_LOOKS: Final = 8
 #: How often it looks which task works on a stage that its own task has left, and how much each
 #: thread has computed.
 _LEFT_NS: Final = 500_000_000
-#: So long a thread that was seen to compute without the interpreter is taken to go on so.
-_WITHOUT_NS: Final = 500_000_000
+_NEEDED: Final = 1000  # tasks that a stage was seen to wait for: remembered
 _HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
@@ -69,8 +73,8 @@ class Watchdog:
         self._idle: set[Any] = set()
         #: What each thread had computed so far, and when: at each look, while a stage is slow.
         self._computed, self._computed_at = dict[int, int](), 0
-        #: The thread that was seen to compute without the interpreter last, and when.
-        self._without = 0, 0
+        #: For how much of Python's interval it waited for the interpreter lately, before a look.
+        self._kept, self._queued = 0.0, 0
         #: When the thread means to look next, 0: not before it is woken; and how long that is.
         self._due, self._rest = 0, BLOCKED_NS
         self._hunting = RLock()
@@ -116,6 +120,10 @@ class Watchdog:
 
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
+        before, self._queued = self._queued, queued()
+        due += self._queued - before  # until then it waited for a processor
+        waited = min(max((now - due) / 1e9 / getswitchinterval(), 0), 1)
+        self._kept += (waited - self._kept) / _LOOKS
         late = self.watch.pauses.look(now)
         # a copy: the garbage collector may end stages in the midst of making a list
         for span in list(self.watch.open.copy()):
@@ -264,7 +272,8 @@ class Watchdog:
                 return steps
         entry = bindings.entry_of(watched.span)
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
-        steps, thread, sleep = where.of_task(task, frames, working)
+        needed = watched.needed = dict(islice(watched.needed.items(), _NEEDED))
+        steps, thread, sleep = where.of_task(task, frames, working, needed)
         helping.append(thread)
         self._note_kept(watched, *sleep)
         return steps
@@ -301,7 +310,9 @@ class Watchdog:
             return
         began = max(due, since) if is_held else since
         hogs = self._hogs(spent, now - began)
-        pause = self.watch.pauses.hog = self._pause_of(hogs, began, now)
+        # who lets the interpreter go all the time keeps nobody from it
+        is_kept = is_held or self._kept > _KEPT
+        pause = self.watch.pauses.hog = self._pause_of(hogs, began, now) if is_kept else None
         if pause is not None and is_held:
             self.watch.pauses.recent.append(pause)
         elif pause is not None:
@@ -339,9 +350,7 @@ class Watchdog:
         after = Counter(computed())
         after.subtract(self._computed)
         if after[hogs[0]] * 2 > after[get_ident()]:  # beside this thread, which has it
-            self._without = hogs[0], now
-        if self._without[0] == hogs[0] and now - self._without[1] < _WITHOUT_NS:
-            return None
+            return None  # pragma: no cover - others have the processors
         hearts = list(self.watch.pauses.hearts.values())
         loop = next((heart.loop for heart in hearts if heart.thread == hogs[0]), None)
         seen = self.watch.pauses.seen_in(hogs[0], loop)

@@ -21,6 +21,7 @@ from itertools import chain, takewhile
 from pathlib import Path
 from types import CodeType, FrameType, GetSetDescriptorType
 from typing import Any, Final
+from weakref import ref
 
 from otel_logging import _forks, _wrap
 from otel_logging.lateness.verdict import LOCK, POOL
@@ -139,24 +140,31 @@ def _self_of(code: CodeType, frame: FrameType | None) -> Any:
 
 
 def of_task(
-    task: Any, threads: Mapping[int, Any], working: list[int]
+    task: Any, threads: Mapping[int, Any], working: list[int], needed: dict[Any, Any]
 ) -> tuple[list[Step], int, tuple[int, int]]:
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
     a thread of *threads*, where it waits for that; that thread, else 0; and from when until when it
-    sleeps, else zeros. *working*: the threads that work for it.
+    sleeps, else zeros. *working*: the threads that work for it. Add to *needed* what it waits for:
+    each with its task, weakly, and whether that is one of several of which it needs the first.
     """
     frames: list[FrameType] = []
+    future = None
     for _ in range(DEPTH):  # pragma: no branch - a bound
         coroutines = awaits(task.get_coro())
         if coroutines and asyncio.current_task(task.get_loop()) is task:
             frames += _above(coroutines[0][1], threads)
-            working = []
+            future = None
             break
         frames += [frame for _, frame in coroutines]
-        task = awaited(task, coroutines) or _answering(coroutines)
-        if task is None:
+        future = getattr(task, "_fut_waiter", None) or task
+        found = awaited(task, coroutines) or _answering(coroutines)
+        is_race = len(found) > 1
+        needed |= {(ref(future), is_race and ref(t)): (ref(t), is_race) for t in found}
+        if len(found) != 1:
             break
+        (task,) = found
     frames.reverse()
+    working = working if _is_of_a_thread(future) else []
     thread = _thread_behind(frames[0], threads, working) if frames else 0
     there = _bounded(outwards(threads.get(thread)))
     steps = [*(there if own_step(there) else []), *_bounded(frames)]
@@ -176,14 +184,14 @@ def _sleep_in(frames: list[FrameType]) -> tuple[int, int]:
     return int((due - sleep.get("delay", 0)) * 1e9), int(due * 1e9)
 
 
-def _answering(coroutines: list[tuple[Any, FrameType]]) -> Any:
+def _answering(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
     """Return the task that Starlette leaves the answer to, while this one waits for a stream."""
     frames = (frame for _, frame in reversed(coroutines))
     librarys = takewhile(lambda frame: not is_application(frame.f_code.co_filename), frames)
     leaving = [frame for frame in librarys if frame.f_code.co_qualname in _LEAVING]
     groups = (getattr(frame.f_locals.get("task_group"), "_tasks", ()) for frame in leaving[::-1])
     tasks = chain(*map(tuple, groups))
-    return next((t for t in tasks if not t.done() and not t.get_name().endswith(_CLOSING)), None)
+    return [t for t in tasks if not t.done() and not t.get_name().endswith(_CLOSING)][:1]
 
 
 def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: list[int]) -> int:
@@ -198,6 +206,16 @@ def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: list[i
     steps = ((each, own_step(of_frame(threads.get(each)))) for each in working)
     found = [*{step[0]: each for each, step in steps if step}.values()] or working
     return found[0] if len(found) == 1 else 0
+
+
+def _is_of_a_thread(future: Any) -> bool:
+    """Say whether an executor's future is behind *future*, or behind one of several."""
+    there = getattr(future, "_children", None) or [future]
+    for _ in range(2 * _HOPS):
+        if any(getattr(each, "__qualname__", "") == _CHAINED for each in there):
+            return True
+        there = gc.get_referents(*filter(_leads_on, there))
+    return False
 
 
 def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
@@ -230,6 +248,8 @@ _CLOSING: Final = ".close_recv_stream_on_response_sent"  # of the oldest, which 
 _ANYIO_S: Final = "run_sync_in_worker_thread"
 #: Files of what waits for a thread: ``to_thread``, and what Django and Channels have for it.
 _TO_THREAD: Final = f"{os.sep}asyncio{os.sep}threads.py", f"{os.sep}asgiref{os.sep}sync.py"
+#: What asyncio tells of an executor's future that is cancelled.
+_CHAINED: Final = "_chain_future.<locals>._call_check_cancel"
 _HIDING: Final = frozenset(
     {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
     | {"_RequestContextManager", "_BaseRequestContextManager"}  # aiohttp's
@@ -239,10 +259,9 @@ _MOST_AWAITS: Final = 1_000
 _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, as no other is
 
 
-def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
-    """Return the task that *task* waits for; of several that it needs the first that is not done.
-
-    A function of asyncio's has it among its variables, ``shield`` behind the future.
+def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
+    """Return the task that *task* waits for: of several that it needs the first that is not done;
+    all, where it needs the first that will be. A function of asyncio's has it among its variables.
     """
     future = getattr(task, "_fut_waiter", None)
     is_bare = isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task)
@@ -254,12 +273,15 @@ def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
         found = [each for each in tasks if each is not task and not each.done()]
         if found:
             is_race = needed and coroutines[-1][1].f_locals.get("return_when") == _FIRST
-            return found[0] if hop == 0 or len(found) == 1 or (needed and not is_race) else None
+            is_one = hop == 0 or len(found) == 1 or (needed and not is_race)
+            return found[:1] if is_one else found * bool(is_race)
         groups = [tuple(g._tasks)[:1] for g in there if _is_group(type(g))]  # noqa: SLF001
-        futures = [each for each in there if isinstance(each, asyncio.Future)]
-        holding = [each for each in there if type(each).__name__ in _HOLDING]
-        there = [*chain(*groups), *gc.get_referents(*futures, *holding)]
-    return None
+        there = [*chain(*groups), *gc.get_referents(*filter(_leads_on, there))]
+    return []
+
+
+def _leads_on(each: Any) -> bool:
+    return isinstance(each, asyncio.Future) or type(each).__name__ in _HOLDING
 
 
 def _is_group(kind: type) -> bool:

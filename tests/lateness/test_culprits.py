@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hashlib
 import random
 import sys
 import threading
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from contextvars import Context
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -232,6 +234,102 @@ def test_who_is_blamed_had_it_most_of_the_time(
     assert blamed(service) == ("lock", who and "turn", who)
 
 
+async def slow() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0.05)
+
+
+async def beside_what_is_slower(wait: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.gather(slow(), wait())
+
+
+async def before_what_is_slower(wait: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.gather(wait(), slow())
+
+
+async def beside_what_comes_first(wait: Callable[[], Awaitable[None]]) -> None:
+    tasks = [asyncio.create_task(each()) for each in (wait, partial(asyncio.sleep, 0.25))]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def for_nothing_of_its_task(wait: Callable[[], Awaitable[None]]) -> None:
+    task = asyncio.create_task(wait())
+    await slow()
+    await task
+
+
+async def beside_what_is_quicker(wait: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.gather(wait(), asyncio.sleep(0.01), wait())
+
+
+async def until_it_comes_first(wait: Callable[[], Awaitable[None]]) -> None:
+    tasks = [asyncio.create_task(each()) for each in (wait, partial(asyncio.sleep, 9))]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    tasks[1].cancel()
+
+
+async def below_a_stage(wait: Callable[[], Awaitable[None]]) -> None:
+    with traced("load"):
+        await asyncio.gather(wait(), asyncio.sleep(0.01))
+
+
+async def in_time_or_not(wait: Callable[[], Awaitable[None]]) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(wait(), 0.25)
+
+
+def test_a_wait_of_the_task_that_works_on_a_turn_counts(service: Service) -> None:
+    """Though another began it, and has ended."""
+
+    async def begins(it: Inventory) -> "asyncio.Task[None]":
+        begun = traced("turn", root=True, budget=BUDGET_S).begin()
+        bind_context(user_id="bob")
+        return asyncio.create_task(works(begun, it))
+
+    async def works(begun: Any, it: Inventory) -> None:
+        await it.use(0.0)
+        begun.end()
+
+    async def main() -> None:
+        it = Inventory()
+        alice = asyncio.create_task(turn("alice", lambda: it.use(0.3)))
+        await asyncio.sleep(0.01)
+        await (await asyncio.create_task(begins(it)))
+        await alice
+
+    asyncio.run(main())
+    assert blamed(service) == ("lock", "turn", "alice")
+
+
+@pytest.mark.parametrize(
+    ("works", "cause", "who"),
+    [
+        *((beside_what_is_slower, "unknown", None), (beside_what_comes_first, "unknown", None)),
+        *((for_nothing_of_its_task, "unknown", None), (before_what_is_slower, None, None)),
+        *((beside_what_is_quicker, "lock", "alice"), (until_it_comes_first, "lock", "alice")),
+        *((below_a_stage, "lock", "alice"), (in_time_or_not, "lock", "alice")),
+    ],
+)
+def test_a_wait_of_another_task_counts_if_the_stage_waited_for_that(
+    service: Service, works: Callable[..., Awaitable[None]], cause: str | None, who: str | None
+) -> None:
+    """*cause* None: where it stood is where the first of several does, for as long as the other."""
+
+    async def main() -> None:
+        it = Inventory()
+        await asyncio.gather(
+            turn("alice", lambda: it.use(0.3)),
+            turn("bob", lambda: works(lambda: it.use(0)), BUDGET_S, 0.01),
+        )
+
+    asyncio.run(main())
+    found, _, user = blamed(service)
+    assert (found, user) == (cause or found, who)
+
+
 # ---------------------------------------------------------------- pools
 
 
@@ -258,6 +356,41 @@ def test_another_pool_of_the_same_name_has_nothing_to_do_with_it(service: Servic
     asyncio.run(main())
     assert blamed(service) == ("pool", "hold", "carol")
     assert of_user(service, "bob").attributes["late.detail"] == "session"
+
+
+@pytest.mark.parametrize(("alices", "who"), [(1, "carol"), (3, None)])
+@pytest.mark.parametrize("kind", ["executor", "waiting"])
+def test_who_is_blamed_had_most_of_the_pool(
+    service: Service, kind: str, alices: int, who: str | None
+) -> None:
+    """Not who had one of many for longer; where two had as much of it, nobody is."""
+
+    async def main() -> None:
+        connections = asyncio.Semaphore(3 + alices)
+
+        async def connected(seconds: float) -> None:
+            with waiting("pool", name="shop"):
+                await connections.acquire()
+            await asyncio.sleep(seconds)
+            connections.release()
+
+        with ThreadPoolExecutor(3 + alices) as pool:
+
+            async def use(number: int, seconds: float) -> None:
+                one = (
+                    in_thread(pool, seconds) if kind == "executor" else partial(connected, seconds)
+                )
+                await asyncio.gather(*[one() for _ in range(number)])
+
+            await asyncio.gather(
+                turn("alice", partial(use, alices, 0.4)),
+                turn("carol", partial(use, 3, 0.3), after=0.02),
+                turn("bob", partial(use, 1, 0.0), BUDGET_S, after=0.04),
+            )
+
+    asyncio.run(main())
+    cause, _, user = blamed(service)
+    assert (cause, user) == ("pool", who)
 
 
 def test_work_of_no_stage_is_named_by_its_function(service: Service) -> None:
@@ -338,6 +471,65 @@ async def blocks(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def collects() -> None:
+    heap, until = [[n] for n in range(1_000_000)], time.perf_counter() + 0.3
+    while time.perf_counter() < until:
+        gc.collect()
+    heap.clear()
+
+
+def test_a_task_that_has_the_memory_of_another_has_not_its_work(service: Service) -> None:
+    """Of one that nobody had started, and that has ended."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def ends() -> int:
+            task = loop.create_task(blocks(0.3), context=Context())
+            await task
+            return id(task)
+
+        async def delivers(handed: Handoff[str]) -> None:
+            with taking(handed, name="turn", budget=BUDGET_S):
+                bind_context(user_id="bob")
+
+        handed = handoff("order")
+        deliveries = [delivers(handed) for _ in range(100)]
+        with traced("report", budget=30.0):  # the loop is watched
+            address = await ends()
+            await asyncio.sleep(0)  # the loop had it still
+            tasks = [loop.create_task(each, context=Context()) for each in deliveries]
+            at = [id(task) for task in tasks].index(address)
+            for task in tasks[:at] + tasks[at + 1 :]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+    cause, culprit, user = blamed(service)
+    assert (cause, culprit[:8], user) == ("loop", "blocks (", None)
+
+
+async def asks_of_a_timer(works: Callable[[], object]) -> None:
+    asyncio.get_running_loop().call_later(0.1, works)
+
+
+@pytest.mark.parametrize(
+    ("works", "cause"), [(partial(time.sleep, 0.3), "loop"), (collects, "gc")], ids=["loop", "gc"]
+)
+def test_a_callback_of_a_request_that_has_ended_is_nobodys(
+    service: Service, works: Callable[[], object], cause: str
+) -> None:
+    """It serves others: whoever was the first to use a timer, or a connection, began it."""
+
+    async def main() -> None:
+        await asyncio.create_task(turn("alice", partial(asks_of_a_timer, works)))
+        await asyncio.create_task(turn("bob", partial(asyncio.sleep, 0.15), BUDGET_S))
+
+    asyncio.run(main())
+    found, _, user = blamed(service)
+    assert (found, user) == (cause, None)
+
+
 def test_of_a_block_each_has_its_own_part(service: Service) -> None:
     """Two block the loop in one turn of it; a third one does so itself, after another."""
 
@@ -404,6 +596,13 @@ def test_a_loop_that_waits_for_the_interpreter_is_not_blocked(service: Service) 
     assert alice.attributes.get("late.culprit.user_id", "alice") == "alice"
 
 
+def digest(seconds: float) -> None:
+    """As ``compress``, in small pieces."""
+    data, until, made = random.randbytes(1 << 16), time.perf_counter() + seconds, hashlib.sha256()
+    while time.perf_counter() < until:
+        made.update(data)
+
+
 def compress(seconds: float) -> None:
     """Compute, and let others have the interpreter."""
     data, until = random.randbytes(1 << 21), time.perf_counter() + seconds
@@ -443,6 +642,23 @@ def test_a_thread_that_keeps_the_interpreter_from_many_short_sleeps_is_named(
             break
     assert found.get("late.culprit.user_id") == who
     assert found["late.cause"] == ("cpu" if who else "unknown")
+
+
+def test_a_thread_that_lets_the_interpreter_go_all_the_time_has_no_share(service: Service) -> None:
+    """Though it stands still while the watching thread looks: each piece is short."""
+
+    async def main() -> None:
+        await asyncio.gather(
+            turn("alice", lambda: asyncio.to_thread(digest, 0.6)),
+            turn("bob", partial(sleep_often, 400), BUDGET_S, 0.05),
+        )
+
+    for _ in range(5):
+        asyncio.run(main())
+        kept_s = shares(of_last(service, "bob")).get("cpu", 0)
+        if kept_s < 0.01:  # else the machine had other things to do
+            break
+    assert kept_s < 0.01
 
 
 def of_last(service: Service, user: str) -> Span:

@@ -385,14 +385,28 @@ async def in_two_threads() -> None:
     await asyncio.gather(in_a_pool(), in_a_pool(sleeps_there))
 
 
+async def for_nothing_of_its_thread() -> None:
+    loop = asyncio.get_running_loop()
+    loop.run_in_executor(None, sleeps_there)
+    answer = loop.create_future()
+    loop.call_later(WAITED_S, answer.set_result, None)
+    await answer
+
+
 @pytest.mark.parametrize(
     ("work", "place"),
-    [(in_two_threads, "in_a_pool"), (partial(in_a_pool, partial(time.sleep, 0.25)), "in_a_pool")],
+    [
+        (in_two_threads, "in_a_pool"),
+        (partial(in_a_pool, partial(time.sleep, 0.25)), "in_a_pool"),
+        (for_nothing_of_its_thread, "for_nothing_of_its_thread"),
+    ],
 )
 def test_where_no_one_thread_says_more_a_task_stands_at_its_own_line(
     service: Service, work: Callable[[], Awaitable[Any]], place: str
 ) -> None:
-    """Of two it may be any; and one without code of the application says nothing."""
+    """Of two it may be any; one without code of the application says nothing; nor does one that
+    it does not wait for.
+    """
     most = where(service, work).partition(" % ")[2]  # one may end a little later
     assert most.startswith(f"{place} (test_where.py:")
 
