@@ -286,7 +286,7 @@ class Watchdog:
         is_kept = hog and hog.start < began and hog.by_thread != watched.thread
         if is_kept and not watched.is_own(hog):
             late = max(hog.end - self._due, 0)
-            kept = (hog.end - hog.start) * late // (late + due - began)
+            kept = (hog.end - hog.start) * late // max(late + due - began, 1)
             watched.add_guess(watched.as_interval(hog._replace(start=hog.end - kept)))
 
     def _tasks_in(self, span: Any, loop: Any) -> Iterator[Any]:

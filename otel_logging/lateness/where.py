@@ -180,8 +180,8 @@ def _above(frame: FrameType, threads: Mapping[int, Any]) -> list[FrameType]:
 
 def _sleep_in(frames: list[FrameType]) -> tuple[int, int]:
     sleep = next((each.f_locals for each in frames if each.f_code is _SLEEPING), {})
-    due = getattr(sleep.get("h"), "when", float)()  # Qt's loops do not tell
-    return int((due - sleep.get("delay", 0)) * 1e9), int(due * 1e9)
+    due, delay = getattr(sleep.get("h"), "when", float)(), sleep.get("delay", 0)  # not in Qt's
+    return (int((due - delay) * 1e9), int(due * 1e9)) if delay < 1e9 else (0, 0)  # inf: for ever
 
 
 def _answering(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
@@ -238,7 +238,7 @@ def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
     return found
 
 
-_SLEEPING: Final = asyncio.sleep.__code__
+_SLEEPING: Final = getattr(asyncio.sleep, "__code__", None)  # others may have replaced it
 _TRIO: Final = f"{os.sep}trio{os.sep}_core{os.sep}_run.py"
 _LEAVING: Final = frozenset(
     {"BaseHTTPMiddleware.__call__", "BaseHTTPMiddleware.__call__.<locals>.call_next"}

@@ -245,6 +245,20 @@ def test_a_quick_stage_is_looked_at_in_time_beside_one_that_may_take_long(
     assert "late.where" in service.one("turn").attributes
 
 
+async def for_ever() -> None:
+    await anyio.sleep_forever()
+
+
+def test_a_task_that_sleeps_for_ever_has_a_place(service: Service) -> None:
+    """Until a time-out ends it."""
+
+    async def work() -> None:
+        with anyio.move_on_after(WAITED_S):
+            await for_ever()
+
+    assert re.match(r"\d+ % for_ever \(test_where.py:", where(service, work))
+
+
 async def with_sqlalchemy(at: Path) -> None:
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{at}/shop.db", pool_size=1, max_overflow=0, pool_timeout=WAITED_S,
