@@ -10,6 +10,7 @@ from typing import Any
 
 from otel_logging import _otlp
 from otel_logging.spool import merging, reading
+from otel_logging.spool.directories import OPEN
 from otel_logging.spool.queue import Spool
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import Contents, parse_all
@@ -69,7 +70,7 @@ def numbers(found: Iterable[Contents | Waiting | None]) -> list[int]:
 
 def loaded(path: Path) -> list[Contents]:
     """Return the segments in the file at *path*, wherever it is by now."""
-    return list(parse_all(reading.load(path) or b""))
+    return list(parse_all(reading.load(path) or b"", is_open=path.suffix == OPEN))
 
 
 def on_disk(base: Path) -> list[int]:
