@@ -15,7 +15,7 @@ import linecache
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from threading import Event
@@ -55,6 +55,8 @@ _ENDS, _YIELDS, _SUBSCRIBED, _NEVER, _JOINED = range(5)
 _QUEUES, _FLAGS = (asyncio.Queue,), (bool, asyncio.Event, Event, property)
 _DEEP: Final = 2  # ``app.state.hub.queue``
 HOLDING: Final = (dict, defaultdict, list, set)
+#: What leads nowhere.
+_PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None), FunctionType})
 _MOST: Final = 1_000  # rooms, in a dictionary of them
 _AWAITING: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _FUNCTIONS: Final = (ast.AsyncFunctionDef, ast.FunctionDef, ast.Lambda)
@@ -175,7 +177,7 @@ def everybodys(frame: FrameType, most: int = _MOST) -> set[int]:
     """Return the ids of what modules of the application's have, that of *frame* one step more."""
     modules = [vars(each) for each in list(sys.modules.values()) if type(each) is ModuleType]
     own = [each for each in modules if where.is_application(each.get("__file__") or "<frozen ")]
-    has = [v for each in own for v in list(each.values()) if type(v) is not FunctionType]
+    has = [value for each in own for value in list(each.values())]
     near = reachable(frame.f_globals.values(), _DEEP, most)
     return {id(each) for each in itertools.chain(reachable(has, _DEEP - 1, most), near)}
 
@@ -184,19 +186,22 @@ def reachable(found: Iterable[Any], deep: int, most: int = 0) -> Iterator[Any]:
     """Yield what is *found*, and what that has as attributes, so many times; and what is in a
     dictionary, a list or a set of those, of no more than *most*.
     """
-    found = list(found)
-    for each in [each for each in found if type(each) in HOLDING and len(each) <= most]:
-        found += each.values() if isinstance(each, dict) else each
-    yield from found
+    there = {id(each): each for each in list(found) if type(each) not in _PLAIN}
+    for each in list(there.values()):
+        if type(each) in HOLDING and len(each) <= most:
+            inside = list(each.values() if isinstance(each, dict) else each)
+            there |= {id(value): value for value in inside}
+    yield from there.values()
     if deep:
-        attributes = (v for each in found for v in _attributes(each).values())
-        yield from reachable(attributes, deep - 1, most)
+        has = (list(_attributes(each).values()) for each in there.values())
+        yield from reachable(itertools.chain.from_iterable(has), deep - 1, most)
 
 
-def _attributes(of: Any) -> dict[str, Any]:
+def _attributes(of: Any) -> Mapping[str, Any]:
     has = {} if issubclass(type(of), ModuleType) else where.attributes(of)
-    state = where.attributes(has.get("state", of)).get("_state")  # Starlette's, or an application's
-    return {**has, **(state if type(state) is dict else {})}
+    # Starlette's, or an application's
+    state = (where.attributes(has["state"]) if "state" in has else has).get("_state")
+    return {**has, **state} if type(state) is dict else has
 
 
 # ---------------------------------------------------------------- loops, in the source
