@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import queue as threads
+import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -242,12 +243,14 @@ def by_a_pool(work: Any, *args: Any) -> Any:
     return pool.shutdown
 
 
-@pytest.mark.parametrize("kept_s", [0.0, 60.0])
+@pytest.mark.parametrize("kept_s", [-1.0, 60.0])
 @pytest.mark.parametrize("start", [by_a_thread, by_a_pool])
 def test_a_thread_that_listens_is_nobodys_long_after_its_request(
     start: Any, kept_s: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the third time on that it does the same; only then it is reported."""
+    """From the third time on that it does the same; only then it is reported. Since the end of its
+    request may no time have passed that a clock can tell.
+    """
     monkeypatch.setattr(background_tasks, "KEPT_S", kept_s)
     monkeypatch.setattr(background_tasks, "_reported", set())
     queue: threads.Queue[Any] = threads.Queue()
@@ -263,12 +266,15 @@ def test_a_thread_that_listens_is_nobodys_long_after_its_request(
     finally:
         executors.uninstrument()
     users = [line.get("user_id") for line in captured.lines]
-    kept = 12 if kept_s else 5
+    kept = 12 if kept_s > 0 else 5
     assert users == ["alice"] * kept + [None] * (12 - kept)
     said = capsys.readouterr().err
-    assert bool(said) == (kept_s == 0.0)
+    assert bool(said) == (kept_s < 0)
     assert not said or "listening" in said
-    assert not said or ", a thread that was started in 'GET /ws', goes on after it and logs" in said
+    told = (
+        r", a thread that was started in 'GET /ws', goes on after it and (logs|begins 'message') "
+    )
+    assert not said or re.search(told, said)
     assert not said or "at work_of_threads (test_background_tasks.py:" in said
 
 

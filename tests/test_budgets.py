@@ -58,7 +58,7 @@ BUDGETS = {
     "handover": 119,
     "integrations": 2120,
     "jobs": 116,
-    "lateness": 2013,
+    "lateness": 2016,
     "logs": 1586,
     "mcp_server": 213,
     "observability": 250,
