@@ -18,11 +18,12 @@ from types import MethodType
 from typing import Any, Final
 from weakref import WeakSet
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import has_ended, worker
-from otel_logging.context import CURRENT, OUTER, SPAN, Standing, entry_of, leave_behind
+from otel_logging.context import CURRENT, OUTER, SPAN, Standing, entry_of, is_local, leave_behind
 from otel_logging.lateness import endless, where
 from otel_logging.open_stage import come_back, going_on
 
@@ -246,6 +247,8 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
         return
     if is_open:
         leave_behind(now)
+    elif now is not None and not is_local(now):  # who asked has sent a trace
+        CURRENT.set(otel_context.Context())
     # a task that has logged nothing since, and only waits for others, is not reported: they are
     if task in going_on or endless.joined_by(task) is None:
         _report(task, request, f"without an end, at {place}: it is nobody's from here on")

@@ -37,11 +37,12 @@ class Waits:
         """Note that it is done, in the thread that did it."""
         if going_on:
             going_on.pop(threading.current_thread(), None)
+        self.__del__()
+
+    def __del__(self) -> None:  # it was cancelled, or never called; in any thread
         handed, self._handed = self._handed, []
         if handed:
             handed.pop()
-
-    __del__ = end  # it was cancelled, or never called
 
 
 class OpenStage:

@@ -432,7 +432,7 @@ async def for_its_own_client(queue: Queue) -> None:
             queue.put_nowait(message)
 
 
-def streamed(program: Program) -> Captured:
+def streamed(program: Program, *headers: tuple[bytes, bytes]) -> Captured:
     """Run *program* in a request of alice's, which is a stream; others write meanwhile."""
     redis.connection_pool.reset()
     room.queue, rooms["lobby"].queue = asyncio.Queue(), asyncio.Queue()
@@ -458,7 +458,7 @@ def streamed(program: Program) -> Captured:
     async def send(_: Any) -> None: ...
 
     async def main() -> None:
-        scope = {"type": "http", "method": "GET", "path": "/events", "headers": []}
+        scope = {"type": "http", "method": "GET", "path": "/events", "headers": [*headers]}
         await ObservabilityMiddleware(stream)(scope, receive, send)
 
     with capture(log_level="info") as captured:
@@ -466,11 +466,13 @@ def streamed(program: Program) -> Captured:
     return captured
 
 
+@pytest.mark.parametrize("headers", [(), ((b"traceparent", b"00-%032x-%016x-01" % (1, 1)),)])
 @pytest.mark.parametrize("program", [room.listen, rooms["lobby"].listen, room.subscribe])
 def test_who_serves_everybody_is_nobodys_while_a_stream_is_open(
-    program: Any, capsys: pytest.CaptureFixture[str]
+    program: Any, headers: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = steps(streamed(lambda _: program()))
+    """Nor is it of the trace that who asked has sent."""
+    found = steps(streamed(lambda _: program(), *headers))
     assert len(found) == ITEMS
     assert not [line for line in found if line.keys() & {"user_id", "trace_id"}]
     (said,) = capsys.readouterr().err.splitlines()
