@@ -173,16 +173,18 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
     A task that has no end, where none that has one works on the same, serves others: it leaves.
     *but*: a task that is left out. Cost: a fiftieth of the time, unless *is_now*. Never raises.
     """
-    began_ns = time.perf_counter_ns()
-    _looked.left_ns += (began_ns - _looked.at_ns) // _SHARE
-    _looked.at_ns = began_ns
+    now_ns = time.perf_counter_ns()
+    _looked.left_ns += (now_ns - _looked.at_ns) // _SHARE
+    _looked.at_ns = now_ns
     if (_looked.left_ns <= 0 and not is_now) or _get_running_loop() is None:  # trio's
         return _looked.requests
+    began_ns = time.thread_time_ns()
     try:
-        _looked.requests = _sort_out(but)
+        with endless.one_look():
+            _looked.requests = _sort_out(but)
     except Exception as error:  # a coroutine of somebody's own making
         _diagnostics.report("tasks were not looked at", detail=error)
-    _looked.left_ns = min(_looked.left_ns, _MOST_NS) - (time.perf_counter_ns() - began_ns)
+    _looked.left_ns = min(_looked.left_ns, _MOST_NS) - (time.thread_time_ns() - began_ns)
     return _looked.requests
 
 

@@ -16,7 +16,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from threading import Event
 from types import CodeType, FrameType, FunctionType, ModuleType
@@ -142,14 +142,14 @@ def _shared(task: Any, frame: FrameType) -> frozenset[str]:
     known = _known.setdefault(task, {})
     if (found := known.get(code := frame.f_code)) is None:
         source = _source(code) if where.is_application(code.co_filename) else ""
-        queues, flags = _QUEUE.findall(source), _FLAG.findall(source)
+        queues, flags = {*_QUEUE.findall(source)}, {*_FLAG.findall(source)}
         there = {text for text, path in queues if _has(frame, path, _QUEUES)}
         for text, path in flags:
             changes = re.search(rf"\b{re.escape(path)}( = |\.set\(|\.clear\()", source)
             if not changes and _has(frame, path, _FLAGS, is_known=bool(there)):
                 there.add(text)
         found = frozenset(there)
-        names = {path.partition(".")[0] for _, path in queues + flags}
+        names = {path.partition(".")[0] for _, path in queues | flags}
         if names <= {*frame.f_locals, *frame.f_globals}:  # else it has not come so far
             known[code] = found
     return found
@@ -173,13 +173,32 @@ def _has(frame: FrameType, path: str, kinds: tuple[type, ...], *, is_known: bool
     return not {id(e) for e in values if where.attributes(e)}.isdisjoint(everybodys(frame, most))
 
 
+#: What ``everybodys`` returned, of each module, in this look; None: there is no look.
+_walked: dict[tuple[int, int], set[int]] | None = None
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Walk through what modules have once in a block, in which nothing else of this loop runs."""
+    global _walked
+    _walked = {}
+    try:
+        yield
+    finally:
+        _walked = None
+
+
 def everybodys(frame: FrameType, most: int = _MOST) -> set[int]:
     """Return the ids of what modules of the application's have, that of *frame* one step more."""
-    modules = [vars(each) for each in list(sys.modules.values()) if type(each) is ModuleType]
-    own = [each for each in modules if where.is_application(each.get("__file__") or "<frozen ")]
-    has = [value for each in own for value in list(each.values())]
-    near = reachable(frame.f_globals.values(), _DEEP, most)
-    return {id(each) for each in itertools.chain(reachable(has, _DEEP - 1, most), near)}
+    walked, key = {} if _walked is None else _walked, (id(frame.f_globals), most)
+    if key not in walked:
+        modules = [vars(each) for each in list(sys.modules.values()) if type(each) is ModuleType]
+        own = [each for each in modules if where.is_application(each.get("__file__") or "<frozen ")]
+        has = [value for each in own for value in list(each.values())]
+        near = reachable(frame.f_globals.values(), _DEEP, most)
+        found = itertools.chain(reachable(has, _DEEP - 1, most), near)
+        walked[key] = {id(each) for each in found}
+    return walked[key]
 
 
 def reachable(found: Iterable[Any], deep: int, most: int = 0) -> Iterator[Any]:
