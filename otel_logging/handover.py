@@ -5,6 +5,7 @@ that an item waited is part of the stage's latency. Deliberately absent: queues 
 (``integrations``).
 """
 
+import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -48,9 +49,11 @@ class Handoff(Generic[_T]):
         waited = round(self.waited_s(), 6)
         return Link(self._span.get_span_context(), {_names.QUEUE_WAIT: waited})
 
-    def end(self) -> None:
-        """Let go of the message: a worker's variable keeps this object until the next item."""
-        self._waits.end()
+    def end(self, thread: threading.Thread) -> None:
+        """Let go of the message, which *thread* has worked on: a worker's variable keeps this
+        object until the next item.
+        """
+        self._waits.end(thread)
         context = {k: v for k, v in self._here.context.items() if k != _names.HELD}
         self._here = self._here._replace(context=Context(context))
 
@@ -90,6 +93,7 @@ class taking:  # noqa: N801 - reads as a verb
         waited = {_names.QUEUE_WAIT: round(first.waited_s(), 6)}
         options: dict[str, Any] = {"budget": self._budget, "attributes": waited}
         self._open.callback(bindings.Here.now().put_back)
+        self._thread = threading.current_thread()
         if has_ended(around := get_current_span()):
             background_tasks.note(self._name, around)
         if len(self._handoffs) == 1:
@@ -108,7 +112,7 @@ class taking:  # noqa: N801 - reads as a verb
             watch.did(self._span, self._began)  # what comes next may be late behind it
         self._open.__exit__(*error)
         for handed in self._handoffs:
-            handed.end()
+            handed.end(self._thread)
 
 
 class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each(source, "message")

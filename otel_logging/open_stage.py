@@ -33,16 +33,15 @@ class Waits:
         self._handed: list[None] = [] if held is None else held.message.handed
         self._handed.append(None)
 
-    def end(self) -> None:
-        """Note that it is done, in the thread that did it."""
-        if going_on:
-            going_on.pop(threading.current_thread(), None)
-        self.__del__()
-
-    def __del__(self) -> None:  # it was cancelled, or never called; in any thread
+    def end(self, thread: threading.Thread | None = None) -> None:
+        """Note that it is done, in that *thread*; None: it was cancelled, or never called."""
+        if going_on and thread is threading.current_thread():  # the garbage collector runs in any
+            going_on.pop(thread, None)
         handed, self._handed = self._handed, []
         if handed:
             handed.pop()
+
+    __del__ = end
 
 
 class OpenStage:

@@ -5,10 +5,10 @@ of who sent them. Invariant: nothing that is bound leaves in headers unless ``pr
 Deliberately absent: what a propagator writes (OpenTelemetry's, by OTEL_PROPAGATORS).
 """
 
+import threading
 from asyncio import _get_running_loop
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextvars import copy_context
-from threading import get_ident
 from typing import Any, Final
 
 from opentelemetry import baggage, trace
@@ -33,10 +33,10 @@ def carry(function: F, /) -> F:
     functions and generators of both kinds. Failure: never raises of itself.
     Concurrency: the result may be called from many threads and tasks at once.
     """
-    captured, waits, thread = copy_context(), open_stage.Waits(), get_ident()
+    captured, waits, thread = copy_context(), open_stage.Waits(), threading.get_ident()
 
     def enter(_: object) -> tuple[int, int, dict[int, Any]]:
-        here = get_ident()
+        here = threading.get_ident()
         hands = {} if (watch := _runtime.current.watch) is None else watch.hands
         # what is in a loop, or in the midst of a thread's other work, is found by that
         if here == thread or here in hands or _get_running_loop() is not None:
@@ -48,7 +48,7 @@ def carry(function: F, /) -> F:
         began, here, hands = entered
         _exceptions.remember_context(error, began)
         hands.pop(here, None)
-        waits.end()
+        waits.end(threading.current_thread() if here == threading.get_ident() else None)
 
     return wrap_in_context(function, captured.copy, enter, leave)
 

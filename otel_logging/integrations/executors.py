@@ -70,7 +70,7 @@ class _InThread:
         finally:
             hands.pop(threading.get_ident(), None)
             before.put_back()
-            self._waits.end()
+            self._waits.end(threading.current_thread())
 
 
 class _Timed(_InThread):

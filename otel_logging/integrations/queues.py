@@ -4,6 +4,7 @@ Of no other queue is anything changed: a library's pool or a queue of replies ha
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from contextvars import ContextVar
@@ -21,18 +22,23 @@ from otel_logging.tracing import stage_of
 _APART: Final = "it is received in a task of its own, as asyncio.wait_for does before Python 3.12"
 
 
+def _runner() -> object:
+    """Return the task, or the thread itself: when it has ended another may have its number."""
+    return threading.current_thread() if type(by := worker()) is int else by
+
+
 class _Turn:
     """What a worker has taken last: its stage is open until the next is asked for."""
 
     is_asked = True
 
     def __init__(self) -> None:
-        self.worker, self.stage = worker(), ExitStack()
+        self.worker, self.stage = _runner(), ExitStack()
 
     def __del__(self) -> None:
         here = Here.now()
         self.stage.close()
-        if self.worker != worker():  # the garbage collector may run in anybody's context
+        if self.worker is not _runner():  # the garbage collector may run in anybody's context
             here.put_back()
 
 
@@ -84,7 +90,7 @@ class _Carrying:
 
     def _end(self) -> None:
         turn = self._turn.get()
-        if turn is not None and turn.worker == worker():  # else of who has started this one
+        if turn is not None and turn.worker is _runner():  # else of who has started this one
             turn.stage.close()
 
     def _ask(self) -> _Turn:
@@ -100,7 +106,7 @@ class _Carrying:
         if turn is None or not turn.is_asked:
             turn = self._ask()
         turn.is_asked = False
-        if turn.worker == worker():
+        if turn.worker is _runner():
             turn.stage.enter_context(taking(item, name=self._name, budget=self._budget))
         else:  # before Python 3.12: a task does not see a context that another has changed
             _diagnostics.remark(f"the stage {self._name} is not opened: {_APART}")
