@@ -70,7 +70,7 @@ BUDGETS = {
     "spool": 1049,
     "testing": 156,
     "tracers": 58,
-    "traces": 2836,
+    "traces": 2840,
     "tracing": 276,
 }
 

@@ -154,7 +154,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     seen, others, has_inside, orphans = {span.span_id}, "", trace.has_inside, trace.orphans
     while len(found) <= _MOST_STEPS:
         gaps, below, on_path = _Gaps(), list[Part](), list[Part]()
-        if is_apart := any(part.is_apart for part in parts):
+        if is_apart := bool(trace.orphans) and any(part.is_apart for part in parts):
             orphans = []  # nobody knows whether one is in another
         for part in parts:
             if has_inside(part.span) or orphans:
@@ -167,7 +167,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
                 on_path.append(part)
                 took_of[part.span.stored_name] += took
         most, most_took = max(took_of.items(), key=itemgetter(1), default=("", 0))
-        took, own = sum(p.end - p.start for p in parts), sum(end - start for start, end in gaps)
+        took, own = sum([p.end - p.start for p in parts]), sum([end - at for at, end in gaps])
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
         more: dict[str, Any] = {"is_apart": is_apart, "others": others, "inside": on_path}
@@ -182,12 +182,12 @@ def steps(trace: Trace, span: Span) -> list[Step]:
             break
         found.append(Step(*step, **more))
         del took_of[most]
-        others = _stages(on_path, took_of, took, "other ")
+        others = _stages(on_path, took_of, took, "other ") if took_of else ""
         below = [part for part in below if part.span.stored_name == most]
-        count, whole = len(below), sum(part.whole for part in below)
+        count, whole = len(below), sum([part.whole for part in below])
         at_once = count > 1 and whole > _AT_ONCE * most_took
         parts = [part for part in below if part.start < part.end]
-        seen.update(part.span.span_id for part in parts)
+        seen.update([part.span.span_id for part in parts])
     else:
         found[-1] = replace(found[-1], rest="what is deeper is not looked at")
     return found
@@ -214,12 +214,16 @@ def _split(
             # what goes on long after the end was not waited for: it explains only what nothing
             # else does
             (inside if ended <= most else after).append(part)
-    for parts in (inside, after):
-        parts.sort(key=_END, reverse=True)  # they come by start
-    inside += after
-    left, until = _gaps(inside, start, end), _end(parent)
-    gaps += () if orphans else left
-    for start, end in left if orphans else ():
+    inside.sort(key=_END, reverse=True)  # they come by start
+    if after:
+        after.sort(key=_END, reverse=True)
+        inside += after
+    left = _gaps(inside, start, end)
+    if not orphans:
+        gaps += left
+        return inside
+    until = _end(parent)
+    for start, end in left:
         first, last = (bisect_left(orphans, at, key=_START) for at in (start, end))
         apart = [
             Part(span, span.start_ns, min(_end(span), end), _end(span) - span.start_ns, True)  # noqa: FBT003
