@@ -37,6 +37,11 @@ _CAUGHT_UP_NS: Final = 100_000_000  # so long after a block it reads what came i
 _LONG_GC_NS: Final = 200_000
 _FRESH_NS: Final = 100_000_000  # so long somebody who computes is taken to go on
 KEPT: Final = 1024
+#: Until Python 3.12 the collector may run in the midst of a context variable's reset. What a
+#: finaliser's log call has read of that variable is freed next, and remembered as its value, until
+#: this thread enters a context. No other thread is in this one: one collection runs at a time.
+_FORGETS: Final = sys.version_info < (3, 12)
+_NO_CONTEXT: Final = Context()
 
 
 class Pause(NamedTuple):
@@ -146,11 +151,8 @@ class Pauses:
             why = Seen(now, where.of_frame(frame), span, who).why
             detail = f"generation {info['generation']}, {info['collected']} objects collected"
             self.recent.append(Pause(GC, began, now, why._replace(detail=detail)))
-        if sys.version_info < (3, 12):  # pragma: no branch - by version
-            # It may have run in the midst of a context variable's reset. What a finaliser's log
-            # call has read of that variable is freed next, and remembered as its value, until this
-            # thread enters a context.
-            Context().run(int)
+        if _FORGETS:  # pragma: no branch - by version
+            _NO_CONTEXT.run(int)
 
     def stop(self) -> None:
         """Let go of the collector and of all loops."""
