@@ -84,8 +84,7 @@ def joined_by(task: Any) -> Any:
     """Return a task for whose end *task* waits, however long that takes; None: for no task's."""
     innermost = where.awaits(task.get_coro())[-1:]
     is_limited = any(f.f_code.co_name in ("wait", "_wait", "wait_for") for _, f in innermost)
-    found = [] if is_limited else where.awaited(task, innermost)
-    return found[0] if len(found) == 1 else None
+    return None if is_limited else where.awaited(task, innermost)
 
 
 def _cannot_return(task: Any, chain: list[FrameType], below: int) -> bool:

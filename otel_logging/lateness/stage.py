@@ -127,10 +127,9 @@ class Watched:
     below = 0
     places: "Counter[str] | None" = None
     stacks: "Counter[str] | None" = None
-    #: Waits of other tasks than its own, each with that, weakly, and whether it gave up.
-    beside: tuple[tuple[Any, bool, Interval], ...] = ()
-    #: What it was seen to wait for, each with the task that it stood at there last, weakly, and
-    #: whether that was one of several of which it needed the first.
+    #: Waits of other tasks than its own, each with that, weakly.
+    beside: tuple[tuple[Any, Interval], ...] = ()
+    #: What it was seen to wait for, each with the task that it stood at there last, weakly.
     needed: Mapping[Any, Any] = _NOTHING
     #: The wait for a pool that the first look found it in.
     entered: Interval | None = None
@@ -155,14 +154,14 @@ class Watched:
         self.is_known = outer is None
         self.children: list[Facts] = []
 
-    def add_wait(self, wait: Interval, task: Any = None, *, has_it: bool = True) -> None:
-        """Take a wait that was measured, in a *task* or in none; *has_it*: it was not in vain."""
+    def add_wait(self, wait: Interval, task: Any = None) -> None:
+        """Take a wait that was measured, in a *task* or in none."""
         if len(self.waits) + len(self.beside) >= _WAITS:
             return  # pragma: no cover - a bound
         if task is None or task in (self.task, self.worker) or self.loop is not task.get_loop():
             self.waits += (wait,)
         else:
-            self.beside += ((ref(task), not has_it, wait),)
+            self.beside += ((ref(task), wait),)
 
     def add_guess(self, wait: Interval) -> None:
         """Take a wait that was seen; those in one place that follow each other become one."""
@@ -267,11 +266,7 @@ class Watched:
             cpu += time.thread_time_ns() - self.cpu_began
         if self.beside:
             needed = [*self._needed()]
-            self.waits += tuple(
-                wait
-                for task, in_vain, wait in self.beside
-                if (task, False) in needed or ((task, True) in needed and not in_vain)
-            )
+            self.waits += tuple(wait for task, wait in self.beside if task in needed)
         if self.began > self.origin:
             runner = self.task or self.thread
             behind = partial(self.watch.behind, runner, self.origin, self.began)

@@ -130,9 +130,8 @@ class Watchdog:
         if now >= max(self._next_scan, self.next_slow):
             self._next_scan = now + len(self.watch.measured) * _SCAN_NS
             self._scan(now)
-        hearts = self.watch.pauses.hearts.copy().values()
-        is_asked = self._slow or now - due > BLOCKED_NS or any(e.is_starved for e in hearts)
-        if self.watch.measured and (is_asked or now - self._computed_at > _LEFT_NS):
+        is_asked = self._slow or now - due > BLOCKED_NS or now - self._computed_at > _LEFT_NS
+        if self.watch.measured and is_asked:
             before, self._queued = self._queued, queued()
             due = min(due + self._queued - before, now)  # until then it waited for a processor
             waited = min((now - due) / 1e9 / getswitchinterval(), 1)
@@ -291,18 +290,14 @@ class Watchdog:
     def _hunt(self, now: int, due: int) -> None:
         """Find who keeps the interpreter for itself; several threads may work for one."""
         is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
-        hearts = list(self.watch.pauses.hearts.values())
-        is_starved = any(heart.is_starved for heart in hearts)
-        for heart in hearts:
-            heart.is_starved = False
         since, spent = self._computed_at, self._spent(now)
-        if not (spent and since < now and (is_held or self._slow or is_starved)):
+        if not (spent and since < now and (is_held or self._slow)):
             return
         began = max(due, since) if is_held else since
         hogs = self._hogs(spent, now - began)
         # who lets the interpreter go all the time keeps nobody from it
         is_kept = is_held or self._kept > _KEPT
-        pause = self.watch.pauses.hog = self._pause_of(hogs, began, now) if is_kept else None
+        pause = self._pause_of(hogs, began, now) if is_kept else None
         if pause is not None and is_held:
             self.watch.pauses.recent.append(pause)
         elif pause is not None:

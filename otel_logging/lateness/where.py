@@ -132,9 +132,8 @@ def of_task(
     beside: Callable[[], Iterable[Any]] = tuple,
 ) -> tuple[list[Step], int, dict[Any, Any]]:
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
-    a thread of *threads*, where it waits for that; that thread, else 0; and what it waits for: each
-    with its task, weakly, and whether that is one of several of which it needs the first.
-    *working*: the threads that work for it; *beside*: the tasks that do.
+    a thread of *threads*, where it waits for that; that thread, else 0; and what it waits for, each
+    with its task, weakly. *working*: the threads that work for it; *beside*: the tasks that do.
     """
     frames: list[FrameType] = []
     needed, is_threads = dict[Any, Any](), False
@@ -151,11 +150,10 @@ def of_task(
         is_threads = not found and any(each.__qualname__ == _CHAINED for each in behind)
         if not (found or is_threads):
             found = _to_answer(_answers_for(task, coroutines), beside)
-        is_race = len(found) > 1
-        needed |= {(ref(future), is_race and ref(t)): (ref(t), is_race) for t in found}
-        if len(found) != 1:
+        if not found:
             break
-        (task,) = found
+        needed[ref(future)] = ref(found)
+        task = found
     frames.reverse()
     working = working if is_threads else ()
     thread = _thread_behind(frames[0], threads, working) if frames else 0
@@ -170,14 +168,14 @@ def _above(frame: FrameType, threads: Mapping[int, Any]) -> list[FrameType]:
     return stack[stack.index(frame) :: -1]
 
 
-def _answering(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
+def _answering(coroutines: list[tuple[Any, FrameType]]) -> Any:
     """Return the task that Starlette leaves the answer to, while this one waits for a stream."""
     frames = (frame for _, frame in reversed(coroutines))
     librarys = takewhile(lambda frame: not is_application(frame.f_code.co_filename), frames)
     leaving = [frame for frame in librarys if frame.f_code.co_qualname in _LEAVING]
     groups = (getattr(frame.f_locals.get("task_group"), "_tasks", ()) for frame in leaving[::-1])
-    tasks = chain(*map(tuple, groups))
-    return [t for t in tasks if not t.done() and not t.get_name().endswith(_CLOSING)][:1]
+    tasks = (task for task in chain(*map(tuple, groups)) if not task.done())
+    return next((task for task in tasks if not task.get_name().endswith(_CLOSING)), None)
 
 
 def _answers_for(task: Any, coroutines: list[tuple[Any, FrameType]]) -> set[int]:
@@ -186,7 +184,7 @@ def _answers_for(task: Any, coroutines: list[tuple[Any, FrameType]]) -> set[int]
     return {id(each) for each in waited if _is_bare(each)}
 
 
-def _to_answer(answers: set[int], beside: Callable[[], Iterable[Any]]) -> list[Any]:
+def _to_answer(answers: set[int], beside: Callable[[], Iterable[Any]]) -> Any:
     """Return the task *beside* that has one of the *answers*, or what has it, and waits for none:
     so it is to give that.
     """
@@ -196,8 +194,8 @@ def _to_answer(answers: set[int], beside: Callable[[], Iterable[Any]]) -> list[A
         has += chain(*(list(attributes(each).values()) for each in has))
         is_there = not answers.isdisjoint(map(id, has))
         if is_there and answers.isdisjoint(_answers_for(task, coroutines)):
-            return [task]
-    return []
+            return task
+    return None
 
 
 def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: Sequence[int]) -> int:
@@ -254,9 +252,9 @@ _MOST_AWAITS: Final = 1_000
 _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, as no other is
 
 
-def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
+def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
     """Return the task that *task* waits for: of several that it needs the first that is not done;
-    all, where it needs the first that will be. A function of asyncio's has it among its variables.
+    None, where it needs the first that will be. A function of asyncio's has it among its variables.
     """
     future = getattr(task, "_fut_waiter", None)
     needed = _holding(coroutines) if _is_bare(future) else []
@@ -266,8 +264,8 @@ def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
         if found:
             is_race = needed and coroutines[-1][1].f_locals.get("return_when") == _FIRST
             is_one = hop == 0 or len(found) == 1 or (needed and not is_race)
-            return found[:1] if is_one else found * bool(is_race)
-    return []
+            return found[0] if is_one else None
+    return None
 
 
 def _hops(future: Any, needed: Iterable[Any] = ()) -> Iterator[list[Any]]:
