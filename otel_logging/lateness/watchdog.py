@@ -29,7 +29,7 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.cpu import computed, queued
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
-from otel_logging.lateness.stage import NOBODY, WATCHED, Watched, began_ns
+from otel_logging.lateness.stage import NOBODY, WATCHED, Watched, began_ns, value_of
 from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -275,17 +275,20 @@ class Watchdog:
                 return steps
         entry = bindings.entry_of(watched.span)
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
-        beside = partial(self._tasks_in, entry, task.get_loop())
+        beside = partial(self._tasks_in, entry, task.get_loop(), have_taken=True)
         steps, thread, needed = where.of_task(task, frames, working, beside)
         watched.needed = dict(islice(watched.needed.items(), _NEEDED)) | needed
         helping.append(thread)
         return steps
 
-    def _tasks_in(self, span: Any, loop: Any) -> Iterator[Any]:
-        """Yield the tasks of *loop* that are within the stage of *span*."""
+    def _tasks_in(self, span: Any, loop: Any, *, have_taken: bool = False) -> Iterator[Any]:
+        """Yield the tasks of *loop* that are within the stage of *span*; that *have_taken* what was
+        handed over in it.
+        """
         if loop not in self._tasks:
             self._tasks[loop] = [(each, _span_of(each)) for each in asyncio.all_tasks(loop)]
-        return (task for task, current in self._tasks[loop] if _is_for(current, span))
+        there = ((task, current) for task, current in self._tasks[loop] if _is_for(current, span))
+        return (task for task, current in there if not have_taken or _has_taken(current, span))
 
     def _hunt(self, now: int, due: int) -> None:
         """Find who keeps the interpreter for itself; several threads may work for one."""
@@ -364,6 +367,13 @@ def _note_end(task: Any, span: Any) -> None:
 def _is_for(current: Any, span: Any) -> bool:
     """Say whether what has *current* works in the stage of *span*, or in its request."""
     return current is span or (current is not None and bindings.entry_of(current) is span)
+
+
+def _has_taken(span: Any, entry: Any) -> bool:
+    """Say whether *span*, or a stage around it within *entry*, is of work that was handed over."""
+    while span is not entry and value_of(span, _names.QUEUE_WAIT) is None:
+        span = getattr(span, bindings.OUTER, {}).get(SPAN, entry)
+    return span is not entry
 
 
 def _span_of(task: Any) -> Any:

@@ -18,7 +18,7 @@ from contextvars import Context
 from functools import lru_cache
 from itertools import chain, takewhile
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType, GetSetDescriptorType, MappingProxyType
+from types import CodeType, FrameType, FunctionType, GetSetDescriptorType, ModuleType
 from typing import Any, Final
 from weakref import ref
 
@@ -126,14 +126,13 @@ def self_of(code: CodeType, frame: FrameType | None) -> Any:
 
 
 def of_task(
-    task: Any,
-    threads: Mapping[int, Any] = MappingProxyType({}),
-    working: Sequence[int] = (),
+    task: Any, threads: Mapping[int, Any], working: Sequence[int] = (),
     beside: Callable[[], Iterable[Any]] = tuple,
-) -> tuple[list[Step], int, dict[Any, Any]]:
+) -> tuple[list[Step], int, dict[Any, Any]]:  # fmt: skip
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
     a thread of *threads*, where it waits for that; that thread, else 0; and what it waits for, each
-    with its task, weakly. *working*: the threads that work for it; *beside*: the tasks that do.
+    with its task, weakly. *working*: the threads that work for it; *beside*: the tasks that have
+    taken something of it.
     """
     frames: list[FrameType] = []
     needed, is_threads = dict[Any, Any](), False
@@ -185,14 +184,17 @@ def _answers_for(task: Any, coroutines: list[tuple[Any, FrameType]]) -> set[int]
 
 
 def _to_answer(answers: set[int], beside: Callable[[], Iterable[Any]]) -> Any:
-    """Return the task *beside* that has one of the *answers*, or what has it, and waits for none:
-    so it is to give that.
+    """Return the task *beside* that is to give one of the *answers*: it has that among what it has
+    taken, and waits for none.
     """
     for task in beside() if answers else ():
         coroutines = awaits(task.get_coro())
-        has = gc.get_referents(*(coroutine for coroutine, _ in coroutines))
-        has += chain(*(list(attributes(each).values()) for each in has))
-        is_there = not answers.isdisjoint(map(id, has))
+        there = has = gc.get_referents(*(coroutine for coroutine, _ in coroutines))
+        for _ in range(2):  # ``handed.item.answer``
+            parts = gc.get_referents(*(each for each in has if type(each) not in _LARGE))
+            has = [*parts, *chain(*(list(attributes(each).values()) for each in has))]
+            there = [*there, *has]
+        is_there = not answers.isdisjoint(map(id, there))
         if is_there and answers.isdisjoint(_answers_for(task, coroutines)):
             return task
     return None
@@ -293,16 +295,14 @@ def _holding(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
     if [frame.f_code.co_name for _, frame in coroutines[-2:-1]] == ["_wait_for_one"]:
         near = gc.get_referents(*(coroutine for coroutine, _ in coroutines[-3:-1]))
         return [each for each in near if type(each).__name__ in _COMPLETING]
-    return [coroutine for coroutine, frame in coroutines[-1:] if _holds_tasks(frame.f_code)]
-
-
-def _holds_tasks(code: CodeType) -> bool:
-    is_group = code.co_qualname == "TaskGroup.__aexit__"  # anyio's other functions hold the root
-    return code.co_filename.startswith(_ASYNCIO) or is_group
+    codes = [(coroutine, frame.f_code) for coroutine, frame in coroutines[-1:]]
+    is_group = [code.co_qualname == "TaskGroup.__aexit__" for _, code in codes]  # anyio's, too
+    return [c for c, code in codes if code.co_filename.startswith(_ASYNCIO) or any(is_group)]
 
 
 _GROUPS: Final = {(m, "TaskGroup") for m in ("asyncio.taskgroups", "anyio._backends._asyncio")}
 _MANY: Final = (tuple, set, list)
+_LARGE: Final = (dict, set, list, type, ModuleType, FunctionType)
 _FIRST: Final = asyncio.FIRST_COMPLETED  # of several: which that is, nobody knows
 #: Types of what ``as_completed`` makes; from Python 3.13 on it is the second.
 _COMPLETING: Final = frozenset({"generator", "_AsCompletedIterator"})

@@ -457,6 +457,17 @@ async def for_one_answer_in_two_tasks(jobs: Jobs) -> None:
     await other
 
 
+async def for_one_beside_it(_: Jobs) -> None:
+    async def works() -> None:
+        await asyncio.to_thread(sleeps_here)
+        job.answer.set_result(None)
+
+    job = Job()
+    task = asyncio.create_task(works())
+    await job.answer
+    await task
+
+
 async def for_another_answer(jobs: Jobs) -> None:
     jobs.put_nowait(handoff(Job()))
     await for_nothing_of_its_thread()
@@ -467,24 +478,26 @@ async def for_another_answer(jobs: Jobs) -> None:
     [
         *((for_an_answer, "sleeps_here"), (for_a_jobs_answer, "sleeps_here")),
         *((for_an_answer_in_time, "sleeps_here"), (for_one_answer_in_two_tasks, "sleeps_here")),
-        (for_another_answer, "for_nothing_of_its_thread"),
+        *(
+            (for_one_beside_it, "for_one_beside_it"),
+            (for_another_answer, "for_nothing_of_its_thread"),
+        ),
     ],
 )
 def test_a_task_that_waits_for_an_answer_stands_where_the_worker_does(
     service: Service, ask: Callable[[Jobs], Awaitable[None]], place: str
 ) -> None:
     """Which has taken the work over, and has the future: not where other work stands that was
-    handed over.
+    handed over, nor another task of its own.
     """
 
     async def works(jobs: Jobs) -> None:
         while True:
             handed = await jobs.get()
             with taking(handed, name="answer"):
-                answer = handed.item[1] if type(handed.item) is tuple else None
-                job = None if answer else handed.item
                 await asyncio.to_thread(sleeps_here)
-                (answer or job.answer).set_result(None)
+                is_job = type(handed.item) is Job
+                (handed.item.answer if is_job else handed.item[1]).set_result(None)
 
     async def main() -> None:
         worker = asyncio.create_task(works(jobs := asyncio.Queue()))
