@@ -296,7 +296,7 @@ def _holding(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
         near = gc.get_referents(*(coroutine for coroutine, _ in coroutines[-3:-1]))
         return [each for each in near if type(each).__name__ in _COMPLETING]
     codes = [(coroutine, frame.f_code) for coroutine, frame in coroutines[-1:]]
-    is_group = [code.co_qualname == "TaskGroup.__aexit__" for _, code in codes]  # anyio's, too
+    is_group = [code.co_qualname == "TaskGroup.__aexit__" for _, code in codes]  # else the root
     return [c for c, code in codes if code.co_filename.startswith(_ASYNCIO) or any(is_group)]
 
 
