@@ -188,7 +188,7 @@ class Watched:
         for seen, one in ((places, place), (stacks, where.stack(steps))):
             if one in seen or len(seen) < _PLACES:  # pragma: no branch - a bound
                 seen[one] += 1
-        cause = where.waits_for(steps)
+        cause, _ = where.waits_for(steps)
         if cause is not None:
             guess = Interval(cause, max(since, self.began), now, Why(place))
             self.add_guess(guess)
@@ -276,7 +276,8 @@ class Watched:
         waits = self.waits + tuple(
             guess  # what was measured is not guessed as well
             for guess in self.guesses
-            if not any(wait.start < guess.end and wait.end > guess.start for wait in self.waits)
+            if sum(verdict.overlap(wait, guess) for wait in self.waits) * 2
+            < guess.end - guess.start
         )
         facts = Facts(
             *(self.name, self.origin, self.end, self._kind in _DOWNSTREAM, waits, self.children),

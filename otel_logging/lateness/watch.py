@@ -14,7 +14,6 @@ from contextlib import suppress
 from functools import lru_cache
 from math import inf
 from pathlib import Path
-from threading import get_ident
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -129,14 +128,14 @@ class Watch:
             if span.otel_logging_watched is False:  # it is not recorded
                 setattr(span, WHO, bindings.state().values)
             watched = Watched(self, span, name, budget_s, outer, kind)
-            watched.thread, loop = get_ident(), _get_running_loop()
+            watched.thread, loop = _green.own_thread(), _get_running_loop()
             if loop is not None:
                 watched.loop, watched.task, watched.worker = loop, (task := task_in(loop)), task
                 watched.heart = heart = self.pauses.hearts.get(loop) or Heart(loop, self.pauses)
                 heart.open += 1
                 if watched.began > heart.early:
                     heart.beat_early()
-            elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
+            elif watched.thread and not _green.is_green():
                 watched.cpu_began = time.thread_time_ns()
             if _names.QUEUE_WAIT in attributes:
                 watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=handed_ns is not None)
@@ -152,7 +151,7 @@ class Watch:
 
     def enter(self, span: Any) -> None:
         """Note an entry stage without a budget: what lasts is shown."""
-        self.open[span] = _get_running_loop() or get_ident()
+        self.open[span] = _get_running_loop() or _green.own_thread()
         if not self.is_awake:
             self.wake()
 
@@ -307,7 +306,7 @@ class Watch:
             if pause.end > watched.origin
             and pause.start < watched.end
             and (pause.loop is None or pause.loop is watched.loop)
-            and not (pause.by_thread and pause.by_thread == watched.thread)
+            and watched.thread not in pause.spared
         ]
         return sorted(found, key=lambda pause: pause.end - pause.start)
 
