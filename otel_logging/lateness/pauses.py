@@ -111,8 +111,7 @@ class Pauses:
                 looked_at = _NOTED_NS if was_blocked else BLOCKED_NS
                 rest = min(rest, looked_at - late if late < looked_at else BEAT_NS)
                 if late > looked_at:
-                    seen, spent = self.seen_in(heart.thread, loop), computed()
-                    heart.seen.append(seen._replace(computed=spent.get(heart.thread, 0)))
+                    heart.seen.append(self.seen_in(heart.thread, loop))
         return rest
 
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
@@ -131,7 +130,8 @@ class Pauses:
         context = where.context_of(task) if inside is None else inside
         span, who = self._whose(context, is_callback=task is None)
         is_idle = task is None and where.is_idle(steps)
-        return Seen(now, steps, span, who, task and ref(task), is_idle)
+        spent = computed().get(thread, 0)
+        return Seen(now, steps, span, who, task and ref(task), is_idle, spent)
 
     def _whose(self, context: Context, *, is_callback: bool) -> tuple[Any, Who]:
         """Return the span that is current in *context*, and on whose behalf that is. What a

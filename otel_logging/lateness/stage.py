@@ -274,10 +274,9 @@ class Watched:
         if self.call_began and self.entered:
             self.guesses += (self.entered._replace(start=self.call_began),)
         waits = self.waits + tuple(
-            guess  # what was measured is not guessed as well
+            guess  # what was measured, by its middle, is not guessed as well
             for guess in self.guesses
-            if sum(verdict.overlap(wait, guess) for wait in self.waits) * 2
-            < guess.end - guess.start
+            if not any(w.start * 2 < guess.start + guess.end < w.end * 2 for w in self.waits)
         )
         facts = Facts(
             *(self.name, self.origin, self.end, self._kind in _DOWNSTREAM, waits, self.children),

@@ -56,11 +56,6 @@ class Interval(NamedTuple):
 _Waits = Sequence[Interval]
 
 
-def overlap(one: Interval, other: Interval) -> int:
-    """Return for how long both were."""
-    return max(min(one.end, other.end) - max(one.start, other.start), 0)
-
-
 class Facts(NamedTuple):
     """What was measured of a finished stage. *start*: when it was handed over, or began."""
 
