@@ -8,7 +8,6 @@ none in a process that uWSGI forks. Deliberately absent: looking at what is open
 import threading
 import time
 from asyncio import _get_running_loop
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -16,6 +15,7 @@ from math import inf
 from pathlib import Path
 from threading import get_ident
 from typing import Any, Final
+from weakref import ref
 
 from opentelemetry import trace
 
@@ -33,7 +33,8 @@ from otel_logging.lateness.watchdog import MOST, Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _NOTHING: Final[Mapping[str, Any]] = {}
-_ENDED: Final = 256
+_RUNNERS: Final = 1024  # tasks and threads, after which those are forgotten that are over
+_DID: Final = 32  # stages that are remembered of each
 _REMEMBERED: Final = 1024  # users
 _STOP_S: Final = 1.0
 
@@ -74,8 +75,9 @@ class Watch:
         self.hands: dict[int, Any] = {}
         self.is_awake = False
         self.measured: dict[Watched, None] = {}
-        #: From when to when, in which task (weakly) or thread, what, for whom.
-        self._ended: deque[tuple[int, int, object, str, Who]] = deque(maxlen=_ENDED)
+        #: Of each task (weakly) or thread: from when to when, what, for whom.
+        self._did: dict[Any, list[tuple[int, int, str, Who]]] = {}
+        self._runners = _RUNNERS
         self.watchdog = Watchdog(self)
         run, name = self.watchdog.run, "otel_logging watch"
         self._thread = threading.Thread(target=run, name=name, daemon=True)
@@ -244,8 +246,8 @@ class Watch:
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
         if (watched := getattr(span, WATCHED, None)) and span not in self.left:
-            now, by = time.perf_counter_ns(), weakly(watched.task or watched.thread or worker())
-            self._ended.append((watched.began, now, by, watched.name, watched.who()))
+            by = watched.task or watched.thread or worker()
+            self._note(by, watched.began, watched.name, watched.who())
             watched.worker = None
         self.left.add(span)
 
@@ -253,8 +255,21 @@ class Watch:
         """Note that this task or thread has worked on *span*, which is not measured, since
         *began*.
         """
-        name, who = getattr(span, "name", ""), self.who_of(span)
-        self._ended.append((began, time.perf_counter_ns(), weakly(worker()), name, who))
+        self._note(worker(), began, getattr(span, "name", ""), self.who_of(span))
+
+    def _note(self, runner: Any, began: int, name: str, who: Who, ended: int = 0) -> None:
+        by, noted = weakly(runner), (began, ended or time.perf_counter_ns(), name, who)
+        if (did := self._did.get(by)) is not None:
+            did.append(noted)
+            del did[:-_DID]
+            return
+        if len(self._did) >= self._runners:  # most are over
+            # not ``enumerate``: who ends a stage may have its lock
+            threads: Any = vars(threading)["_active"]
+            there = [(by, did, type(by) is ref and by()) for by, did in list(self._did.items())]
+            self._did = {by: did for by, did, task in there if task or by in threads}
+            self._runners = max(2 * len(self._did), _RUNNERS)
+        self._did[by] = [noted]
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
@@ -264,12 +279,12 @@ class Watch:
             self.box.close(watched.slot)
         if watched.heart is not None:
             watched.heart.open -= 1
-        if watched.outer is not None or watched.span in self.left:
+        outer, by = watched.outer, watched.task or watched.thread
+        if watched.span in self.left or (outer and by == (outer.task or outer.thread)):
             return
         here = worker()  # what is ended elsewhere was worked on elsewhere
-        if here == (watched.task or watched.thread) or not watched.is_measured:
-            did = watched.began, watched.end, weakly(here), watched.name, watched.who()
-            self._ended.append(did)
+        if here == by or not watched.is_measured:
+            self._note(here, watched.began, watched.name, watched.who(), watched.end)
 
     # ---- whose
 
@@ -291,11 +306,10 @@ class Watch:
 
     def behind(self, runner: Any, start: int, end: int) -> Why:
         """Return what *runner*, a task or a thread, did for most of the time between two."""
-        runner = weakly(runner)
         did = [
             (began, ended, Why("", name, who))
-            for began, ended, by, name, who in list(self._ended)
-            if by == runner and ended > start and began < end
+            for began, ended, name, who in self._did.get(weakly(runner), ())
+            if ended > start and began < end
         ]
         return most(did, start, end) or Why()
 

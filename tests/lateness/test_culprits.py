@@ -461,6 +461,42 @@ def test_who_is_blamed_for_a_queue_is_whom_its_worker_worked_for(
     assert blamed(service, "bob", "deliver") == ("queue", *known)
 
 
+def test_who_waits_for_a_worker_is_told_whom_it_worked_for(service: Service) -> None:
+    """Each of their turns has a budget, and more turns than are remembered end meanwhile."""
+
+    async def main() -> None:
+        queue: asyncio.Queue[Handoff[Any]] = asyncio.Queue()
+
+        async def asks(user: str) -> None:
+            answer = asyncio.get_running_loop().create_future()
+            await queue.put(handoff((user, answer)))
+            await answer
+
+        async def worker() -> None:
+            while True:
+                handed = await queue.get()
+                with taking(handed, name="answer"):
+                    user, answer = handed.item
+                    if user == "bob":
+                        for _ in range(11):
+                            await asyncio.gather(*[other() for _ in range(100)])
+                    await asyncio.sleep(0.3 if user == "alice" else 0.0)
+                    answer.set_result(None)
+
+        async def other() -> None:
+            with traced("other", root=True, budget=30.0):
+                pass
+
+        running = asyncio.create_task(worker())
+        await asyncio.gather(
+            turn("alice", partial(asks, "alice")), turn("bob", partial(asks, "bob"), BUDGET_S, 0.01)
+        )
+        running.cancel()
+
+    asyncio.run(main())
+    assert blamed(service) == ("queue", "answer", "alice")
+
+
 # ---------------------------------------------------------------- event loops
 
 
