@@ -24,12 +24,13 @@ from otel_logging import context as bindings
 from otel_logging._values import field
 from otel_logging.binding import task_in, weakly, worker
 from otel_logging.context import CURRENT, SPAN
+from otel_logging.lateness import where
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Heart, Pause, Pauses
 from otel_logging.lateness.stage import WATCHED, WHO, Watched, value_of, watched_of
 from otel_logging.lateness.verdict import Who, Why, most
-from otel_logging.lateness.watchdog import MOST, Watchdog
+from otel_logging.lateness.watchdog import MOST, Watchdog, job_in
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -299,7 +300,11 @@ class Watch:
         return tuple(found)
 
     def span_in(self, thread: int) -> Any:
-        """Return the span of the innermost stage that is open in *thread*."""
+        """Return the span of the innermost stage that *thread* is in."""
+        with where.frames() as frames:
+            job = job_in(frames.get(thread))
+        if job is not None:
+            return job
         mine = [each.span for each in list(self.measured.copy()) if each.thread == thread]
         mine += [span for span, place in self.open.copy().items() if place == thread]
         return mine[-1] if mine else self.hands.get(thread) or _NO_SPAN

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from math import inf
 from sys import getswitchinterval
 from threading import RLock, get_ident
@@ -56,6 +56,7 @@ _LOOKS: Final = 8
 #: thread has computed.
 _LEFT_NS: Final = 500_000_000
 _NEEDED: Final = 1000  # tasks that a stage was seen to wait for: remembered
+_JOBS: Final = "WorkerThread.run"
 _HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
@@ -261,6 +262,9 @@ class Watchdog:
             if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
         top = frames.get(watched.thread)
+        entry = bindings.entry_of(watched.span)
+        if task is None and not any(_is_for(each, entry) for each in _around(job_in(top) or entry)):
+            top = None  # a generator's, which was begun there: the thread does something else
         if task is NOBODY or (task is None and top is None):
             return where.of_frame(frames.get(helping[0])) if helping else []
         if task is None:
@@ -273,7 +277,6 @@ class Watchdog:
             task = None if loop is None else next(self._tasks_in(watched.span, loop), None)
             if task is None:
                 return steps
-        entry = bindings.entry_of(watched.span)
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
         beside = partial(self._tasks_in, entry, task.get_loop(), have_taken=True)
         steps, thread, needed = where.of_task(task, frames, working, beside)
@@ -287,8 +290,11 @@ class Watchdog:
         """
         if loop not in self._tasks:
             self._tasks[loop] = [(each, _span_of(each)) for each in asyncio.all_tasks(loop)]
-        there = ((task, current) for task, current in self._tasks[loop] if _is_for(current, span))
-        return (task for task, current in there if not have_taken or _has_taken(current, span))
+        for task, current in self._tasks[loop]:
+            within = takewhile(lambda each: each is not span, _around(current))
+            takes = have_taken and any(value_of(e, _names.QUEUE_WAIT) is not None for e in within)
+            if _is_for(current, span) and takes is have_taken:
+                yield task
 
     def _hunt(self, now: int, due: int) -> None:
         """Find who keeps the interpreter for itself; several threads may work for one."""
@@ -351,6 +357,19 @@ class Watchdog:
         return Pause(CPU, began, now, why, seen.by, by_thread=hogs[0]) if why.culprit else None
 
 
+def job_in(frame: Any) -> Any:
+    """Return the span that is current in the job of a thread of anyio's with this stack, which are
+    those of Starlette and FastAPI; None for any other thread.
+    """
+    of_jobs = (each for each in where.outwards(frame) if each.f_code.co_qualname == _JOBS)
+    if (run := next(of_jobs, None)) is None or "anyio" not in run.f_code.co_filename:
+        return None
+    context = (has := run.f_locals).get("context", {})
+    if type(has) is dict:  # before Python 3.13 it would be kept as long as the thread
+        has.clear()
+    return context.get(CURRENT, {}).get(SPAN, _NO_SPAN)
+
+
 def _note_end(task: Any, span: Any) -> None:
     """Have the request of *span* last until the end of *task*, which works for it, maybe silently:
     a message, whose end nobody else knows.
@@ -369,11 +388,11 @@ def _is_for(current: Any, span: Any) -> bool:
     return current is span or (current is not None and bindings.entry_of(current) is span)
 
 
-def _has_taken(span: Any, entry: Any) -> bool:
-    """Say whether *span*, or a stage around it within *entry*, is of work that was handed over."""
-    while span is not entry and value_of(span, _names.QUEUE_WAIT) is None:
-        span = getattr(span, bindings.OUTER, {}).get(SPAN, entry)
-    return span is not entry
+def _around(span: Any) -> Iterator[Any]:
+    """Yield *span*, and those around it."""
+    while span is not None:
+        yield span
+        span = getattr(span, bindings.OUTER, {}).get(SPAN)
 
 
 def _span_of(task: Any) -> Any:
