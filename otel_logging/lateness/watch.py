@@ -9,11 +9,13 @@ import threading
 import time
 from asyncio import _get_running_loop
 from collections.abc import Callable, Mapping
+from concurrent.futures.thread import _WorkItem
 from contextlib import suppress
 from functools import lru_cache
+from itertools import takewhile
 from math import inf
 from pathlib import Path
-from threading import get_ident
+from threading import Thread, get_ident
 from typing import Any, Final
 from weakref import ref
 
@@ -30,14 +32,16 @@ from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Heart, Pause, Pauses
 from otel_logging.lateness.stage import WATCHED, WHO, Watched, value_of, watched_of
 from otel_logging.lateness.verdict import Who, Why, most
-from otel_logging.lateness.watchdog import MOST, Watchdog, job_in
+from otel_logging.lateness.watchdog import MOST, Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
-_NOTHING: Final[Mapping[str, Any]] = {}
+_NOTHING: Final[Mapping[Any, Any]] = {}
 _RUNNERS: Final = 1024  # tasks and threads, after which those are forgotten that are over
 _DID: Final = 32  # stages that are remembered of each
 _REMEMBERED: Final = 1024  # users
 _STOP_S: Final = 1.0
+_JOBS: Final = "WorkerThread.run"
+_WORKING: Final = _WorkItem.run.__code__
 
 
 class Watch:
@@ -302,12 +306,37 @@ class Watch:
     def span_in(self, thread: int) -> Any:
         """Return the span of the innermost stage that *thread* is in."""
         with where.frames() as frames:
-            job = job_in(frames.get(thread))
+            job = self.job_in(frames.get(thread))
         if job is not None:
             return job
         mine = [each.span for each in list(self.measured.copy()) if each.thread == thread]
         mine += [span for span, place in self.open.copy().items() if place == thread]
         return mine[-1] if mine else self.hands.get(thread) or _NO_SPAN
+
+    def job_in(self, frame: Any) -> Any:
+        """Return the span that is current in the job of a thread of anyio's with this stack, which
+        are those of Starlette and FastAPI; None for any other thread.
+        """
+        of_jobs = (each for each in where.outwards(frame) if each.f_code.co_qualname == _JOBS)
+        if (run := next(of_jobs, None)) is None or "anyio" not in run.f_code.co_filename:
+            return None
+        context = (has := run.f_locals).get("context", _NOTHING)
+        if type(has) is dict:  # before Python 3.13 it would be kept as long as the thread
+            has.clear()
+        return context.get(CURRENT, _NOTHING).get(SPAN, _NO_SPAN)
+
+    def joined_by(self, frame: Any, threads: Mapping[int, Any]) -> int:
+        """Return that of *threads*, each with its stack, for which the thread with this *frame*
+        waits: for its end, or for the future of what it works on; else 0.
+        """
+        stack = where.outwards(frame)
+        librarys = takewhile(lambda each: not where.is_application(each.f_code.co_filename), stack)
+        waited = [each.f_locals.get(name) for each in librarys for name in ("self", "future")]
+        for thread, top in threads.items():
+            future = getattr(where.self_of(_WORKING, top), "future", _NOTHING)
+            if any(e is future or (isinstance(e, Thread) and e.ident == thread) for e in waited):
+                return thread
+        return 0
 
     def behind(self, runner: Any, start: int, end: int) -> Why:
         """Return what *runner*, a task or a thread, did for most of the time between two."""

@@ -6,7 +6,6 @@ Deliberately absent: why a stage was late (``stage``).
 """
 
 import asyncio
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -56,7 +55,6 @@ _LOOKS: Final = 8
 #: thread has computed.
 _LEFT_NS: Final = 500_000_000
 _NEEDED: Final = 1000  # tasks that a stage was seen to wait for: remembered
-_JOBS: Final = "WorkerThread.run"
 _HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
 _OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
@@ -263,15 +261,16 @@ class Watchdog:
                 _note_end(task, watched.span)
         top = frames.get(watched.thread)
         entry = bindings.entry_of(watched.span)
-        if task is None and not any(_is_for(each, entry) for each in _around(job_in(top) or entry)):
+        if task is None and not any(
+            _is_for(each, entry) for each in _around(self.watch.job_in(top) or entry)
+        ):
             top = None  # a generator's, which was begun there: the thread does something else
         if task is NOBODY or (task is None and top is None):
             return where.of_frame(frames.get(helping[0])) if helping else []
         if task is None:
             steps = [] if where.is_shared(top) else where.of_frame(top)
-            file = steps[0][0].co_filename if len(helping) == 1 and steps else ""
-            if file == threading.__file__:  # it waits for that thread, or for what it sets or puts
-                top = frames.get(helping[0])
+            if thread := self.watch.joined_by(top, {each: frames.get(each) for each in helping}):
+                top = frames[thread]
                 steps = where.of_frame(top) + steps
             loop = where.self_of(where.RUNNING, top)  # of ``asyncio.run``
             task = None if loop is None else next(self._tasks_in(watched.span, loop), None)
@@ -355,19 +354,6 @@ class Watchdog:
                 label = where.label(seen.steps)
                 why = Why(label, label)
         return Pause(CPU, began, now, why, seen.by, by_thread=hogs[0]) if why.culprit else None
-
-
-def job_in(frame: Any) -> Any:
-    """Return the span that is current in the job of a thread of anyio's with this stack, which are
-    those of Starlette and FastAPI; None for any other thread.
-    """
-    of_jobs = (each for each in where.outwards(frame) if each.f_code.co_qualname == _JOBS)
-    if (run := next(of_jobs, None)) is None or "anyio" not in run.f_code.co_filename:
-        return None
-    context = (has := run.f_locals).get("context", {})
-    if type(has) is dict:  # before Python 3.13 it would be kept as long as the thread
-        has.clear()
-    return context.get(CURRENT, {}).get(SPAN, _NO_SPAN)
 
 
 def _note_end(task: Any, span: Any) -> None:

@@ -481,7 +481,7 @@ def test_who_waits_for_a_worker_is_told_whom_it_worked_for(service: Service) -> 
                     if user == "bob":
                         for _ in range(11):
                             await asyncio.gather(*[other() for _ in range(100)])
-                    await asyncio.sleep(0.3 if user == "alice" else 0.0)
+                    await asyncio.sleep(0.5 if user == "alice" else 0.0)
                     answer.set_result(None)
 
         async def other() -> None:

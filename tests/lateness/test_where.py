@@ -10,7 +10,7 @@ import threading
 import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
@@ -382,14 +382,45 @@ def in_a_loop_of_another_thread() -> None:
     async_to_sync(stands_here)()
 
 
-@pytest.mark.parametrize("work", [in_a_pool_of_its_own, in_a_loop_of_another_thread])
+def in_a_thread_that_it_joins() -> None:
+    worker = threading.Thread(target=carry(sleeps_here))
+    worker.start()
+    worker.join()
+
+
+def for_an_event() -> None:
+    """As a client's own thread sets it, with an answer."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(sleeps_here)
+        answered = threading.Event()
+        threading.Timer(WAITED_S * 0.9, answered.set).start()
+        answered.wait(5)
+
+
+def for_a_future() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(sleeps_here)
+        answer = Future[None]()
+        threading.Timer(WAITED_S * 0.9, answer.set_result, [None]).start()
+        answer.result(5)
+
+
+@pytest.mark.parametrize(
+    ("work", "place"),
+    [
+        *((in_a_pool_of_its_own, "sleeps_here"), (in_a_thread_that_it_joins, "sleeps_here")),
+        (in_a_loop_of_another_thread, "stands_here"),
+        *((for_an_event, "for_an_event"), (for_a_future, "for_a_future")),
+    ],
+)
 def test_a_thread_that_waits_for_another_stands_where_that_does(
-    service: Service, work: Callable[[], None]
+    service: Service, work: Callable[[], None], place: str
 ) -> None:
+    """Not where other work stands that it does not wait for."""
     with traced("turn", budget=BUDGET_S):
         work()
-    place = str(service.one("turn").attributes["late.where"])
-    assert re.match(r"\d+ % (sleeps|stands)_here \(test_where.py:", place)
+    found = str(service.one("turn").attributes["late.where"])
+    assert re.match(rf"\d+ % {place} \(test_where.py:", found)
 
 
 def sleeps_there() -> None:
