@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures.thread import _WorkItem
 from contextlib import suppress
 from functools import lru_cache
-from itertools import takewhile
+from itertools import chain, takewhile
 from math import inf
 from pathlib import Path
 from threading import Thread, get_ident
@@ -331,7 +331,10 @@ class Watch:
         """
         stack = where.outwards(frame)
         librarys = takewhile(lambda each: not where.is_application(each.f_code.co_filename), stack)
-        waited = [each.f_locals.get(name) for each in librarys for name in ("self", "future")]
+        variables = [each.f_locals for each in librarys]
+        waited = [each.get(name) for each in variables for name in ("self", "future")]
+        several = (each.get("fs") for each in variables)
+        waited += chain(*(each for each in several if type(each) is set))
         for thread, top in threads.items():
             future = getattr(where.self_of(_WORKING, top), "future", _NOTHING)
             if any(e is future or (isinstance(e, Thread) and e.ident == thread) for e in waited):

@@ -252,7 +252,7 @@ class Watchdog:
     def _steps_of(
         self, watched: Watched, frames: Mapping[int, Any], helping: list[int]
     ) -> list[where.Step]:
-        """Return where *watched* stands; add a thread that it waits for to those *helping* it."""
+        """Return where *watched* stands; of threads *helping* it, leave those that it waits for."""
         task = watched.worker
         is_over = task is None or (task is not NOBODY and task.done())
         if watched.loop is not None and is_over:
@@ -272,15 +272,16 @@ class Watchdog:
             if thread := self.watch.joined_by(top, {each: frames.get(each) for each in helping}):
                 top = frames[thread]
                 steps = where.of_frame(top) + steps
+            else:
+                helping.clear()
             loop = where.self_of(where.RUNNING, top)  # of ``asyncio.run``
             task = None if loop is None else next(self._tasks_in(watched.span, loop), None)
             if task is None:
                 return steps
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
         beside = partial(self._tasks_in, entry, task.get_loop(), have_taken=True)
-        steps, thread, needed = where.of_task(task, frames, working, beside)
+        steps, helping[:], needed = where.of_task(task, frames, working, beside)
         watched.needed = dict(islice(watched.needed.items(), _NEEDED)) | needed
-        helping.append(thread)
         return steps
 
     def _tasks_in(self, span: Any, loop: Any, *, have_taken: bool = False) -> Iterator[Any]:

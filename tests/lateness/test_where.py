@@ -10,7 +10,7 @@ import threading
 import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
@@ -370,6 +370,36 @@ def test_what_a_thread_computes_for_a_stage_is_its_cpu(
     found = service.one("turn").attributes
     assert json.loads(str(found["late.shares"]))["cpu"] > 0.15
     assert "(test_where.py:" in str(found["late.detail"])
+
+
+def beside_a_task(pool: ThreadPoolExecutor) -> None:
+    async def works() -> None:
+        asyncio.get_running_loop().run_in_executor(pool, computes)
+        await asyncio.sleep(0.4)
+
+    asyncio.run(works())
+
+
+def until_an_event(pool: ThreadPoolExecutor) -> None:
+    pool.submit(computes)
+    threading.Event().wait(0.4)
+
+
+def until_all_are_done(pool: ThreadPoolExecutor) -> None:
+    wait([pool.submit(computes), pool.submit(time.sleep, 0.4)])
+
+
+@pytest.mark.parametrize(
+    ("work", "is_its"),
+    [(beside_a_task, False), (until_an_event, False), (until_all_are_done, True)],
+)
+def test_what_a_thread_computes_counts_while_a_stage_waits_for_it(
+    service: Service, work: Callable[[ThreadPoolExecutor], None], is_its: bool
+) -> None:
+    with ThreadPoolExecutor(2) as pool, traced("turn", budget=BUDGET_S):
+        work(pool)
+    found = json.loads(str(service.one("turn").attributes["late.shares"]))
+    assert (found.get("cpu", 0) > 0.1) is is_its
 
 
 def in_a_pool_of_its_own() -> None:
