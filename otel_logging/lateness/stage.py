@@ -13,6 +13,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from math import inf
 from sys import _getframe
 from textwrap import indent
@@ -24,7 +25,7 @@ from weakref import ref
 from opentelemetry import context as otel_context
 from opentelemetry.trace import INVALID_SPAN, SpanKind
 
-from otel_logging import _diagnostics, _forks, _names
+from otel_logging import _diagnostics, _forks, _names, _wrap
 from otel_logging import context as bindings
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import verdict, where
@@ -46,6 +47,8 @@ _LINKS: Final = 8
 _DOWNSTREAM: Final = (SpanKind.CLIENT, SpanKind.PRODUCER)
 #: Whose spans are one call of a library each, which first of all gets a connection.
 _INSTRUMENTED: Final = "opentelemetry.instrumentation."
+#: Who ends the stage of a generator, between whose steps its thread may do anything.
+_STEPS: Final = _wrap._Inside.__exit__.__code__  # noqa: SLF001 - to be told from others
 #: Who works on a stage that is held, and that no task is in.
 NOBODY: Final = object()
 
@@ -261,8 +264,9 @@ class Watched:
         over_s = verdict.late_by(latency_s, self.budget_s)
         if outer is None and over_s is None:
             return
-        is_here = self.thread == get_ident()
-        if self.cpu_began >= 0 and is_here and not where.is_shared(_getframe()):
+        is_here = self.thread == get_ident() and CURRENT.get().get(SPAN) is self.span
+        is_steps = any(f.f_code is _STEPS for f in islice(where.outwards(_getframe()), 4))
+        if self.cpu_began >= 0 and is_here and not (is_steps or where.is_shared(_getframe())):
             cpu += time.thread_time_ns() - self.cpu_began
         if self.beside:
             needed = [*self._needed()]

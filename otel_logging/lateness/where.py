@@ -44,8 +44,7 @@ _ACQUIRING: Final = frozenset(
     {"acquire", "_acquire", "getconn", "get_connection", "_do_get", "wait_for_connection"}
     | {"_get_conn", "_wait_for_available_connection"}  # urllib3's, aiohttp's
 )
-#: What is a pool, by a module's or a class's name. The last is anyio's, of its threads: those of
-#: Starlette and FastAPI.
+#: What is a pool, or a lock, by a module's or a class's name: anyio's of threads is FastAPI's.
 _POOLED: Final = re.compile("pool|connector|CapacityLimiter[.]", re.IGNORECASE)
 _LOCKED: Final = re.compile("lock|semaphore", re.IGNORECASE)
 #: SQLAlchemy's pool of an async engine waits in another greenlet, of which this alone is seen.
@@ -129,11 +128,11 @@ def self_of(code: CodeType, frame: FrameType | None) -> Any:
 def of_task(
     task: Any, threads: Mapping[int, Any], working: Sequence[int] = (),
     beside: Callable[[], Iterable[Any]] = tuple,
-) -> tuple[list[Step], int, dict[Any, Any]]:  # fmt: skip
+) -> tuple[list[Step], list[int], dict[Any, Any]]:  # fmt: skip
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
-    a thread of *threads*, where it waits for that; that thread, else 0; and what it waits for, each
-    with its task, weakly. *working*: the threads that work for it; *beside*: the tasks that have
-    taken something of it.
+    a thread of *threads*, where it waits for that; those threads that it may wait for; and what it
+    waits for, each with its task, weakly. *working*: the threads that work for it; *beside*: the
+    tasks that have taken something of it.
     """
     frames: list[FrameType] = []
     needed, is_threads = dict[Any, Any](), False
@@ -158,7 +157,8 @@ def of_task(
     working = working if is_threads else ()
     thread = _thread_behind(frames[0], threads, working) if frames else 0
     there = of_frame(threads.get(thread))
-    return [*(there if own_step(there) else []), *_bounded(frames)], thread, needed
+    steps = [*(there if own_step(there) else []), *_bounded(frames)]
+    return steps, [*working] or [thread], needed
 
 
 def _above(frame: FrameType, threads: Mapping[int, Any]) -> list[FrameType]:
