@@ -44,7 +44,7 @@ def is_green() -> bool:
 
 def own_thread() -> int:
     """Return the number of this thread; 0 in a greenlet that shares it with others."""
-    greenlet = None if is_green() else sys.modules.get("greenlet")
+    greenlet = sys.modules.get("greenlet")
     is_own = greenlet is None or greenlet.getcurrent().parent is None
     return threading.get_ident() if is_own else 0
 

@@ -266,7 +266,7 @@ class Heart:
             return is_starved or (late > 2 * BLOCKED_NS and mine * 2 < late)
         looks = ((b.at - a.at, b.computed - a.computed) for a, b in pairwise(seen))
         stood = sum(took for took, spent in looks if has_stood_still(spent, took))
-        return is_starved and stood * 2 < late
+        return is_starved and stood * 2 <= seen[-1].at - seen[0].at
 
 
 def _span_of(seen: Seen, start: int, end: int, now: int) -> Any:

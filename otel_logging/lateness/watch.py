@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import chain, takewhile
 from math import inf
 from pathlib import Path
-from threading import Thread
+from threading import Thread, get_ident
 from typing import Any, Final
 from weakref import ref
 
@@ -136,15 +136,15 @@ class Watch:
             if span.otel_logging_watched is False:  # it is not recorded
                 setattr(span, WHO, bindings.state().values)
             watched = Watched(self, span, name, budget_s, outer, kind)
-            watched.thread, loop = _green.own_thread(), _get_running_loop()
+            watched.thread, loop = get_ident(), _get_running_loop()
             if loop is not None:
                 watched.loop, watched.task, watched.worker = loop, (task := task_in(loop)), task
                 watched.heart = heart = self.pauses.hearts.get(loop) or Heart(loop, self.pauses)
                 heart.open += 1
                 if watched.began > heart.early:
                     heart.beat_early()
-            elif watched.thread and not _green.is_green():
-                watched.cpu_began = time.thread_time_ns()
+            elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
+                watched.thread, watched.cpu_began = _green.own_thread(), time.thread_time_ns()
             if _names.QUEUE_WAIT in attributes:
                 watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=handed_ns is not None)
             if budget_s is not None:
