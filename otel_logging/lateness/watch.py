@@ -321,7 +321,7 @@ class Watch:
         if (run := next(of_jobs, None)) is None or "anyio" not in run.f_code.co_filename:
             return None
         context = (has := run.f_locals).get("context", _NOTHING)
-        if type(has) is dict:  # before Python 3.13 it would be kept as long as the thread
+        if type(has) is dict:  # pragma: no branch - until Python 3.13; else the thread keeps it
             has.clear()
         return context.get(CURRENT, _NOTHING).get(SPAN, _NO_SPAN)
 
