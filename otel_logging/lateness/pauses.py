@@ -88,6 +88,9 @@ class Seen(NamedTuple):
         return Why(label, f"{name}: {label}" if name else label, self.who)
 
 
+_UNSEEN: Final = Seen(0, [])
+
+
 class Pauses:
     """The last pauses of this process."""
 
@@ -245,11 +248,9 @@ class Heart:
             self._note(part, start, end, now)
 
     def _note(self, part: list[Seen], start: int, end: int, now: int) -> None:
-        if not part:
-            self._pauses.recent.append(Pause(LOOP, start, end, Why(), loop=self.loop))
-        elif not part[0].is_idle:  # pragma: no branch - a busy machine
-            labels = Counter(where.label(each.steps) for each in part)
-            worst = max(part, key=lambda each: labels[where.label(each.steps)])
+        labels = Counter(where.label(each.steps) for each in part)
+        worst = max(part, key=lambda each: labels[where.label(each.steps)], default=_UNSEEN)
+        if not worst.is_idle:  # pragma: no branch - a busy machine
             span = _span_of(worst, start, end, now) if end - start >= BLOCKED_NS else None
             pause = Pause(LOOP, start, end, worst.why, worst.by, self.loop, span=span)
             self._pauses.recent.append(pause)
