@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures.thread import _WorkItem
 from contextlib import suppress
 from functools import lru_cache
-from itertools import chain, takewhile
+from itertools import chain
 from math import inf
 from pathlib import Path
 from threading import Thread, get_ident
@@ -42,6 +42,16 @@ _REMEMBERED: Final = 1024  # users
 _STOP_S: Final = 1.0
 _JOBS: Final = "WorkerThread.run"
 _WORKING: Final = _WorkItem.run.__code__
+#: Functions that wait for a thread, and which of their variables that is, or its future: the last
+#: is asgiref's.
+_WAITING: Final = {
+    "Thread.join": "self",
+    "Future.result": "self",
+    "wait": "fs",
+    "as_completed": "fs",
+    "Future.exception": "self",
+    "CurrentThreadExecutor.run_until_future": "future",
+}
 
 
 class Watch:
@@ -320,21 +330,18 @@ class Watch:
         of_jobs = (each for each in where.outwards(frame) if each.f_code.co_qualname == _JOBS)
         if (run := next(of_jobs, None)) is None or "anyio" not in run.f_code.co_filename:
             return None
-        context = (has := run.f_locals).get("context", _NOTHING)
-        if type(has) is dict:  # pragma: no branch - until Python 3.13; else the thread keeps it
-            has.clear()
+        context = where.variable(run, "context") or _NOTHING  # an empty one is none
         return context.get(CURRENT, _NOTHING).get(SPAN, _NO_SPAN)
 
     def joined_by(self, frame: Any, threads: Mapping[int, Any]) -> int:
         """Return that of *threads*, each with its stack, for which the thread with this *frame*
         waits: for its end, or for the future of what it works on; else 0.
         """
-        stack = where.outwards(frame)
-        librarys = takewhile(lambda each: not where.is_application(each.f_code.co_filename), stack)
-        variables = [each.f_locals for each in librarys]
-        waited = [each.get(name) for each in variables for name in ("self", "future")]
-        several = (each.get("fs") for each in variables)
-        waited += chain(*(each for each in several if type(each) is set))
+        if frame is None or frame.f_code.co_filename != threading.__file__:
+            return 0
+        there = [each for each in where.outwards(frame) if each.f_code.co_qualname in _WAITING]
+        found = [where.variable(each, _WAITING[each.f_code.co_qualname]) for each in there[:2]]
+        waited = [*found, *chain(*(each for each in found if type(each) is set))]
         for thread, top in threads.items():
             future = getattr(where.self_of(_WORKING, top), "future", _NOTHING)
             if any(e is future or (isinstance(e, Thread) and e.ident == thread) for e in waited):
