@@ -110,8 +110,7 @@ class Pauses:
                 self.hearts.pop(loop, None)
             else:
                 late = -BEAT_NS if heart.timer is None else now - heart.due
-                was_blocked = now - heart.blocked_to < _LATELY_NS
-                looked_at = _NOTED_NS if was_blocked else BLOCKED_NS
+                looked_at = _NOTED_NS if now < heart.sooner_until else BLOCKED_NS
                 rest = min(rest, looked_at - late if late < looked_at else BEAT_NS)
                 if late > looked_at:
                     heart.seen.append(self.seen_in(heart.thread, loop))
@@ -185,7 +184,9 @@ class Heart:
         self.open = 0
         self.due = 0
         #: From when until when it was blocked last.
-        self.blocked_from = self.blocked_to = -_LATELY_NS
+        self.blocked_from = self.blocked_to = -_CAUGHT_UP_NS
+        #: Until when it is looked at sooner.
+        self.sooner_until = 0
         #: From when on a stage that begins has it beat.
         self.early: float = -1
         #: What this thread and all of them had computed at the last beat, ns.
@@ -241,6 +242,8 @@ class Heart:
         self.blocked_to = now
         if self._was_kept(now - began, seen):
             return
+        if now - began > BLOCKED_NS:
+            self.sooner_until = now + _LATELY_NS
         began -= BEAT_NS // 2  # since some time between the beats
         parts = [list(part) for _, part in groupby(seen, key=lambda each: (each.by, each.is_idle))]
         ends = [(one[-1].at + other[0].at) // 2 for one, other in pairwise(parts)]

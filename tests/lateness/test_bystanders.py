@@ -119,7 +119,7 @@ def test_who_blocked_the_loop_first_is_named_where_the_next_did_for_less(service
     """In one turn of the loop, which was blocked shortly before."""
 
     async def main() -> None:
-        await turn("dave", lambda: blocks(0.06))
+        await turn("dave", lambda: blocks(0.15))
         for _ in range(8):
             await asyncio.gather(
                 turn("bob", lambda: asyncio.sleep(0.005), 0.05),
