@@ -30,7 +30,7 @@ def has_stood_still(spent: int, took: int) -> bool:
     """Say whether a thread that computed *spent* in a time stood in a call that waits. Who waits
     for the interpreter instead is awake each 5 ms, for 5 microseconds or more.
     """
-    return spent * 2000 < took
+    return spent * 10_000 < took
 
 
 def queued() -> int:
