@@ -96,6 +96,7 @@ class Watchdog:
         """Look, until the watch has stopped, or is a forked child's."""
         watch, news, in_vain, before = self.watch, self.watch.news, 0, 0
         self._spent(time.perf_counter_ns())  # what was before is nobody's fault
+        self._queued = queued()
         while not watch.is_stopped and news is watch.news:
             in_vain = 0 if watch.open or watch.measured else in_vain + 1
             if in_vain > _REST:
@@ -106,6 +107,7 @@ class Watchdog:
                     news.acquire()
                 watch.is_awake = True
                 self._spent(time.perf_counter_ns())
+                self._queued = queued()
             self._due = due = time.perf_counter_ns() + self._rest
             news.acquire(timeout=self._rest / 1e9)
             now, computed_ns = time.perf_counter_ns(), time.thread_time_ns()
