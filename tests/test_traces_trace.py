@@ -33,8 +33,8 @@ def test_a_trace_knows_what_is_above_and_below(tmp_path: Path) -> None:
     assert repr(trace) == f"<Trace {trace.trace_id} [4 spans]>"
 
 
-def test_a_circle_of_parents_ends_every_walk(tmp_path: Path) -> None:
-    """Broken senders make spans that are their own ancestors."""
+def test_a_circle_of_parents_is_cut(tmp_path: Path) -> None:
+    """Broken senders make spans that are their own ancestors: one of them is an outermost one."""
     trace = trace_of(
         tmp_path,
         Planted(1, 2, "one", 0, 1),
@@ -43,14 +43,25 @@ def test_a_circle_of_parents_ends_every_walk(tmp_path: Path) -> None:
     )
     one, two, alone = (trace.spans[f"{n:016x}"] for n in (1, 2, 3))
 
-    assert trace.at_or_above([one]) == {one.span_id, two.span_id}
-    assert names(trace.descendants(one)) == ["two", "one"]
+    assert trace.at_or_above([two]) == {one.span_id, two.span_id}
+    assert names(trace.descendants(one)) == ["two"]
     assert trace.at_or_above([alone]) == {alone.span_id}
     assert list(trace.descendants(alone)) == []
 
 
+def test_a_circle_is_cut_once_whatever_leads_to_it(tmp_path: Path) -> None:
+    """What is below it began first, and is below it still; what began together is in no circle."""
+    trace = trace_of(
+        tmp_path,
+        *(Planted(1, 0, "root", 0, 9), Planted(2, 1, "with it", 0, 8)),
+        *(Planted(3, 4, "below", 1, 9), Planted(4, 5, "one", 2, 9), Planted(5, 4, "two", 3, 9)),
+    )
+    assert names(filter(trace.is_root, trace.in_order)) == ["root", "one"]
+    assert names(trace.downwards()) == ["root", "one", "below", "two", "with it"]
+
+
 def test_clocks_in_a_circle_of_parents_are_left_as_they_are(tmp_path: Path) -> None:
-    """None of them is the outermost."""
+    """The one that began first is the outermost."""
     spans = read_back(tmp_path, Planted(1, 2, "one", 5, 9))
     spans += read_back(tmp_path / "x", Planted(2, 1, "two", 0, 3), service="billing")
     (trace,) = by_trace(spans).values()

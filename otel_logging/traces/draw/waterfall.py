@@ -180,7 +180,7 @@ def begin(
     """
     first = trace.top
     top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
-    way = critical(trace, top.path)  # before the rows: of 100,000 both at once are too much
+    way = critical(trace, first)  # before the rows: of 100,000 both at once are too much
     start, last = trace.in_order[0].start_ns, top.path[-1]
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
     # of lines alone no time is lost
