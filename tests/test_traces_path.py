@@ -208,7 +208,6 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 1000), p(2, 1, "query", 700, 700)],
         "itself 1.000 s, 700 ms of it before query",
     ),
-    "a circle of parents": ([p(1, 2, ROOT, 0, 1000), p(2, 1, "query", 0, 900)], "query 900 ms"),
     "a child that outlives its parent": (
         [p(1, 0, ROOT, 0, 500), p(2, 1, "cleanup", 100, 5000)],
         "cleanup 400 ms",

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from otel_logging.traces.draw.waterfall import draw
+from otel_logging.traces.failed import failed
+from otel_logging.traces.late import Question, late, who
+from otel_logging.traces.path import steps, words
 from otel_logging.traces.trace import Trace, by_trace, last
 from tests.stored import Planted, read_back, trace_of
 
@@ -33,35 +37,35 @@ def test_a_trace_knows_what_is_above_and_below(tmp_path: Path) -> None:
     assert repr(trace) == f"<Trace {trace.trace_id} [4 spans]>"
 
 
-def test_a_circle_of_parents_is_cut(tmp_path: Path) -> None:
-    """Broken senders make spans that are their own ancestors: one of them is an outermost one."""
+def test_a_circle_of_parents_ends_every_walk(tmp_path: Path) -> None:
+    """No SDK makes spans that are their own ancestors: they are in no row, and nothing hangs."""
     trace = trace_of(
         tmp_path,
-        Planted(1, 2, "one", 0, 1),
-        Planted(2, 1, "two", 0, 1),
-        Planted(3, 3, "self", 0, 1),
+        Planted(1, 2, "one", 0, 900, {"budget_s": 0.1}, status=2),
+        Planted(2, 1, "two", 0, 900, {"user_id": "ada"}),
+        Planted(3, 3, "self", 0, 900, {"budget_s": 0.1}),
+        Planted(4, 3, "below", 0, 900, {"budget_s": 0.1}),
     )
-    one, two, alone = (trace.spans[f"{n:016x}"] for n in (1, 2, 3))
+    one, two, alone, below = (trace.spans[f"{n:016x}"] for n in (1, 2, 3, 4))
 
-    assert trace.at_or_above([two]) == {one.span_id, two.span_id}
-    assert names(trace.descendants(one)) == ["two"]
-    assert trace.at_or_above([alone]) == {alone.span_id}
-    assert list(trace.descendants(alone)) == []
-
-
-def test_a_circle_is_cut_once_whatever_leads_to_it(tmp_path: Path) -> None:
-    """What is below it began first, and is below it still; what began together is in no circle."""
-    trace = trace_of(
-        tmp_path,
-        *(Planted(1, 0, "root", 0, 9), Planted(2, 1, "with it", 0, 8)),
-        *(Planted(3, 4, "below", 1, 9), Planted(4, 5, "one", 2, 9), Planted(5, 4, "two", 3, 9)),
-    )
-    assert names(filter(trace.is_root, trace.in_order)) == ["root", "one"]
-    assert names(trace.downwards()) == ["root", "one", "below", "two", "with it"]
+    assert trace.at_or_above([one]) == {one.span_id, two.span_id}
+    assert names(trace.descendants(one)) == ["two", "one"]
+    assert names(trace.descendants(alone)) == ["self", "below"]
+    assert who(trace, below) == {}
+    assert trace.top.name == "one"
+    assert last([trace]) == []
+    for span in (one, alone):
+        assert words(steps(trace, span))[-1] == "what is deeper is not looked at"
+    spans = trace.spans.values()
+    assert [row.span.name for row in late(spans, Question(who="ada")).rows] == ["one"]
+    assert [found.span.name for found in failed(spans, Question()).rows] == ["one"]
+    heading, *_, axis = (text.plain for text in draw(trace, width=80, unfolded=True))
+    assert heading.startswith("one ERROR LATE")
+    assert axis.startswith("start")
 
 
 def test_clocks_in_a_circle_of_parents_are_left_as_they_are(tmp_path: Path) -> None:
-    """The one that began first is the outermost."""
+    """None of them is the outermost."""
     spans = read_back(tmp_path, Planted(1, 2, "one", 5, 9))
     spans += read_back(tmp_path / "x", Planted(2, 1, "two", 0, 3), service="billing")
     (trace,) = by_trace(spans).values()
@@ -87,12 +91,3 @@ def test_the_last_trace_is_the_one_whose_root_stage_ended_last(tmp_path: Path) -
     assert last(traces, service="chat-gateway")[0].trace_id == "b" * 32
     assert last(traces, service="nobody") == []
     assert last([]) == []
-
-
-def test_a_circle_of_parents_can_be_the_last_trace(tmp_path: Path) -> None:
-    """It has no root; its first stage stands outside."""
-    spans = read_back(tmp_path, Planted(1, 2, "one", 0, 9), Planted(2, 1, "two", 1, 8))
-    (trace,) = by_trace(spans).values()
-
-    assert last([trace]) == [trace]
-    assert trace.top.name == "one"

@@ -1,8 +1,8 @@
 """Spans put together to traces, and the one tree of each.
 
-What broken senders send is mended here: a trace is a tree, also where a span was its own ancestor,
-and who asks for a stage's times gets those by the clock of the outermost. Every span and every
-line of a trace is in one row, log pages as lines of their stage.
+A clock that is wrong is mended here: who asks for a stage's times gets those by the clock of the
+outermost. Every walk ends, also where a broken sender made a span its own ancestor, which is in no
+row; every other span and every line is in one, log pages as lines of their stage.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -133,33 +133,21 @@ class Trace:
                     waiting.append(child)
                     yield child
 
-    def cut_circles(self) -> None:
-        """Make a span of each circle of parents an outermost one."""
-        spans = self.spans
-        pairs = ((spans.get(span.parent_span_id), span) for span in spans.values())
-        if all(parent is None or parent.start_ns < span.start_ns for parent, span in pairs):
-            return  # nearly all: in a circle one began no later than its parent
-        came_by: dict[str, str] = {}  # by its id, from which span a way up came by first
-        for span in self.in_order:
-            each: Span | None = span
-            while each is not None and each.span_id not in came_by:
-                came_by[each.span_id] = span.span_id
-                each = spans.get(each.parent_span_id)
-            if each is not None and came_by[each.span_id] == span.span_id:
-                each.parent_span_id = ""
-
     def mend_clocks(self) -> None:
         """Move what another service's clock puts outside its parent into that, and all below it."""
         spans = self.spans
         pairs = ((spans.get(span.parent_span_id), span) for span in spans.values())
         if not any(_wrong(parent, span) for parent, span in pairs if parent):  # of most
             return
-        for span in self.descendants(*self._tops):
-            parent = spans[span.parent_span_id]
-            if by_ns := parent.moved_ns - span.moved_ns:
-                span.move(by_ns)
-            if wrong_ns := _wrong(parent, span):
-                span.move(wrong_ns)
+        below, waiting = self._children, [(span, 0) for span in self._tops]
+        for parent, by_ns in waiting:  # which grows meanwhile
+            for span in below.get(parent.span_id, ()):
+                if by_ns:
+                    span.move(by_ns)
+                if wrong_ns := _wrong(parent, span):
+                    span.move(wrong_ns)
+                if span.span_id in below:
+                    waiting.append((span, by_ns + wrong_ns))
         del self.in_order, self._children  # they are by time
 
     # ---- the tree as it is drawn
@@ -273,13 +261,9 @@ def by_trace(spans: Iterable[Span]) -> dict[str, Trace]:
         if trace is None:
             trace = traces[span.trace_id] = Trace(span.trace_id)
         trace.spans.setdefault(span.span_id, span)
-        if span.parent_span_id == span.span_id:
-            span.parent_span_id = ""
     for trace in traces.values():
-        if len(trace.spans) > 1:
-            trace.cut_circles()
-            if len({id(span.resource) for span in trace.spans.values()}) > 1:
-                trace.mend_clocks()
+        if len(trace.spans) > 1 and len({id(span.resource) for span in trace.spans.values()}) > 1:
+            trace.mend_clocks()
     return traces
 
 

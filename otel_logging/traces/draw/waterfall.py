@@ -94,7 +94,7 @@ class Columns:
     def fitting(self, listed: list[Row]) -> "Columns":
         """Return them as wide as *listed* needs."""
         ends = (max(row.end_ns - self.start_ns, took_ns(row)) for row in listed)
-        number = max(len("start"), *map(len, map(self._count, ends)))
+        number = max([len("start"), *map(len, map(self._count, ends))])
         room = self.width - 2 * number - 3 * len(_GAP)
         labels = (cell_len(_label(row, self).plain) for row in listed if row.span and not row.event)
         longest = max([_LEAST_LABEL, *labels])
