@@ -36,11 +36,13 @@ _PACKAGES: Final = re.compile(r".*[/\\](?:(?:site|dist)-packages|[Ll]ib[/\\]pyth
 class Raised:
     """*what*: type and message, in one line, and of that which it was raised from. *where*: the
     innermost frame of the application, and in brackets that of a library that it called; may be
-    empty. *is_traced*: whether there is a traceback.
+    empty. *is_own*: whether one of the application is known; *is_traced*: whether there is a
+    traceback.
     """
 
     what: str
     where: str
+    is_own: bool = field(default=False, compare=False)
     is_traced: bool = field(default=False, compare=False)
 
 
@@ -105,7 +107,7 @@ def _raised(what: str, frames: list[re.Match[str]], told: re.Match[str] | None) 
     where = f"at {_place(own or inner)}" if inner else ""
     if inner and own not in (None, inner):
         where += f" (in {_place(inner)})"
-    return Raised(what, where, bool(frames))
+    return Raised(what, where, own is not None, bool(frames))
 
 
 def _place(frame: re.Match[str]) -> str:

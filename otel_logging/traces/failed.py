@@ -109,7 +109,9 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     if error is None:
         message = deepest.details.status_message or f"{deepest.name} has status ERROR"
         return Failure(row, deepest, message, "")
-    return Failure(row, deepest, error.what, error.where)
+    known = (each.where for each, _ in told if each and each.is_own)
+    where = error.where if error.is_own else next(known, error.where)
+    return Failure(row, deepest, error.what, where)
 
 
 def is_bad(span: Span, trace: Trace) -> bool:

@@ -194,26 +194,20 @@ class Trace:
         below: str,
         shown: Mapping[str, Any],
         fold: Fold,
-        equal: Sequence[Span] = (),
+        stages: Sequence[Span],
     ) -> Row:
+        """Return the row of *stages*, equal ones; none: of one that is not here."""
         span, inside = self.spans.get(span_id), self._children.get(span_id, [])
-        if len(equal) > 1:
-            start, end = equal[0].start_ns, max(s.end_ns for s in equal)
-            return Row(lead, below + "  ", shown, start, end, None, span, equal=equal)
+        known = stages or inside
+        start, end = known[0].start_ns, max(s.end_ns for s in known)
+        if len(stages) > 1:
+            return Row(lead, below + "  ", shown, start, end, None, span, equal=stages)
         pages = [s for s in inside if s.stored_name == LOG_SPAN and s.is_log_page]
         children = fold([s for s in inside if not s.is_log_page] if pages else inside)
-        return Row(
-            lead,
-            below + ("│ " if children else "  "),
-            shown,
-            span.start_ns if span else inside[0].start_ns,
-            span.end_ns if span else max(s.end_ns for s in inside),
-            None,
-            span,
-            [event for one in (*([span] if span else ()), *pages) for event in one.events],
-            children,
-            common=common([each[0] for each in children]),
-        )
+        inner = below + ("│ " if children else "  ")
+        events = [event for one in (*stages, *pages) for event in one.events]
+        shared = common([each[0] for each in children])
+        return Row(lead, inner, shown, start, end, None, span, events, children, common=shared)
 
     def _inside(self, row: Row, fold: Fold) -> Iterator[Row]:
         below, to_come = row.inner[:-2], len(row.children)
