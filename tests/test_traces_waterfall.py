@@ -257,18 +257,6 @@ def test_stages_of_another_service_show_its_name(tmp_path: Path) -> None:
     assert "└ bill @billing" in lines[6]
 
 
-def test_a_circle_of_parents_is_drawn_once(tmp_path: Path) -> None:
-    """Whichever began first stands outside."""
-    trace = trace_of(
-        tmp_path,
-        Planted(1, 2, "one", 0, 900),
-        Planted(2, 1, "two", 100, 500),
-        Planted(3, 3, "self", 600, 1000),
-    )
-
-    assert [text[14:22] for text in below_heading(trace)] == ["one     ", "└ two   ", "self    "]
-
-
 def test_a_tree_a_thousand_stages_deep_is_drawn(tmp_path: Path) -> None:
     """Of its lines on the left the innermost are left."""
     spans = (Planted(n + 1, n, f"depth {n}", n, 2000 - n) for n in range(1000))

@@ -116,8 +116,7 @@ def late(
 
     def shown(found: Answered, answer: Answer[Any]) -> Shown:
         if key is None or not answer.rows:
-            narrowed = over is not None and found.jaeger is not None
-            return listing.rows(table.draw, found, answer, narrowed=narrowed)
+            return listing.rows(table.draw, found, answer)
         every = groups.grouped(answer.rows, key)
         parts = every[: listing.most]
         draw = table.draw_summary if summary else partial(table.draw_groups, by=str(group))
@@ -237,8 +236,8 @@ def demo(*, environment: str, spool_dir: Path | None) -> None:
     show_default=True,
     help="How long the probe may take to Jaeger.",
 )
-@partial(of_places, may_be_files=True)
-def doctor(*, wait: float, store: Store) -> None:
+@options.spool_dir
+def doctor(*, wait: float, spool_dir: Path | None) -> None:
     """Find out why nothing is in Jaeger, and what to do.
 
     It sends a probe to the collector and reads it back from Jaeger. It ends with 1 if there is a
@@ -252,7 +251,7 @@ def doctor(*, wait: float, store: Store) -> None:
 
     out = terminal.console()
     findings = []
-    for finding in examine(spool_dir=store.given, patience_s=wait, places=store.places):
+    for finding in examine(spool_dir=spool_dir, patience_s=wait):
         findings.append(finding)
         terminal.show(out, report.draw(finding, width=out.width, encoding=out.encoding))
     terminal.show(out, report.result(findings))

@@ -7,7 +7,6 @@ question.
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Final
 
 from otel_logging import _names, _otlp
@@ -136,25 +135,17 @@ def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
         return
     numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
     if version and tuple(numbers) < _OLDEST:
-        yield _too_old(jaeger, version)
+        yield problem(f"Jaeger {version} at {jaeger.url} is too old.", "take 2.13 or later")
         return
     yield good(f"Jaeger {version} answers at {jaeger.url}.".replace("  ", " "))
     if service and service not in services:
         yield note(f"Jaeger has nothing of the service {service!r} yet.")
 
 
-def _too_old(jaeger: Jaeger, version: str) -> Finding:
-    return problem(f"Jaeger {version} at {jaeger.url} is too old.", "take 2.13 or later")
-
-
 def _not_asked(jaeger: Jaeger, error: JaegerError) -> Finding:
     """Say why Jaeger cannot be asked: by what the error is."""
     if isinstance(error, UnreachableError) and not _is_wanted():
         return note(f"No Jaeger answers at {jaeger.url}, the default.")
-    if isinstance(error, NotUnderstoodError):
-        with suppress(JaegerError):
-            if version := jaeger.version():
-                return _too_old(jaeger, version)
     said, to_do = next(advice for kind, advice in _ADVICE.items() if isinstance(error, kind))
     return problem(f"{said}: {error}.", to_do)
 
