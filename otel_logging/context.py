@@ -55,14 +55,18 @@ def bound() -> Mapping[str, Any]:
 
 
 class Job:
-    """A job's tag (``jobs``): of all its runs, or of one run, once that has bound something."""
+    """A job (``jobs``), whichever run of it; *binds*: some run has bound what ends with it."""
 
-    __slots__ = ("otel_logging_closed", "tag")
+    __slots__ = ("binds", "tag")
 
-    def __init__(self, tag: str | None, *, closed: bool | None = None) -> None:
-        self.tag = tag
-        #: Whether the run has ended; None: it is of all runs.
-        self.otel_logging_closed = closed
+    def __init__(self, tag: str | None) -> None:
+        self.tag, self.binds = tag, False
+
+
+class Run(Job):
+    """One run of a job: there is one only where something is bound that ends with it."""
+
+    otel_logging_closed = False
 
 
 _NO_JOB: Final = Job(None)
@@ -103,9 +107,10 @@ def bind_context(**fields: Any) -> None:
     owner: Any = entry if _is_open(entry) else span if _is_open(span) else None
     if owner is None:  # with no stage around it, what is bound in an ``extract`` ends with that
         owner = getattr(span, "otel_logging_block", None)
-    if owner is None and run.tag is not None and not run.otel_logging_closed:
-        if run.otel_logging_closed is None:  # what is bound ends with this run
-            job.set(run := Job(run.tag, closed=False))
+    if owner is None and run.tag is not None and not has_ended(run):
+        if type(run) is Job:
+            run.binds = True
+            job.set(run := Run(run.tag))
         owner = run
     restore(before.put(fields, owner))
     now = bound()

@@ -92,7 +92,7 @@ def _end(entered: _Entered, error: BaseException | None) -> None:
         _reset(token)
     except ValueError:  # a dropped coroutine is left where it is collected
         return
-    if run.otel_logging_closed is False:
+    if type(run) is bindings.Run:
         run.otel_logging_closed = True
         bindings.restore(bindings.state().lasting(lambda owner: owner is run))
 
@@ -107,10 +107,10 @@ def _in_line(function: Any, job: bindings.Job) -> Any:
         except BaseException as error:
             _end((began, token), error)
             raise
-        if _current() is job:
-            _reset(token)
-        else:  # something was bound
+        if job.binds:
             _end((began, token), None)
+        else:
+            _reset(token)
         return result
 
     return wrapper
