@@ -45,7 +45,7 @@ from otel_logging._values import shorten
 from otel_logging.logs.stdlib import take_over
 from tests.conftest import Lines, Service
 from tests.lines import ROOT, parsed
-from tests.programs import script
+from tests.programs import python, script
 from tests.readme import blocks
 
 
@@ -383,6 +383,23 @@ def test_fields_of_a_record_factory_are_kept(lines: Lines) -> None:
     first, second = lines()
     assert (first["request"], first["b"]) == ("r1", 1)
     assert second["404"] == "not found"
+
+
+def test_fields_of_a_record_factory_that_is_there_before_the_import_are_kept() -> None:
+    code = """
+import logging
+usual = logging.getLogRecordFactory()
+def factory(*args, **options):
+    record = usual(*args, **options)
+    record.request = "r1"
+    return record
+logging.setLogRecordFactory(factory)
+from otel_logging import configure_logging
+configure_logging(environment="production")
+logging.getLogger("shop").info("a")
+"""
+    (line,) = parsed(python("-c", code, text=False, anew=True).stdout)
+    assert (line["event"], line["request"]) == ("a", "r1")
 
 
 def test_a_key_that_is_no_text_is_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:

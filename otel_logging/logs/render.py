@@ -95,8 +95,10 @@ def console_renderer(
     terminal's; what is wider goes on below. There the date is printed where a day begins; a
     pipe's or file's lines are left to who reads them.
     """
-    if color:
-        _obey_colors_on_windows()
+    if color and sys.platform == "win32":  # pragma: no cover - Windows
+        import colorama
+
+        colorama.just_fix_windows_console()
     today = ""
 
     def paint(code: str, text: str) -> str:
@@ -262,10 +264,3 @@ def _indented(traceback_text: str, columns: float, paint: _Paint) -> Iterator[st
         else:
             code = _LEVEL_COLORS["error"]
         yield _below(line, _LEAST_INDENT, code, columns, paint)
-
-
-def _obey_colors_on_windows() -> None:
-    if sys.platform == "win32":  # pragma: no cover - Windows
-        import colorama
-
-        colorama.just_fix_windows_console()

@@ -32,7 +32,6 @@ from otel_logging import (
     get_logger,
     handoff,
     setup_observability,
-    tag_background_logger,
     taking,
     traced,
 )
@@ -1031,35 +1030,6 @@ def test_who_signs_in_by_a_message_is_the_user_of_the_others() -> None:
             seen.wait_for("disconnect", 1 if user == "ann" else 2)
     users = [line.get("user_id") for line in seen.lines if line["event"] == "message"]
     assert users == ["ann"] * 3 + ["bob"] * 3
-
-
-def test_a_job_that_has_ended_is_on_no_message_of_a_reader_that_it_has_started() -> None:
-    async def talk(receive: Any, send: Any) -> None:
-        await send({"type": "websocket.accept"})
-        is_first = asyncio.Event()
-
-        async def read() -> None:
-            while (event := await receive())["type"] == "websocket.receive":
-                log.info("message")
-                is_first.set()
-                await send({"type": "websocket.send", "text": event["text"]})
-
-        @tag_background_logger("WARM_UP")
-        async def begin() -> "asyncio.Task[None]":
-            reader = asyncio.create_task(read())
-            await is_first.wait()
-            return reader
-
-        await (await begin())
-
-    with serving(asgi_app(talk)) as seen:
-        with seen.connect("/") as client:
-            for text in "12":
-                client.send(text)
-                client.recv()
-        seen.wait_for("disconnect")
-    tags = [line.get("job_tag") for line in seen.lines if line["event"] == "message"]
-    assert tags == ["WARM_UP", None]
 
 
 def test_idle_time_is_no_latency() -> None:
