@@ -239,9 +239,7 @@ class Delivery:
         while serves() and not self._stopping:
             try:
                 with self._sending:
-                    done = self._round(math.inf)
-                if done:
-                    self.sender.tidy(go_on=lambda: self._news.locked() and not self._stopping)
+                    self._round(math.inf)
             except Exception as error:
                 if serves():  # pragma: no branch - not: a greenlet of the parent's
                     _diagnostics.report("errors of the delivery thread", detail=error)
