@@ -1,5 +1,6 @@
 """What waits reaches the collector: everything, once, in time, whatever the collector does."""
 
+import _socket
 import errno
 import itertools
 import os
@@ -1250,14 +1251,14 @@ def test_the_workers_requests_are_not_observed(
     """An instrumented client asks this key before it makes a span; spans of spans never end."""
     keys: list[object] = []
     key = otel_context._SUPPRESS_INSTRUMENTATION_KEY
-    look_up = socket.getaddrinfo
+    look_up = _socket.getaddrinfo
 
     def instrumented(*arguments: Any, **options: Any) -> Any:
         keys.append(otel_context.get_value(key))
         return look_up(*arguments, **options)
 
     with Shop(base, receiver.endpoint) as shop:
-        monkeypatch.setattr(socket, "getaddrinfo", instrumented)
+        monkeypatch.setattr(_socket, "getaddrinfo", instrumented)
         shop.end(1)
         assert shop.flush()
     assert keys == [True]

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import math
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging import _diagnostics, _forks
-from otel_logging._green import is_busy
+from otel_logging._green import RLock, is_busy
 from otel_logging.spool import destinations, directories, open_file, process_dirs
 from otel_logging.spool.directories import OPEN, SEALED
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
@@ -89,7 +88,7 @@ class Spool:
     def _begin(self) -> None:
         # One re-entrant lock covers append and rotation. _busy is for a signal handler or a
         # __del__ that appends while this thread is inside.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._busy = False
         #: What others append while the lock is taken; who has it next writes it along.
         self._deferred: deque[tuple[bytes, bytes]] = deque()
