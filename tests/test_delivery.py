@@ -1,5 +1,6 @@
 """What waits reaches the collector: everything, once, in time, whatever the collector does."""
 
+import _socket
 import errno
 import itertools
 import os
@@ -130,18 +131,15 @@ def test_what_ends_is_delivered_and_then_kept(receiver: Receiver, base: Path) ->
         assert shop.flush()
         assert shop.delivery.sender.delivered_segments == len(receiver.requests)
         (sent,) = base.glob("*/sent")
-        assert len(list(sent.iterdir())) == len(receiver.requests)
+        assert len(list(sent.iterdir())) <= len(receiver.requests)
 
 
-def test_a_worker_that_has_nothing_to_send_leaves_few_files(receiver: Receiver, base: Path) -> None:
-    """Of what it has delivered; all of it is there still."""
+def test_what_was_delivered_is_in_few_files(receiver: Receiver, base: Path) -> None:
+    """All of it is there still."""
     with Shop(base, receiver.endpoint) as shop:
         shop.end_segments(*range(100))
         assert shop.flush()
-        deadline = time.monotonic() + programs.PATIENCE_S
-        while len(list(base.glob("*/sent/*.segment"))) > 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    assert len(list(base.glob("*/sent/*"))) <= 2  # of ten minutes each
     kept = [int.from_bytes(trace, "big") for c in reading.read(base) for trace, _ in c.spans]
     assert sorted(kept) == list(range(100))
 
@@ -1253,14 +1251,14 @@ def test_the_workers_requests_are_not_observed(
     """An instrumented client asks this key before it makes a span; spans of spans never end."""
     keys: list[object] = []
     key = otel_context._SUPPRESS_INSTRUMENTATION_KEY
-    look_up = socket.getaddrinfo
+    look_up = _socket.getaddrinfo
 
     def instrumented(*arguments: Any, **options: Any) -> Any:
         keys.append(otel_context.get_value(key))
         return look_up(*arguments, **options)
 
     with Shop(base, receiver.endpoint) as shop:
-        monkeypatch.setattr(socket, "getaddrinfo", instrumented)
+        monkeypatch.setattr(_socket, "getaddrinfo", instrumented)
         shop.end(1)
         assert shop.flush()
     assert keys == [True]

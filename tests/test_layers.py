@@ -171,7 +171,7 @@ FLOORS_INSIDE = {
         {"reading"},
         {"process_dirs"},
         {"destinations"},
-        {"memory", "merging"},
+        {"memory", "recorder"},
         {"queue"},
     ],
 }

@@ -1,0 +1,60 @@
+"""The flight recorder: what was delivered, small segments behind one another in one file.
+
+A quiet service leaves a segment of some hundred bytes for each message. In: a delivered segment.
+Invariant: it is whole in its new place before it goes from the old one: a kill leaves some spans
+twice, and none nowhere. Deliberately absent: how long it is kept (``destinations``).
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from otel_logging.spool.directories import OPEN, sent
+from otel_logging.spool.open_file import OpenSegment
+from otel_logging.spool.reading import content
+from otel_logging.spool.segment import parse_all
+
+FILE_BYTES: Final = 512 << 10
+#: What is in one file was written within these seconds: all of it goes together, at its age.
+PERIOD_S: Final = 600
+
+
+class Recorder:
+    """Files that one process fills, by when what is in them was written. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._part = 1  # rises when a file is full
+
+    def keep(self, segment: Path) -> None:
+        """Put *segment* among those that were sent; a large or a damaged one as it is, and each
+        one that a full disk has no room for. Failure: raises OSError; it is where it was then.
+        """
+        found = segment.stat()
+        data = content(segment) if found.st_size < FILE_BYTES else b""
+        if data and not any(each.damaged for each in parse_all(data)):
+            period = int(found.st_mtime // PERIOD_S)
+            name = f"{segment.parent.name}-{period}-{self._part}{OPEN}"  # of no other process's
+            with suppress(OSError):
+                if _append(sent(segment).with_name(name), data, found.st_mtime) >= FILE_BYTES:
+                    self._part += 1
+                segment.unlink()
+                return
+        segment.rename(sent(segment))
+
+
+def _append(path: Path, data: bytes, written: float) -> int:
+    """Append *data*, which was *written* then, to a file that is as old as the oldest in it; return
+    how large it is. Failure: raises OSError, and leaves the file as it was.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    file = OpenSegment(path, fd, 0.0)
+    try:
+        found = os.fstat(fd)
+        file.size = found.st_size
+        file.write(data)
+        oldest = min(written, found.st_mtime) if found.st_size else written
+        os.utime(path, (oldest, oldest))
+    finally:
+        file.close()
+    return file.size
