@@ -302,6 +302,22 @@ async def has_a_stage_of_its_own(queue: Queue) -> None:
         await worker(queue)
 
 
+async def has_a_stage_beside_who_serves(queue: Queue) -> None:
+    """At whose lines all tasks are looked at."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(STEP_S)
+            log.info("beat")
+
+    beating = asyncio.create_task(beat())
+    try:
+        with traced("export"):
+            await worker(queue)
+    finally:
+        beating.cancel()
+
+
 SERVES = [
     *(worker, worker_with_stages, worker_with_tasks, worker_that_binds, worker_with_a_client),
     *(heartbeat, two_workers, worker_with_time_outs, listener_that_may_be_stopped),
@@ -311,7 +327,7 @@ LEFT = [
     *(report, answer_that_streams, answer_by_a_subscription, answer_by_a_queue, retries, polls),
     *(answer_of_a_model, report_until_it_fails, polls_for_a_while),
     *(warms_a_cache, has_workers_of_its_own, says_that_it_goes_on, follows_its_own_progress),
-    has_a_stage_of_its_own,
+    *(has_a_stage_of_its_own, has_a_stage_beside_who_serves),
 ]
 
 
