@@ -11,7 +11,7 @@ A loop has no end where three things hold:
 - no ``return``, ``raise`` or ``break`` in it leaves it;
 - no block around it, in its function or in one that waits for that, has a time limit, is of the
   application's own making, or catches an error, which may be the end of an answer. To be stopped is
-  no end; nor is a failure that ``except Exception`` logs, where what it takes is everybody's.
+  no end; nor is any failure (``except Exception``), where what it takes is everybody's.
 """
 
 import ast
@@ -21,6 +21,7 @@ import itertools
 import linecache
 import re
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from types import CodeType, FrameType, FunctionType
@@ -52,7 +53,7 @@ _ENDS, _YIELDS, _SUBSCRIBED, _NEVER = range(4)
 _WAITING: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _FUNCTIONS: Final = (ast.AsyncFunctionDef, ast.FunctionDef, ast.Lambda)
 _LOOPS: Final = (ast.While, ast.For, ast.AsyncFor)
-_BLOCKS: Final = (ast.While, ast.AsyncFor, ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
+_BLOCKS: Final = (*_LOOPS, ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
 
 
 def is_endless(task: Any) -> bool:
@@ -105,7 +106,8 @@ def _of_frame(frame: FrameType, below: int) -> int:
     if loop is None and below != _NEVER:
         return _ENDS
     is_shared = below == _SUBSCRIBED or _takes(frame, around[loop:])
-    if any(_may_end(each, frame, is_shared) for each in around[:loop]):
+    passing = _STOPS | _BROAD if is_shared else _STOPS
+    if any(_may_end(each, frame, passing) for each in around[:loop]):
         return _ENDS
     # who iterates over a generator may leave it
     is_left = code.co_flags & inspect.CO_ASYNC_GENERATOR and below != _NEVER
@@ -134,24 +136,25 @@ def _takes(frame: FrameType, blocks: tuple[Any, ...]) -> bool:
     return any(everybodys.has(frame, each, asyncio.Queue) for each in queues)
 
 
-def _may_end(block: Any, frame: FrameType, is_shared: bool) -> bool:  # noqa: FBT001
-    """Say whether *block* may end the loop in it, where *frame* stands, and go on behind."""
-    passing = _STOPS | _BROAD if is_shared else _STOPS
+def _may_end(block: Any, frame: FrameType, passing: set[str]) -> bool:
+    """Say whether *block* may end the loop in it, where *frame* stands, and go on behind; not by an
+    error of *passing*.
+    """
     is_tried = frame.f_lineno <= (block.body[-1].end_lineno or 0)
-    for handler in getattr(block, "handlers", ()):
-        if is_tried and _kinds(handler) - passing and not isinstance(handler.body[-1], ast.Raise):
+    for each in getattr(block, "handlers", ()):
+        if is_tried and not (_kinds(each) <= passing or isinstance(each.body[-1], ast.Raise)):
             return True
-    return any(_is_limit(each.context_expr, frame) for each in getattr(block, "items", ()))
-
-
-def _is_limit(made: ast.expr, frame: FrameType) -> bool:
-    """Say whether a context manager has a time limit, or may catch errors as an application's."""
-    name = ast.unparse(getattr(made, "func", made))
-    by = frame.f_locals.get(name, frame.f_globals.get(name))
-    is_made = issubclass(type(by), type | FunctionType)
-    module = by.__module__ if is_made else ""
-    file = getattr(sys.modules.get(module), "__file__", None) or "<frozen "
-    return where.is_application(file) or name.rpartition(".")[2] in _LIMITS
+    for each in getattr(block, "items", ()):
+        made = each.context_expr
+        name = ast.unparse(getattr(made, "func", made))
+        by = frame.f_locals.get(name, frame.f_globals.get(name))
+        module = by.__module__ if issubclass(type(by), type | FunctionType) else ""
+        file = getattr(sys.modules.get(module), "__file__", None) or "<frozen "
+        errors = _names(getattr(made, "args", ()))  # which ``suppress`` is for
+        passes = name.rpartition(".")[2] not in _LIMITS or (errors and errors <= passing)
+        if not passes or where.is_application(file):
+            return True
+    return False
 
 
 # ---------------------------------------------------------------- what the source says
@@ -188,22 +191,32 @@ def _is_left(loop: ast.While | ast.AsyncFor) -> bool:
     return any(map(_leaves, loop.body))
 
 
-def _leaves(node: ast.AST, ways: Any = (ast.Return, ast.Raise, ast.Break)) -> bool:
-    """Say whether *node*, in a loop, leaves that by one of *ways*, not by an error of others."""
+def _leaves(node: ast.AST, within: frozenset[str] = frozenset()) -> bool:
+    """Say whether *node*, in a loop, may leave that, and not by an error of others.
+
+    *within*: what does not: a ``break`` of a loop in it, and errors that are caught.
+    """
     if isinstance(node, ast.ExceptHandler) and _kinds(node) <= _STOPS:
         return False
-    if isinstance(node, _FUNCTIONS):
-        return False
-    if isinstance(node, ways):
-        return not isinstance(node, ast.Raise) or node.exc is not None
+    if isinstance(node, ast.Return | ast.Break):
+        return type(node) is ast.Return or "break" not in within
+    if isinstance(node, ast.Raise) and node.exc is not None:
+        return within.isdisjoint(_BROAD | _names([getattr(node.exc, "func", node.exc)]))
     if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(_ENDING):
         return True
-    looped = node.body if isinstance(node, _LOOPS) else ()  # a break there is of that one
-    parts = ast.iter_child_nodes(node)
-    return any(_leaves(each, ways[:2] if each in looped else ways) for each in parts)
+    body = node.body if isinstance(node, _BLOCKS) else ()
+    caught = set().union(*map(_kinds, getattr(node, "handlers", ())))
+    inside = within | caught | ({"break"} if isinstance(node, _LOOPS) else set())
+    parts = () if isinstance(node, _FUNCTIONS) else ast.iter_child_nodes(node)
+    return any(_leaves(each, inside if each in body else within) for each in parts)
 
 
 def _kinds(handler: ast.ExceptHandler) -> set[str]:
     """Return the names of the errors that *handler* is for."""
     kinds = getattr(handler.type, "elts", [handler.type])
-    return {ast.unparse(kind).rpartition(".")[2] if kind else "BaseException" for kind in kinds}
+    return _names(kind or ast.Name("BaseException") for kind in kinds)
+
+
+def _names(found: Iterable[ast.expr]) -> set[str]:
+    """Return each of *found* without the module that it is of."""
+    return {ast.unparse(each).rpartition(".")[2] for each in found}

@@ -284,6 +284,19 @@ async def may_be_left(queue: Queue) -> None:
             await queue.get()
 
 
+async def has_a_scope(queue: Queue) -> None:
+    with anyio.CancelScope() as scope:
+        asyncio.get_running_loop().call_later(60, scope.cancel)
+        while True:
+            await queue.get()
+
+
+async def may_be_stopped(queue: Queue) -> None:
+    with suppress(asyncio.CancelledError):
+        while True:
+            await queue.get()
+
+
 async def in_a_group_of_errors(queue: Queue) -> None:
     try:
         while True:
@@ -492,7 +505,7 @@ async def subscribes_until_it_unsubscribes(_: Queue) -> None:
 
 SERVES = [
     timeout_worker,
-    subscribes_on_one_line,
+    *(subscribes_on_one_line, checks_what_it_takes, may_be_stopped),
     *(Reader().serves_by_parts, tells_of_its_end, has_a_function_that_returns),
     leaves_a_worker_that_yields,  # which never yields
     *(worker, worker_that_says_goodbye, worker_within, heartbeat, bare),
@@ -506,7 +519,7 @@ ENDS = [
     *(in_a_case, raises_at_its_end, leaves_its_scope, subscribes_until_another_raises),
     *(subscribes_until_it_unsubscribes, takes_ten, stops_searching, _made()),
     *(gathers_workers, in_a_task_group, has_a_block_of_its_own, has_a_limit_of_its_own),
-    checks_what_it_takes,  # who raises in a loop may mean to leave it
+    has_a_scope,
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
     *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
@@ -647,7 +660,8 @@ async def serves_while_it_says_so(_: Queue) -> None:
 is_running, nobodys = True, asyncio.Event()
 EVERYBODYS = [
     *(hub.serves_while_it_runs, hub.serves_until_it_is_stopped, hub.subscribes_while_it_is_open),
-    *(hub.logs_what_ends_it, serves_while_a_module_runs, serves_while_it_says_so),
+    *(hub.logs_what_ends_it, hub.forgives_its_end),
+    *(serves_while_a_module_runs, serves_while_it_says_so),
 ]
 ITS_OWN = [
     *(hub.answers_until_a_sentinel, hub.answers_until_it_knows),
@@ -655,7 +669,6 @@ ITS_OWN = [
     *(
         hub.receives_an_answer_of_its_own,
         hub.borrows_until_it_raises,
-        hub.forgives_its_end,
         hub.goes_when_its_client_does,
         Hub().subscribes_while_it_is_open,
     ),
