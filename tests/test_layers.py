@@ -159,6 +159,7 @@ FLOORS_INSIDE = {
     "lateness": [
         {"budgets", "cpu", "verdict"},
         {"blackbox", "where"},
+        {"everybodys"},
         {"endless"},
         {"died", "stage"},
         {"pauses", "waiting"},

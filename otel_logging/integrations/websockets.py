@@ -6,7 +6,7 @@ are ASGI's.
 
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -142,13 +142,6 @@ def receive(original: Any, self: Any, *args: Any, **options: Any) -> Any:
     return connection.next_message(lambda: original(self, *args, **options))
 
 
-async def _stream(original: Any, self: Any, *args: Any, **options: Any) -> Any:
-    async with aclosing(original(self, *args, **options)) as parts:
-        yield await receive(lambda _: anext(parts), self)
-        async for part in parts:
-            yield part
-
-
 async def send(original: Any, *args: Any, **options: Any) -> Any:
     """Send by a library's method: what is sent for a message is part of it."""
     result = await original(*args, **options)
@@ -194,12 +187,6 @@ def _in_thread(act: Callable[..., Any], original: Any, *args: Any, **options: An
         return done.value
 
 
-def _stream_in_thread(original: Any, self: Any, *args: Any, **options: Any) -> Any:
-    parts = original(self, *args, **options)
-    yield _in_thread(receive, lambda _: next(parts), self)
-    yield from parts
-
-
 _METHODS: Final[dict[str, Callable[..., Any]]] = {
     "handshake": _handshake,
     "read_message": _read_message,  # the legacy one's
@@ -215,8 +202,6 @@ _replaced = Replaced(
     *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
     *((_THREADS, "ServerConnection", k, partial(_in_thread, act)) for k, act in _METHODS.items()),
     (_names.UVICORNS, "WebSocketProtocol", "process_request", _process_request),
-    (_ASYNCIO, "ServerConnection", "recv_streaming", _stream),
-    (_THREADS, "ServerConnection", "recv_streaming", _stream_in_thread),
     *((each, "ServerConnection", "process_event", _process_event) for each in (_ASYNCIO, _THREADS)),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -81,11 +81,6 @@ async def by_renewal(socket: Any) -> None:
         await answer(socket, message)
 
 
-async def in_parts(socket: Any) -> None:
-    while True:
-        await answer(socket, "".join([part async for part in socket.recv_streaming()]))
-
-
 async def answer(socket: Any, message: str) -> None:
     bind_context(user_id=message)
     log.info("got", wanted=message)
@@ -124,12 +119,6 @@ def blocking_with_a_time_out(socket: Any) -> None:
         while True:
             with suppress(TimeoutError):
                 answer_blocking(socket, socket.recv(timeout=0.005))
-
-
-def blocking_in_parts(socket: Any) -> None:
-    with suppress(ConnectionClosed):
-        while True:
-            answer_blocking(socket, "".join(socket.recv_streaming()))
 
 
 def answer_blocking(socket: Any, message: str) -> None:
@@ -171,18 +160,15 @@ def legacy(*args: Any) -> Any:
 
 @pytest.mark.parametrize("make_server", [serve, legacy])
 @pytest.mark.parametrize(
-    "handler", [by_iteration, by_recv, by_task, by_wait_for, by_wait, by_renewal, in_parts]
+    "handler", [by_iteration, by_recv, by_task, by_wait_for, by_wait, by_renewal]
 )
 def test_each_message_is_a_trace_of_its_user(run: Captured, make_server: Any, handler: Any) -> None:
-    if handler is in_parts and (make_server is legacy or IS_OLD):
-        pytest.skip("it has no such method")
     asyncio.run(talk(make_server, handler, 5, 20))
     check_five_users(run)
 
 
 @pytest.mark.parametrize(
-    "handler",
-    [blocking_by_iteration, blocking_by_recv, blocking_with_a_time_out, blocking_in_parts],
+    "handler", [blocking_by_iteration, blocking_by_recv, blocking_with_a_time_out]
 )
 def test_each_message_of_a_thread_is_a_trace_of_its_user(run: Captured, handler: Any) -> None:
     talk_to_threads(handler, 5, 20)
@@ -203,31 +189,6 @@ def check_five_users(run: Captured) -> None:
     ends = [span for span in run.spans if span["name"] == "disconnect"]
     assert {span["parent_span_id"] for span in ends} == handshakes
     assert {span["attributes"]["websocket.close_code"] for span in ends} == {1000}
-
-
-@pytest.mark.skipif(IS_OLD, reason="it has no such method")
-@pytest.mark.parametrize("is_threads", [False, True])
-def test_a_message_that_is_read_in_parts_lasts_from_its_first(
-    run: Captured, is_threads: bool
-) -> None:
-    def send(url: str) -> None:
-        with connect_sync(url) as client:
-            for _ in range(2):
-                client.send(iter(["in ", "two ", "parts"]))
-                assert client.recv() == "in two parts"
-
-    async def serve_parts() -> None:
-        async with serve(in_parts, "127.0.0.1", 0) as server:
-            port = next(iter(server.sockets)).getsockname()[1]
-            await asyncio.to_thread(send, f"ws://127.0.0.1:{port}")
-
-    if is_threads:
-        with in_threads(blocking_in_parts) as url:
-            send(url)
-    else:
-        asyncio.run(serve_parts())
-    messages = [span for span in run.spans if span["name"] == "message"]
-    assert [span["attributes"]["user_id"] for span in messages] == ["in two parts"] * 2
 
 
 @pytest.mark.parametrize("make_server", [serve, legacy])
