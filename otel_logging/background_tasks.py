@@ -203,14 +203,14 @@ def _sort_out() -> frozenset[Any]:
                     serving.append((task, around, request))
             continue
         if not endless.is_endless(task) or (held is not None and _taker(current, held) is task):
-            if where.own_step(where.of_task(task, {}, [], {})[0]) is not None:
+            if where.own_step(where.of_task(task, {})[0]) is not None:
                 at_work.add(request)
         elif around is request or has_ended(around):  # else in a stage of its own
             serving.append((task, around, request))
     for task, around, request in serving:
         is_everybodys = endless.is_everybodys(task) and not _is_given(task, request)
         if request not in at_work or is_everybodys:
-            place = where.label(where.of_task(task, {}, [], {})[0])
+            place = where.label(where.of_task(task, {})[0])
             run_in(task, partial(_leave, task, around, request, place))
     return frozenset(at_work)
 

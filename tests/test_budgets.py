@@ -58,7 +58,7 @@ BUDGETS = {
     "handover": 121,
     "integrations": 2111,
     "jobs": 97,
-    "lateness": 2000,
+    "lateness": 1994,
     "logs": 1566,
     "mcp_server": 212,
     "observability": 250,

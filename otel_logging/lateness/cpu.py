@@ -5,13 +5,13 @@ Out: ns by thread. Deliberately absent: ``pthread_getcpuclockid``, which ends th
 thread that has just gone.
 """
 
+import os
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-_WAITS: Final = Path("/proc/thread-self/schedstat")
+_WAITS: Final = "/proc/thread-self/schedstat"
 _CLOCK: Final = 6  # Linux's number of a thread's scheduler clock is its id's complement, and this
 
 
@@ -27,7 +27,13 @@ def computed() -> dict[int, int]:
 
 
 def queued() -> int:
-    """Return how long this thread has waited for a processor so far. Cost: 9 microseconds."""
-    with suppress(OSError, IndexError), _WAITS.open("rb") as file:
-        return int(file.read().split()[1])
+    """Return how long this thread has waited for a processor so far. Cost: 5 microseconds, and 0.1
+    ms where another thread computes: each call of the system gives the interpreter away.
+    """
+    with suppress(OSError, IndexError):
+        fd = os.open(_WAITS, os.O_RDONLY)
+        try:
+            return int(os.read(fd, 64).split()[1])
+        finally:
+            os.close(fd)
     return 0  # pragma: no cover - not on Linux

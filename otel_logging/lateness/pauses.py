@@ -35,8 +35,12 @@ _NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked
 _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
 _CAUGHT_UP_NS: Final = 100_000_000  # so long after a block it reads what came in it
 _LONG_GC_NS: Final = 200_000
-_FRESH_NS: Final = 100_000_000  # so long somebody who computes is taken to go on
 KEPT: Final = 1024
+#: Until Python 3.12 the collector may run in the midst of a context variable's reset. What a
+#: finaliser's log call has read of that variable is freed next, and remembered as its value, until
+#: this thread enters a context. No other thread is in this one: one collection runs at a time.
+_FORGETS: Final = sys.version_info < (3, 12)
+_NO_CONTEXT: Final = Context()
 
 
 class Pause(NamedTuple):
@@ -88,8 +92,6 @@ class Pauses:
         self.recent: deque[Pause] = deque(maxlen=KEPT)
         #: What beats on each running loop.
         self.hearts: dict[Any, Heart] = {}
-        #: Who computed most when the watchdog looked last, if that held anybody up.
-        self.hog: Pause | None = None
         self._gc_began = 0
         gc.callbacks.append(self.on_gc)
 
@@ -146,11 +148,8 @@ class Pauses:
             why = Seen(now, where.of_frame(frame), span, who).why
             detail = f"generation {info['generation']}, {info['collected']} objects collected"
             self.recent.append(Pause(GC, began, now, why._replace(detail=detail)))
-        if sys.version_info < (3, 12):  # pragma: no branch - by version
-            # It may have run in the midst of a context variable's reset. What a finaliser's log
-            # call has read of that variable is freed next, and remembered as its value, until this
-            # thread enters a context.
-            Context().run(int)
+        if _FORGETS:  # pragma: no branch - by version
+            _NO_CONTEXT.run(int)
 
     def stop(self) -> None:
         """Let go of the collector and of all loops."""
@@ -180,8 +179,6 @@ class Heart:
         self.early: float = -1
         #: What this thread and all of them had computed at the last beat, ns.
         self._computed = 0, 0
-        #: It had no chance to beat, since the watchdog looked who computes.
-        self.is_starved = False
         #: What the watchdog has seen since the last beat.
         self.seen: list[Seen] = []
         #: Of its next beat, while it beats.
@@ -232,10 +229,6 @@ class Heart:
             self.blocked_from = began
         self.blocked_to = now
         if all(each.is_idle for each in seen) and self._was_kept(now - began):
-            hog = self._pauses.hog
-            is_known = self.is_starved and hog and began - hog.end < _FRESH_NS
-            if hog and is_known:  # pragma: no cover - if the watching thread came first
-                self._pauses.recent.append(hog._replace(start=began, end=now, loop=self.loop))
             return
         began -= BEAT_NS // 2  # since some time between the beats
         parts = [list(part) for _, part in groupby(seen, key=lambda each: (each.by, each.is_idle))]
@@ -259,8 +252,8 @@ class Heart:
         """
         mine = time.thread_time_ns() - self._computed[0]
         all_of_us = time.process_time_ns() - self._computed[1]
-        self.is_starved = all_of_us - mine > 2 * mine + _OTHERS_NS
-        return self.is_starved or (late > 2 * BLOCKED_NS and mine * 2 < late)
+        is_starved = all_of_us - mine > 2 * mine + _OTHERS_NS
+        return is_starved or (late > 2 * BLOCKED_NS and mine * 2 < late)
 
 
 def _span_of(seen: Seen, start: int, end: int, now: int) -> Any:

@@ -36,6 +36,7 @@ WATCHED: Final = "otel_logging_watched"
 WHO: Final = "otel_logging_who"
 _WARNED: Final = "otel_logging_warned"  # on the entry span, once a line has told of the trace
 _NO_LINE: Final = -1, None, None
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 _NODES: Final = 20_000  # stages and calls below one that are remembered until that ends
 _WAITS: Final = 1000
 _PLACES: Final = 64
@@ -118,14 +119,18 @@ class Watched:
     inner_cpu = 0
     #: What threads that work for it were seen to compute, and by their clocks at the last look.
     seen_cpu = 0
-    clocks: Mapping[int, int] = MappingProxyType({})
+    clocks: Mapping[int, int] = _NOTHING
+    #: Waits that were measured, and that were seen.
+    waits: tuple[Interval, ...] = ()
+    guesses: tuple[Interval, ...] = ()
+    #: How many stages and calls are below it, if none is around it.
+    below = 0
     places: "Counter[str] | None" = None
     stacks: "Counter[str] | None" = None
-    #: Waits of other tasks than its own, each with that, weakly, and whether it gave up.
-    beside: tuple[tuple[Any, bool, Interval], ...] = ()
-    #: What it was seen to wait for, each with the task that it stood at there last, weakly, and
-    #: whether that was one of several of which it needed the first.
-    needed: Mapping[Any, Any] = MappingProxyType({})
+    #: Waits of other tasks than its own, each with that, weakly.
+    beside: tuple[tuple[Any, Interval], ...] = ()
+    #: What it was seen to wait for, each with the task that it stood at there last, weakly.
+    needed: Mapping[Any, Any] = _NOTHING
     #: The wait for a pool that the first look found it in.
     entered: Interval | None = None
     #: When the call began that the first look found it in. A library's call begins with this wait.
@@ -141,39 +146,38 @@ class Watched:
     ) -> None:  # fmt: skip
         self.watch, self.span, self.name, self.budget_s = watch, span, name, budget_s
         self.outer, self._kind, self._pid = outer, kind, _forks.pid
-        #: How many there are, shared with all below.
-        self._below: list[int] = [0] if outer is None else outer._below  # noqa: SLF001
         #: From its span's clock to that of all that is measured here; None: another SDK's span.
         start = getattr(span, "_start_time", None)
         self.clock_ns = clock = None if start is None else getattr(span, "clock_ns", None)
         self.origin = self.began = time.perf_counter_ns() if clock is None else start - clock
         #: Whether others may ask for it once it has ended.
         self.is_known = outer is None
-        self.waits: list[Interval] = []
-        self.guesses: list[Interval] = []
         self.children: list[Facts] = []
 
-    def add_wait(self, wait: Interval, task: Any = None, *, has_it: bool = True) -> None:
-        """Take a wait that was measured, in a *task* or in none; *has_it*: it was not in vain."""
+    def add_wait(self, wait: Interval, task: Any = None) -> None:
+        """Take a wait that was measured, in a *task* or in none."""
         if len(self.waits) + len(self.beside) >= _WAITS:
             return  # pragma: no cover - a bound
         if task is None or task in (self.task, self.worker) or self.loop is not task.get_loop():
-            self.waits.append(wait)
+            self.waits += (wait,)
         else:
-            self.beside += ((ref(task), not has_it, wait),)
+            self.beside += ((ref(task), wait),)
 
     def add_guess(self, wait: Interval) -> None:
         """Take a wait that was seen; those in one place that follow each other become one."""
-        guesses = self.guesses
-        if guesses and guesses[-1].why == wait.why and wait.start <= guesses[-1].end:
-            wait = wait._replace(start=guesses.pop().start)
-        if len(guesses) < _WAITS:  # pragma: no branch - a bound
-            guesses.append(wait)
+        *before, last = self.guesses or (None,)
+        if last is not None and last.why == wait.why and wait.start <= last.end:
+            self.guesses = (*before, wait._replace(start=last.start))
+        elif len(self.guesses) < _WAITS:  # pragma: no branch - a bound
+            self.guesses += (wait,)
 
     def add_child(self, facts: Facts) -> None:
         """Take a child that has ended."""
-        if self._below[0] < _NODES and not self.end:
-            self._below[0] += 1
+        top = self
+        while top.outer is not None:
+            top = top.outer
+        if top.below < _NODES and not self.end:
+            top.below += 1
             self.children.append(facts)
 
     def saw(self, steps: list[where.Step], now: int, since: int) -> None:
@@ -246,8 +250,8 @@ class Watched:
             # hundreds are kept for what others may ask: with nothing that is large
             self.span, self.task, self.worker = INVALID_SPAN, None, None
             self.places = self.stacks = None
-            self.waits, self.guesses, self.children = [], [], []
-            self.beside, self.needed = (), {}
+            self.waits = self.guesses = self.beside = ()
+            self.children, self.needed = [], _NOTHING
         return end_ns
 
     def _finish(self, latency_s: float) -> None:
@@ -262,22 +266,18 @@ class Watched:
             cpu += time.thread_time_ns() - self.cpu_began
         if self.beside:
             needed = [*self._needed()]
-            self.waits += [
-                wait
-                for task, in_vain, wait in self.beside
-                if (task, False) in needed or ((task, True) in needed and not in_vain)
-            ]
+            self.waits += tuple(wait for task, wait in self.beside if task in needed)
         if self.began > self.origin:
             runner = self.task or self.thread
             behind = partial(self.watch.behind, runner, self.origin, self.began)
-            self.waits.append(Interval(verdict.QUEUE, self.origin, self.began, Why(), behind))
+            self.waits += (Interval(verdict.QUEUE, self.origin, self.began, Why(), behind),)
         if self.call_began and self.entered:
-            self.guesses.append(self.entered._replace(start=self.call_began))
-        waits = self.waits + [
+            self.guesses += (self.entered._replace(start=self.call_began),)
+        waits = self.waits + tuple(
             guess  # what was measured is not guessed as well
             for guess in self.guesses
             if not any(wait.start < guess.end and wait.end > guess.start for wait in self.waits)
-        ]
+        )
         facts = Facts(
             *(self.name, self.origin, self.end, self._kind in _DOWNSTREAM, waits, self.children),
             *(max(cpu - self.inner_cpu, 0), self.guesses),
@@ -365,6 +365,8 @@ class Watched:
     def as_interval(self, pause: Any) -> Interval:
         """Return *pause* as it was for this stage: work of its own is ``cpu``."""
         cause, why = pause.cause, pause.why
+        if not why.who:  # it may have been bound since
+            why = why._replace(who=self.watch.who_of(pause.by))
         if cause in (verdict.LOOP, verdict.CPU) and self.is_own(pause):
             cause, why = verdict.CPU, Why(why.detail)
         return Interval(cause, pause.start, pause.end, why)

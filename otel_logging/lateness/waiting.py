@@ -90,7 +90,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             elif has_it:
                 _holders(key).append(holder)
         if is_wait:
-            watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask), task, has_it=has_it)
+            watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask), task)
 
 
 #: Whoever is in no stage that is measured: not known, and blamed for nothing.

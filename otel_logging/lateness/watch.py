@@ -27,7 +27,7 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Heart, Pause, Pauses
-from otel_logging.lateness.stage import WATCHED, WHO, Watched, value_of
+from otel_logging.lateness.stage import WATCHED, WHO, Watched, value_of, watched_of
 from otel_logging.lateness.verdict import Who, Why, most
 from otel_logging.lateness.watchdog import MOST, Watchdog
 
@@ -122,9 +122,7 @@ class Watch:
         *handed_ns*: when its work was handed over, if its span begins there.
         """
         try:
-            outer = getattr(around, WATCHED, None)
-            if not outer or outer.end or not outer.is_measured:
-                outer = None
+            outer = watched_of(around)
             if (budget_s is None and outer is None) or len(self.measured) > MOST:
                 return
             self.has_budgets = True
@@ -216,7 +214,8 @@ class Watch:
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
         """Take over whose a request is, whose entry span is *span*. Never raises."""
         span = span.now if type(span) is bindings.Standing else span
-        if hasattr(span, bindings.ENTRY) and not span.is_recording():
+        is_entry = hasattr(span, bindings.ENTRY)
+        if is_entry and not hasattr(span, "_own") and not span.is_recording():
             setattr(span, WHO, {**getattr(span, WHO, {}), **fields})
         inner = CURRENT.get().get(SPAN)
         while getattr(inner, bindings.ENTRY, None) is span:

@@ -6,6 +6,7 @@ Deliberately absent: why a stage was late (``stage``).
 """
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +29,7 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.cpu import computed, queued
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
-from otel_logging.lateness.stage import NOBODY, WATCHED, Watched, began_ns
+from otel_logging.lateness.stage import NOBODY, WATCHED, Watched, began_ns, value_of
 from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -120,10 +121,6 @@ class Watchdog:
 
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
-        before, self._queued = self._queued, queued()
-        due += self._queued - before  # until then it waited for a processor
-        waited = min(max((now - due) / 1e9 / getswitchinterval(), 0), 1)
-        self._kept += (waited - self._kept) / _LOOKS
         late = self.watch.pauses.look(now)
         # a copy: the garbage collector may end stages in the midst of making a list
         for span in list(self.watch.open.copy()):
@@ -133,7 +130,12 @@ class Watchdog:
         if now >= max(self._next_scan, self.next_slow):
             self._next_scan = now + len(self.watch.measured) * _SCAN_NS
             self._scan(now)
-        if self.watch.measured:
+        is_asked = self._slow or now - due > BLOCKED_NS or now - self._computed_at > _LEFT_NS
+        if self.watch.measured and is_asked:
+            before, self._queued = self._queued, queued()
+            due = min(due + self._queued - before, now)  # until then it waited for a processor
+            waited = min((now - due) / 1e9 / getswitchinterval(), 1)
+            self._kept += (waited - self._kept) / _LOOKS
             with self._hunting:
                 self._hunt(now, due)
         if self.watch.left and now >= self._next_left:
@@ -263,56 +265,42 @@ class Watchdog:
             return where.of_frame(frames.get(helping[0])) if helping else []
         if task is None:
             steps = [] if where.is_shared(top) else where.of_frame(top)
-            if len(helping) == 1 and where.is_behind_a_thread(steps):
+            file = steps[0][0].co_filename if len(helping) == 1 and steps else ""
+            if file == threading.__file__:  # it waits for that thread, or for what it sets or puts
                 top = frames.get(helping[0])
                 steps = where.of_frame(top) + steps
-            loop = where.loop_in(top)  # of ``asyncio.run``
+            loop = where.self_of(where.RUNNING, top)  # of ``asyncio.run``
             task = None if loop is None else next(self._tasks_in(watched.span, loop), None)
             if task is None:
                 return steps
         entry = bindings.entry_of(watched.span)
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
-        needed = watched.needed = dict(islice(watched.needed.items(), _NEEDED))
-        steps, thread, sleep = where.of_task(task, frames, working, needed)
+        beside = partial(self._tasks_in, entry, task.get_loop(), have_taken=True)
+        steps, thread, needed = where.of_task(task, frames, working, beside)
+        watched.needed = dict(islice(watched.needed.items(), _NEEDED)) | needed
         helping.append(thread)
-        self._note_kept(watched, *sleep)
         return steps
 
-    def _note_kept(self, watched: Watched, began: int, due: int) -> None:
-        """Note who keeps the interpreter from a loop that ends one short sleep of *watched* after
-        another, the last from when it *began* until it is *due*: each as late as this thread.
+    def _tasks_in(self, span: Any, loop: Any, *, have_taken: bool = False) -> Iterator[Any]:
+        """Yield the tasks of *loop* that are within the stage of *span*; that *have_taken* what was
+        handed over in it.
         """
-        hog = self.watch.pauses.hog
-        is_kept = hog and hog.start < began and hog.by_thread != watched.thread
-        if is_kept and not watched.is_own(hog):
-            late = max(hog.end - self._due, 0)
-            kept = (hog.end - hog.start) * late // max(late + due - began, 1)
-            watched.add_guess(watched.as_interval(hog._replace(start=hog.end - kept)))
-
-    def _tasks_in(self, span: Any, loop: Any) -> Iterator[Any]:
-        """Yield the tasks of *loop* that are within the stage of *span*."""
         if loop not in self._tasks:
             self._tasks[loop] = [(each, _span_of(each)) for each in asyncio.all_tasks(loop)]
-        return (task for task, current in self._tasks[loop] if _is_for(current, span))
+        there = ((task, current) for task, current in self._tasks[loop] if _is_for(current, span))
+        return (task for task, current in there if not have_taken or _has_taken(current, span))
 
     def _hunt(self, now: int, due: int) -> None:
         """Find who keeps the interpreter for itself; several threads may work for one."""
         is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
-        hearts = list(self.watch.pauses.hearts.values())
-        is_starved = any(heart.is_starved for heart in hearts)
-        for heart in hearts:
-            heart.is_starved = False
-        since = self._computed_at
-        if not (is_held or self._slow or is_starved or now - since > _LEFT_NS):
-            return
-        spent = self._spent(now)
-        if not spent or now <= since:
+        since, spent = self._computed_at, self._spent(now)
+        if not (spent and since < now and (is_held or self._slow)):
             return
         began = max(due, since) if is_held else since
         hogs = self._hogs(spent, now - began)
         # who lets the interpreter go all the time keeps nobody from it
         is_kept = is_held or self._kept > _KEPT
-        pause = self.watch.pauses.hog = self._pause_of(hogs, began, now) if is_kept else None
+        pause = self._pause_of(hogs, began, now) if is_kept else None
         if pause is not None and is_held:
             self.watch.pauses.recent.append(pause)
         elif pause is not None:
@@ -379,6 +367,13 @@ def _note_end(task: Any, span: Any) -> None:
 def _is_for(current: Any, span: Any) -> bool:
     """Say whether what has *current* works in the stage of *span*, or in its request."""
     return current is span or (current is not None and bindings.entry_of(current) is span)
+
+
+def _has_taken(span: Any, entry: Any) -> bool:
+    """Say whether *span*, or a stage around it within *entry*, is of work that was handed over."""
+    while span is not entry and value_of(span, _names.QUEUE_WAIT) is None:
+        span = getattr(span, bindings.OUTER, {}).get(SPAN, entry)
+    return span is not entry
 
 
 def _span_of(task: Any) -> Any:

@@ -11,15 +11,14 @@ import os
 import re
 import selectors
 import sys
-import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from functools import lru_cache
 from itertools import chain, takewhile
 from pathlib import Path
-from types import CodeType, FrameType, GetSetDescriptorType
+from types import CodeType, FrameType, FunctionType, GetSetDescriptorType, ModuleType
 from typing import Any, Final
 from weakref import ref
 
@@ -72,18 +71,14 @@ def frames() -> Iterator[dict[int, FrameType]]:
                 gc.enable()
 
 
-if sys.version_info >= (3, 13):  # pragma: no cover - by version
-    import _interpreters
+def _is_beside_another() -> bool:  # pragma: no cover - by version
+    if sys.version_info >= (3, 13):
+        import _interpreters
 
-    def _is_beside_another() -> bool:
         own, *_ = _interpreters.get_current()
         found = [each for each, *_ in _interpreters.list_all() if each != own]
         return any(_interpreters.get_config(each).gil == "own" for each in found)
-
-else:  # pragma: no cover - by version
-
-    def _is_beside_another() -> bool:
-        return False  # before it, there is no way to ask
+    return False  # before it, there is no way to ask
 
 
 def of_frame(frame: FrameType | None) -> list[Step]:
@@ -119,56 +114,50 @@ def is_shared(frame: FrameType | None) -> bool:
     return "trio" in sys.modules and any(file.endswith(_TRIO) for file in files)
 
 
-def is_behind_a_thread(steps: list[Step]) -> bool:
-    """Say whether a thread waits for another: for its end, or for what it sets or puts."""
-    return bool(steps) and steps[0][0].co_filename == threading.__file__
-
-
 def own_step(steps: list[Step]) -> Step | None:
     """Return the innermost step of the application, if there is one."""
     return next((step for step in steps if is_application(step[0].co_filename)), None)
 
 
-def loop_in(frame: FrameType | None) -> Any:
-    """Return the event loop that runs in the thread with this stack, where asyncio tells."""
-    return _self_of(_RUNNING, frame)
-
-
-def _self_of(code: CodeType, frame: FrameType | None) -> Any:
+def self_of(code: CodeType, frame: FrameType | None) -> Any:
+    """Return the object of which the method with this *code* is on a thread's stack, if it is."""
     running = (each for each in outwards(frame) if each.f_code is code)
     return next((each.f_locals.get("self") for each in running), None)
 
 
 def of_task(
-    task: Any, threads: Mapping[int, Any], working: list[int], needed: dict[Any, Any]
-) -> tuple[list[Step], int, tuple[int, int]]:
+    task: Any, threads: Mapping[int, Any], working: Sequence[int] = (),
+    beside: Callable[[], Iterable[Any]] = tuple,
+) -> tuple[list[Step], int, dict[Any, Any]]:  # fmt: skip
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
-    a thread of *threads*, where it waits for that; that thread, else 0; and from when until when it
-    sleeps, else zeros. *working*: the threads that work for it. Add to *needed* what it waits for:
-    each with its task, weakly, and whether that is one of several of which it needs the first.
+    a thread of *threads*, where it waits for that; that thread, else 0; and what it waits for, each
+    with its task, weakly. *working*: the threads that work for it; *beside*: the tasks that have
+    taken something of it.
     """
     frames: list[FrameType] = []
-    future = None
+    needed, is_threads = dict[Any, Any](), False
     for _ in range(DEPTH):  # pragma: no branch - a bound
         coroutines = awaits(task.get_coro())
         if coroutines and asyncio.current_task(task.get_loop()) is task:
             frames += _above(coroutines[0][1], threads)
-            future = None
             break
         frames += [frame for _, frame in coroutines]
         future = getattr(task, "_fut_waiter", None) or task
         found = awaited(task, coroutines) or _answering(coroutines)
-        is_race = len(found) > 1
-        needed |= {(ref(future), is_race and ref(t)): (ref(t), is_race) for t in found}
-        if len(found) != 1:
+        # an executor's future is behind it, or behind one of several
+        behind = (e for e in chain.from_iterable(_hops(future)) if type(e) is FunctionType)
+        is_threads = not found and any(each.__qualname__ == _CHAINED for each in behind)
+        if not (found or is_threads):
+            found = _to_answer(_answers_for(task, coroutines), beside)
+        if not found:
             break
-        (task,) = found
+        needed[ref(future)] = ref(found)
+        task = found
     frames.reverse()
-    working = working if _is_of_a_thread(future) else []
+    working = working if is_threads else ()
     thread = _thread_behind(frames[0], threads, working) if frames else 0
-    there = _bounded(outwards(threads.get(thread)))
-    steps = [*(there if own_step(there) else []), *_bounded(frames)]
-    return steps, thread, _sleep_in(frames[:1])
+    there = of_frame(threads.get(thread))
+    return [*(there if own_step(there) else []), *_bounded(frames)], thread, needed
 
 
 def _above(frame: FrameType, threads: Mapping[int, Any]) -> list[FrameType]:
@@ -178,23 +167,40 @@ def _above(frame: FrameType, threads: Mapping[int, Any]) -> list[FrameType]:
     return stack[stack.index(frame) :: -1]
 
 
-def _sleep_in(frames: list[FrameType]) -> tuple[int, int]:
-    sleep = next((each.f_locals for each in frames if each.f_code is _SLEEPING), {})
-    due, delay = getattr(sleep.get("h"), "when", float)(), sleep.get("delay", 0)  # not in Qt's
-    return (int((due - delay) * 1e9), int(due * 1e9)) if delay < 1e9 else (0, 0)  # inf: for ever
-
-
-def _answering(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
+def _answering(coroutines: list[tuple[Any, FrameType]]) -> Any:
     """Return the task that Starlette leaves the answer to, while this one waits for a stream."""
     frames = (frame for _, frame in reversed(coroutines))
     librarys = takewhile(lambda frame: not is_application(frame.f_code.co_filename), frames)
     leaving = [frame for frame in librarys if frame.f_code.co_qualname in _LEAVING]
     groups = (getattr(frame.f_locals.get("task_group"), "_tasks", ()) for frame in leaving[::-1])
-    tasks = chain(*map(tuple, groups))
-    return [t for t in tasks if not t.done() and not t.get_name().endswith(_CLOSING)][:1]
+    tasks = (task for task in chain(*map(tuple, groups)) if not task.done())
+    return next((task for task in tasks if not task.get_name().endswith(_CLOSING)), None)
 
 
-def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: list[int]) -> int:
+def _answers_for(task: Any, coroutines: list[tuple[Any, FrameType]]) -> set[int]:
+    """Return the ids of the bare futures that *task* waits for: ``wait_for`` has one inside."""
+    waited = [getattr(task, "_fut_waiter", None), *gc.get_referents(*_holding(coroutines))]
+    return {id(each) for each in waited if _is_bare(each)}
+
+
+def _to_answer(answers: set[int], beside: Callable[[], Iterable[Any]]) -> Any:
+    """Return the task *beside* that is to give one of the *answers*: it has that among what it has
+    taken, and waits for none.
+    """
+    for task in beside() if answers else ():
+        coroutines = awaits(task.get_coro())
+        there = has = gc.get_referents(*(coroutine for coroutine, _ in coroutines))
+        for _ in range(2):  # ``handed.item.answer``
+            parts = gc.get_referents(*(each for each in has if type(each) not in _LARGE))
+            has = [*parts, *chain(*(list(attributes(each).values()) for each in has))]
+            there = [*there, *has]
+        is_there = not answers.isdisjoint(map(id, there))
+        if is_there and answers.isdisjoint(_answers_for(task, coroutines)):
+            return task
+    return None
+
+
+def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: Sequence[int]) -> int:
     """Return the thread that is waited for: of anyio's own, or the one that works, or one of those
     that stand in the same function; else 0.
     """
@@ -206,16 +212,6 @@ def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: list[i
     steps = ((each, own_step(of_frame(threads.get(each)))) for each in working)
     found = [*{step[0]: each for each, step in steps if step}.values()] or working
     return found[0] if len(found) == 1 else 0
-
-
-def _is_of_a_thread(future: Any) -> bool:
-    """Say whether an executor's future is behind *future*, or behind one of several."""
-    there = getattr(future, "_children", None) or [future]
-    for _ in range(2 * _HOPS):
-        if any(getattr(each, "__qualname__", "") == _CHAINED for each in there):
-            return True
-        there = gc.get_referents(*filter(_leads_on, there))
-    return False
 
 
 def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
@@ -238,7 +234,6 @@ def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
     return found
 
 
-_SLEEPING: Final = getattr(asyncio.sleep, "__code__", None)  # others may have replaced it
 _TRIO: Final = f"{os.sep}trio{os.sep}_core{os.sep}_run.py"
 _LEAVING: Final = frozenset(
     {"BaseHTTPMiddleware.__call__", "BaseHTTPMiddleware.__call__.<locals>.call_next"}
@@ -259,33 +254,38 @@ _MOST_AWAITS: Final = 1_000
 _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, as no other is
 
 
-def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
+def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
     """Return the task that *task* waits for: of several that it needs the first that is not done;
-    all, where it needs the first that will be. A function of asyncio's has it among its variables.
+    None, where it needs the first that will be. A function of asyncio's has it among its variables.
     """
     future = getattr(task, "_fut_waiter", None)
-    is_bare = isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task)
-    needed = _holding(coroutines) if is_bare else []
-    there = [*(getattr(future, "_children", None) or [future]), *needed]
-    for hop in range(_HOPS):
-        there += chain(*(list(each) for each in there if isinstance(each, _MANY)))
+    needed = _holding(coroutines) if _is_bare(future) else []
+    for hop, there in enumerate(_hops(future, needed)):
         tasks = dict.fromkeys(each for each in there if isinstance(each, asyncio.Task))
         found = [each for each in tasks if each is not task and not each.done()]
         if found:
             is_race = needed and coroutines[-1][1].f_locals.get("return_when") == _FIRST
             is_one = hop == 0 or len(found) == 1 or (needed and not is_race)
-            return found[:1] if is_one else found * bool(is_race)
-        groups = [tuple(g._tasks)[:1] for g in there if _is_group(type(g))]  # noqa: SLF001
-        there = [*chain(*groups), *gc.get_referents(*filter(_leads_on, there))]
-    return []
+            return found[0] if is_one else None
+    return None
 
 
-def _leads_on(each: Any) -> bool:
-    return isinstance(each, asyncio.Future) or type(each).__name__ in _HOLDING
+def _hops(future: Any, needed: Iterable[Any] = ()) -> Iterator[list[Any]]:
+    """Yield *future*, or those that it gathers, and what is *needed*; then what that leads to, and
+    so on.
+    """
+    there = [*(getattr(future, "_children", None) or [future]), *needed]
+    for _ in range(_HOPS):
+        there = [*there, *chain(*(list(each) for each in there if isinstance(each, _MANY)))]
+        yield there
+        groups = [e for e in there if (type(e).__module__, type(e).__name__) in _GROUPS]
+        tasks = chain(*(tuple(group._tasks)[:1] for group in groups))  # noqa: SLF001
+        kinds = ((e, isinstance(e, asyncio.Future) or type(e).__name__ in _HOLDING) for e in there)
+        there = [*tasks, *gc.get_referents(*(each for each, leads_on in kinds if leads_on))]
 
 
-def _is_group(kind: type) -> bool:
-    return kind.__name__ == "TaskGroup" and kind.__module__ in _GROUPS
+def _is_bare(future: Any) -> bool:
+    return isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task)
 
 
 def _holding(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
@@ -295,16 +295,14 @@ def _holding(coroutines: list[tuple[Any, FrameType]]) -> list[Any]:
     if [frame.f_code.co_name for _, frame in coroutines[-2:-1]] == ["_wait_for_one"]:
         near = gc.get_referents(*(coroutine for coroutine, _ in coroutines[-3:-1]))
         return [each for each in near if type(each).__name__ in _COMPLETING]
-    return [coroutine for coroutine, frame in coroutines[-1:] if _holds_tasks(frame.f_code)]
+    codes = [(coroutine, frame.f_code) for coroutine, frame in coroutines[-1:]]
+    is_group = [code.co_qualname == "TaskGroup.__aexit__" for _, code in codes]  # else the root
+    return [c for c, code in codes if code.co_filename.startswith(_ASYNCIO) or any(is_group)]
 
 
-def _holds_tasks(code: CodeType) -> bool:
-    is_group = code.co_qualname == "TaskGroup.__aexit__"  # anyio's other functions hold the root
-    return code.co_filename.startswith(_ASYNCIO) or is_group
-
-
-_GROUPS: Final = "asyncio.taskgroups", "anyio._backends._asyncio"
+_GROUPS: Final = {(m, "TaskGroup") for m in ("asyncio.taskgroups", "anyio._backends._asyncio")}
 _MANY: Final = (tuple, set, list)
+_LARGE: Final = (dict, set, list, type, ModuleType, FunctionType)
 _FIRST: Final = asyncio.FIRST_COMPLETED  # of several: which that is, nobody knows
 #: Types of what ``as_completed`` makes; from Python 3.13 on it is the second.
 _COMPLETING: Final = frozenset({"generator", "_AsCompletedIterator"})
@@ -312,7 +310,7 @@ _COMPLETING: Final = frozenset({"generator", "_AsCompletedIterator"})
 _HOLDING: Final = _COMPLETING | {"coroutine", "function", "cell", "tuple", "set", "list"}
 _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
-_RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
+RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
 _CALLING: Final = asyncio.Handle._run.__code__  # noqa: SLF001 - it has what it runs in
 _NO_CONTEXT: Final = Context()
 _CALLBACKS: Final = f"{os.sep}events.py"  # what calls one: it is in C, and has no frame
@@ -335,7 +333,7 @@ def context_of(task: Any) -> Context:
 
 def context_in(frame: FrameType | None) -> Context:
     """Return the context of the callback that asyncio runs in the thread with this stack."""
-    found: Context = getattr(_self_of(_CALLING, frame), "_context", _NO_CONTEXT)
+    found: Context = getattr(self_of(_CALLING, frame), "_context", _NO_CONTEXT)
     return found
 
 

@@ -35,8 +35,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from urllib3.exceptions import EmptyPoolError
 
-from otel_logging import carry, traced
+from otel_logging import carry, handoff, taking, traced
 from otel_logging.cli import main
+from otel_logging.handover import Handoff
 from otel_logging.lateness.stage import watched_of
 from tests.commands import Runner
 from tests.conftest import Service
@@ -422,6 +423,89 @@ def test_where_no_one_thread_says_more_a_task_stands_at_its_own_line(
     it does not wait for.
     """
     most = where(service, work).partition(" % ")[2]  # one may end a little later
+    assert most.startswith(f"{place} (test_where.py:")
+
+
+class Job:
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+Jobs = asyncio.Queue[Handoff[Any]]
+
+
+async def for_an_answer(jobs: Jobs) -> None:
+    job = Job()
+    jobs.put_nowait(handoff(("a question", job.answer)))
+    await job.answer
+
+
+async def for_a_jobs_answer(jobs: Jobs) -> None:
+    jobs.put_nowait(handoff(job := Job()))
+    await job.answer
+
+
+async def for_an_answer_in_time(jobs: Jobs) -> None:
+    jobs.put_nowait(handoff(job := Job()))
+    await asyncio.wait_for(job.answer, 5)
+
+
+async def for_one_answer_in_two_tasks(jobs: Jobs) -> None:
+    jobs.put_nowait(handoff(job := Job()))
+    other = asyncio.create_task(asyncio.wait_for(job.answer, 5))
+    await job.answer
+    await other
+
+
+async def for_one_beside_it(_: Jobs) -> None:
+    async def works() -> None:
+        await asyncio.to_thread(sleeps_here)
+        job.answer.set_result(None)
+
+    job = Job()
+    task = asyncio.create_task(works())
+    await job.answer
+    await task
+
+
+async def for_another_answer(jobs: Jobs) -> None:
+    jobs.put_nowait(handoff(Job()))
+    await for_nothing_of_its_thread()
+
+
+@pytest.mark.parametrize(
+    ("ask", "place"),
+    [
+        *((for_an_answer, "sleeps_here"), (for_a_jobs_answer, "sleeps_here")),
+        *((for_an_answer_in_time, "sleeps_here"), (for_one_answer_in_two_tasks, "sleeps_here")),
+        *(
+            (for_one_beside_it, "for_one_beside_it"),
+            (for_another_answer, "for_nothing_of_its_thread"),
+        ),
+    ],
+)
+def test_a_task_that_waits_for_an_answer_stands_where_the_worker_does(
+    service: Service, ask: Callable[[Jobs], Awaitable[None]], place: str
+) -> None:
+    """Which has taken the work over, and has the future: not where other work stands that was
+    handed over, nor another task of its own.
+    """
+
+    async def works(jobs: Jobs) -> None:
+        while True:
+            handed = await jobs.get()
+            with taking(handed, name="answer"):
+                await asyncio.to_thread(sleeps_here)
+                is_job = type(handed.item) is Job
+                (handed.item.answer if is_job else handed.item[1]).set_result(None)
+
+    async def main() -> None:
+        worker = asyncio.create_task(works(jobs := asyncio.Queue()))
+        await asyncio.create_task(of_a_turn(partial(ask, jobs)))
+        worker.cancel()
+
+    asyncio.run(main())
+    most = str(service.one("turn").attributes["late.where"]).partition(" % ")[2]
     assert most.startswith(f"{place} (test_where.py:")
 
 

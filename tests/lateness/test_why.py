@@ -133,6 +133,25 @@ def test_a_block_by_work_that_is_in_no_stage_is_named_by_its_line(service: Servi
     assert "late.culprit.user_id" not in span.attributes
 
 
+def test_a_block_is_of_the_user_who_is_bound_after_it(service: Service) -> None:
+    """A login hashes a password first."""
+
+    async def log_in() -> None:
+        with traced("login", root=True, budget=30.0):
+            await asyncio.sleep(0.02)
+            burn(0.3)
+            await asyncio.sleep(0)
+            bind_context(user_id="alice")
+
+    async def main() -> None:
+        await asyncio.gather(turn("bob", lambda: asyncio.sleep(0.4)), log_in())
+
+    asyncio.run(main())
+    bob = of_user(service, "bob")
+    assert bob.attributes["late.cause"] == "loop"
+    assert bob.attributes["late.culprit.user_id"] == "alice"
+
+
 def by_timer(loop: asyncio.AbstractEventLoop) -> None:
     loop.call_later(0.02, burn, 0.3)
 
