@@ -176,7 +176,7 @@ def test_a_long_queue_does_not_hold_up_what_ends_now(receiver: Receiver, base: P
 
     def slow(request: Request) -> Answer:
         shop.end(next(numbers))  # load that never ends
-        never.wait(0.1)
+        never.wait(0.05)
         return accept(request)
 
     receiver.answer = slow
@@ -293,7 +293,8 @@ def test_a_collector_that_says_no_is_reported(
     receiver.answer = answer
     with Shop(base, receiver.endpoint) as shop:
         shop.end(1)
-        assert not shop.flush(0.5)
+        while len(receiver.requests) < 3:
+            assert not shop.flush(0.1)
         (line,) = capsys.readouterr().err.splitlines()
         start = f"otel_logging: 1 {NOT_DELIVERED}: "
         assert line.startswith(start)
@@ -359,7 +360,7 @@ def test_a_collector_that_is_only_away_is_not_reported(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("status", [500, 503, 429])
+@pytest.mark.parametrize("status", [500, 429])
 def test_a_collector_that_says_no_for_a_minute_is_reported(
     receiver: Receiver,
     base: Path,
@@ -378,7 +379,7 @@ def test_a_collector_that_says_no_for_a_minute_is_reported(
         shop.end(2)
         assert not shop.flush(0.1)
         assert capsys.readouterr().err == ""
-        assert not shop.flush(1)
+        assert not shop.flush(0.6)
         (line,) = capsys.readouterr().err.splitlines()
         start = f"otel_logging: 1 {NOT_DELIVERED}: "
         assert line.startswith(f"{start}the collector takes none of the spans (HTTP {status}")
@@ -412,11 +413,11 @@ def test_one_that_takes_nothing_at_all_is_reported_when_that_lasts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As a port for TLS: once the pauses are at their longest, or at the end."""
-    monkeypatch.setattr(sender, "_LONGEST_PAUSE_S", 1 if lasting else 1000)
+    monkeypatch.setattr(sender, "_LONGEST_PAUSE_S", 0.5 if lasting else 1000)
     receiver.answer = lambda _: (400, {}, b"Client sent an HTTP request to an HTTPS server.")
     with Shop(base, receiver.endpoint) as shop:
         shop.end(1)
-        assert not shop.flush(1.5)
+        assert not shop.flush(0.6)
         assert bool(capsys.readouterr().err) == lasting
     _diagnostics.say_rest()
     err = capsys.readouterr().err
@@ -557,8 +558,7 @@ def test_a_segment_that_cannot_be_read_for_now_is_delivered_later(
 
 
 @pytest.mark.parametrize(
-    "error",
-    [PermissionError("not allowed"), OSError(errno.EIO, "a bad disk"), ValueError("a library's")],
+    "error", [PermissionError("not allowed"), ValueError("a library's")], ids=["disk", "library"]
 )
 def test_a_segment_that_cannot_be_read_is_neither_damaged_nor_delivered(
     receiver: Receiver, base: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -642,12 +642,12 @@ def test_what_a_stall_put_into_memory_is_on_disk_at_once(base: Path) -> None:
 def test_a_dead_collector_is_not_hammered(base: Path) -> None:
     """Pauses grow, however much ends meanwhile."""
     with Rude(rude.hang_up) as dead, Shop(base, dead.endpoint) as shop:
-        until = time.monotonic() + 2.5
+        until = time.monotonic() + 1.7
         for number in itertools.count(1):
             shop.end_segments(number)
             if dead.stopping.wait(0.02) or time.monotonic() > until:
                 break
-        assert 2 <= dead.connections <= 5  # at 0, after 0.25 to 0.5 s, another 0.5 to 1, 1 to 2
+        assert 2 <= dead.connections <= 4  # at 0, after 0.25 to 0.5 s, another 0.5 to 1, 1 to 2
 
 
 def test_retry_after_is_obeyed_also_while_somebody_waits(receiver: Receiver, base: Path) -> None:

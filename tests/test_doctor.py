@@ -289,6 +289,7 @@ def test_no_writable_directory_at_all_is_a_problem(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the user's own nor a temporary one."""
+    Path.home().mkdir()
     (Path.home() / "state").write_text("")
     monkeypatch.setattr("tempfile.tempdir", str(Path.home() / "state"))
 
@@ -303,6 +304,7 @@ def test_a_temporary_directory_as_the_spool_is_noted(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user's own cannot be written: spans are in a temporary one."""
+    Path.home().mkdir()
     (Path.home() / "state").write_text("")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 

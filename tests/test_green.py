@@ -93,7 +93,6 @@ def test_tls(library: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("behave", "protocol"),
     [
-        (rude.say_nothing, "http/protobuf"),
         (rude.read_nothing, "http/protobuf"),
         (rude.drip_head, "http/protobuf"),
         (rude.read_nothing, "grpc"),
@@ -117,7 +116,7 @@ ticking = spawn(tick)
 for _ in range(20):
     end("x" * 40_000)
 began = time.monotonic()
-result["delivered"] = handle.force_flush(1.5)
+result["delivered"] = handle.force_flush(0.5)
 going = False
 join([ticking])
 result.update(flushed=time.monotonic() - began, longest=longest, ended=time.time())
@@ -127,7 +126,7 @@ result.update(flushed=time.monotonic() - began, longest=longest, ended=time.time
         done = run(library, code, endpoint, tmp_path, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
         ended = time.time()
     assert not done.result["delivered"]
-    assert done.result["flushed"] < 3
+    assert done.result["flushed"] < 2
     assert done.result["longest"] < 1
     assert ended - done.result["ended"] < 5.5
     assert done.err == ""
@@ -137,7 +136,8 @@ def test_a_fork_in_the_midst_of_a_request(library: str, tmp_path: Path) -> None:
     """Greenlets survive a fork: that of the parent's worker makes no request in the child."""
 
     def slowly(request: Request) -> Answer:
-        time.sleep(1.5)
+        if request.spans[0].name == "before":
+            time.sleep(1)
         return accept(request)
 
     code = """
@@ -181,9 +181,9 @@ if child == 0:
             ticks += 1
     spawn(tick)
     end("child")
-    sleep(1)
+    sleep(0.5)
     delivered = handle.force_flush(10)
-    os._exit(not (delivered and ticks > 30))
+    os._exit(not (delivered and ticks > 15))
 result["child"] = os.waitpid(child, 0)[1]
 """
     done = run(library, code, receiver.endpoint, tmp_path)

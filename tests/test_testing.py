@@ -492,7 +492,7 @@ def state():
         structlog.is_configured(), sys.excepthook, threading.excepthook, sys.unraisablehook,
         warnings.showwarning, logging.root.level, logging.getLogger("a").level,
         propagate.get_global_textmap(), asyncio.BaseEventLoop.default_exception_handler,
-        sorted(os.listdir(os.environ["HOME"])),
+        os.path.exists(os.environ["HOME"]),
     )
 
 propagate.get_global_textmap()

@@ -120,7 +120,8 @@ def test_nothing_is_asked_but_the_endpoint(
     """Proxies and .netrc of the environment have no say."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    (Path(os.environ["HOME"]) / ".netrc").write_text("machine 127.0.0.1 login a password b")
+    Path.home().mkdir()
+    (Path.home() / ".netrc").write_text("machine 127.0.0.1 login a password b")
     assert ask(receiver.endpoint, request(1)).outcome is Outcome.DELIVERED
     assert "authorization" not in receiver.requests[0].headers
 

@@ -157,7 +157,9 @@ def test_a_handler_that_takes_from_a_queue_of_everybodys_is_its_connections() ->
         finally:
             reading.cancel()
 
-    with serving(Starlette(routes=[WebSocketRoute("/", talk)])) as seen:
+    app = Starlette(routes=[WebSocketRoute("/", talk)])
+    # it does not return by itself
+    with serving(app, options={"timeout_graceful_shutdown": 0}) as seen:
         with seen.connect("/?user=ann") as client:
             for _ in range(ROUNDS):
                 client.send("text")
