@@ -402,6 +402,27 @@ logging.getLogger("shop").info("a")
     assert (line["event"], line["request"]) == ("a", "r1")
 
 
+def test_a_last_resort_that_is_there_before_the_import_sees_each_record(tmp_path: Path) -> None:
+    """Also those that become lines at once, where nobody else would see them."""
+    code = """
+import logging, sys
+class Kept(logging.Handler):
+    def emit(self, record):
+        sys.stderr.write(f"{record.getMessage()}\\n")
+logging.lastResort = Kept()
+from otel_logging import setup_observability, traced
+setup_observability(
+    "shop", environment="production", endpoint="http://127.0.0.1:9", spool_dir=sys.argv[1]
+)
+with traced("stage"):
+    for number in range(3):
+        logging.getLogger("shop").warning("line %d", number)
+"""
+    done = python("-c", code, tmp_path, text=False, anew=True)
+    assert done.stderr.decode().splitlines() == ["line 0", "line 1", "line 2"]
+    assert len(parsed(done.stdout)) == 3
+
+
 def test_a_key_that_is_no_text_is_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
     """As in JSON."""
     configure_logging(environment="development")

@@ -98,7 +98,6 @@ _REPEATED: Final = {
 }
 #: Loggers of which a record needs a closer look.
 _APART: Final = uncaught.LOOPS | {uncaught.WARNINGS}
-_last_resort: Final = logging.lastResort
 
 
 def _log_or_line(  # pragma: no cover - its frames are in logging's file
@@ -141,7 +140,7 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
         or logger.disabled
         or logging.getLogRecordFactory() is not logging.LogRecord
         or (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers) != _ways
-        or logging.lastResort is not _last_resort
+        or logging.lastResort is not _python._defaultLastResort  # noqa: SLF001 - nobody else's
     ):
         return False
     if arguments:
