@@ -103,7 +103,11 @@ class Descriptor:
         left = data = b"\n%b\n" % line if self.is_torn else line + b"\n"
         try:
             while left:
-                written, until = self.put(left, until)
+                try:  # as ``put`` does, at less cost
+                    written = self._ways[0](left)
+                    self._deadline = 0.0
+                except OSError:
+                    written, until = self.put(left, until)
                 left = left[written:]
         finally:
             self.is_torn = bool(left) and (self.is_torn or len(left) < len(data))

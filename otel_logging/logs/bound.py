@@ -13,6 +13,8 @@ from otel_logging import _diagnostics, _names
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.call import put_message
 from otel_logging.logs.caller import as_called, users_frame
+from otel_logging.logs.handlers import hears
+from otel_logging.logs.levels import ours
 from otel_logging.logs.line import NAMES
 from otel_logging.logs.logger import CHAIN, LOST, ONLY_OURS, LineLogger, finish, level_of, lines_of
 from otel_logging.logs.nesting import inside
@@ -43,7 +45,8 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
         is_ours = self._processors == ONLY_OURS
         if is_ours and level >= lines.threshold and len(args) == 1:
             own = {**self._context, **fields} if self._context else fields
-            if not lines.is_heard() and lines.straight(lines.name, level, args[0], own):
+            is_heard = ours and hears(lines.known or lines.standard)
+            if not is_heard and lines.straight(lines.name, level, args[0], own):
                 return None
         if is_ours and lines is not _OTHERS and loggers.in_use() is not None:
             return loggers.log(lines, level, self._event_of, args, fields)
