@@ -54,7 +54,7 @@ BUDGETS = {
     "context": 217,
     "demo": 220,
     "doctor": 295,
-    "export": 2019,
+    "export": 2027,
     "handover": 121,
     "integrations": 2111,
     "jobs": 97,
