@@ -19,14 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 from otel_logging._http import HttpClient, NotHttpError, Response, make_tls
 from otel_logging._text import one_line, rfc3339
-from otel_logging.traces.span import (
-    INVALID,
-    Resource,
-    Span,
-    from_json,
-    id_of,
-    resource_from_json,
-)
+from otel_logging.traces.span import INVALID, Resource, Span, from_json, id_of, resource_from_json
 
 HELLO_S: Final = 2.0  # for its first answer: who waits longer has no use for it at 3 a.m.
 ANSWER_S: Final = 15.0  # for each later one
