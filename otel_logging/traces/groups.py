@@ -273,7 +273,10 @@ class Folding:
         apart = self._apart
         equal, parts = defaultdict[Any, list[Span]](list), list[list[Span]]()
         for span in siblings:
-            equal[span.span_id if span.span_id in apart else _kind(span)].append(span)
+            if span.span_id in apart:
+                parts.append([span])
+            else:
+                equal[_kind(span)].append(span)
         for some in equal.values():
             parts += [some] if len(some) >= _FOLDED else one_by_one(some)
         return sorted(parts, key=lambda part: part[0].start_ns)
