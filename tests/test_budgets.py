@@ -50,10 +50,10 @@ BUDGETS = {
     "assembly": 132,
     "background_tasks": 180,
     "binding": 222,
-    "cli": 665,
+    "cli": 656,
     "context": 217,
-    "demo": 220,
-    "doctor": 295,
+    "demo": 218,
+    "doctor": 285,
     "export": 2027,
     "handover": 121,
     "integrations": 2111,
@@ -70,7 +70,7 @@ BUDGETS = {
     "spool": 1010,
     "testing": 155,
     "tracers": 58,
-    "traces": 2735,
+    "traces": 2721,
     "tracing": 276,
 }
 
