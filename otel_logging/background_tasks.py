@@ -256,7 +256,7 @@ def _is_given(task: Any, request: Any) -> bool:
     """Say whether *task* serves *request*, or a connection: an argument of it, or what it encloses,
     has that connection, or is nobody else's than the request's.
     """
-    frame = task.get_coro().cr_frame
+    frame = where.awaits(task.get_coro())[0][1]
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
     given = [frame.f_locals.get(name) for name in named]

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from types import coroutine
 from typing import Any
 
 import pytest
@@ -112,6 +113,13 @@ hub = Hub()
 async def listener_that_may_be_stopped(queue: Queue) -> None:
     hub.queue = queue
     await hub.listen()
+
+
+@coroutine
+def listener_of_old(queue: Queue) -> Any:
+    """As before Python 3.5: a generator."""
+    hub.queue = queue
+    yield from hub.listen().__await__()
 
 
 async def worker_with_a_client(queue: Queue) -> None:
@@ -321,6 +329,7 @@ async def has_a_stage_beside_who_serves(queue: Queue) -> None:
 SERVES = [
     *(worker, worker_with_stages, worker_with_tasks, worker_that_binds, worker_with_a_client),
     *(heartbeat, two_workers, worker_with_time_outs, listener_that_may_be_stopped),
+    listener_of_old,
 ]
 BY_ITERATION = [listener, subscriber, worker_whose_tasks_alone_log]
 LEFT = [

@@ -57,14 +57,11 @@ _BLOCKS: Final = (*_LOOPS, ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
 
 
 def is_endless(task: Any) -> bool:
-    """Say whether *task* stands in a loop that has no end, and is not a server's."""
-    frames, below = _frames(task), _ENDS
-    for frame in frames:
+    """Say whether *task* stands in a loop that has no end."""
+    below = _ENDS
+    for frame in _frames(task):
         below = _of_frame(frame, below)
-    files = (frame.f_code.co_filename for frame in reversed(frames))
-    own = (each for each in files if where.is_application(each) or where.INTEGRATIONS in each)
-    is_servers = where.INTEGRATIONS in next(own, "")  # ours calls the application in it
-    return below == _NEVER and not is_servers
+    return below == _NEVER
 
 
 def is_everybodys(task: Any) -> bool:
@@ -82,14 +79,12 @@ def _frames(task: Any) -> list[FrameType]:
     """Return the frames of *task*, which is suspended or runs this, that may wait; the innermost
     first.
     """
-    coroutine = task.get_coro()
+    frames = [frame for _, frame in where.awaits(task.get_coro())]
     if task is not asyncio.current_task():
-        return [frame for _, frame in reversed(where.awaits(coroutine))]
-    outermost = getattr(coroutine, "cr_frame", None)
-    frames = where.outwards(sys._getframe())  # noqa: SLF001 - its own
-    inner = itertools.takewhile(lambda frame: frame is not outermost, frames)
-    waiting = [frame for frame in inner if frame.f_code.co_flags & _WAITING]
-    return [] if outermost is None else [*waiting, outermost]
+        return frames[::-1]
+    stack = where.outwards(sys._getframe())  # noqa: SLF001 - its own
+    inner = itertools.takewhile(lambda frame: frame not in frames[:1], stack)
+    return [*(each for each in inner if each.f_code.co_flags & _WAITING), *frames[:1]]
 
 
 def _of_frame(frame: FrameType, below: int) -> int:
