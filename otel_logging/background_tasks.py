@@ -210,7 +210,8 @@ def _sort_out() -> frozenset[Any]:
     for task, around, request in serving:
         is_everybodys = endless.is_everybodys(task) and not _is_given(task, request)
         if request not in at_work or is_everybodys:
-            place = where.label(where.of_task(task, {}, [], {})[0])
+            is_this = task is worker()
+            place = _place() if is_this else where.label(where.of_task(task, {}, [], {})[0])
             run_in(task, partial(_leave, task, around, request, place))
     return frozenset(at_work)
 
