@@ -254,10 +254,12 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
 
 
 def _is_given(task: Any, request: Any) -> bool:
-    """Say whether *task* serves *request*, or a connection: an argument of it, or what it encloses,
-    has that connection, or is nobody else's than the request's.
+    """Say whether *task* serves *request*, or a connection: an argument of its first function, or
+    what that encloses, has that connection, or is nobody else's than the request's.
     """
-    frame = where.awaits(task.get_coro())[0][1]
+    frames = endless.frames(task)
+    own = (each for each in reversed(frames) if where.is_application(each.f_code.co_filename))
+    frame = next(own, frames[-1])  # a library's function may have called it
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
     given = [frame.f_locals.get(name) for name in named]

@@ -59,7 +59,7 @@ _BLOCKS: Final = (*_LOOPS, ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
 def is_endless(task: Any) -> bool:
     """Say whether *task* stands in a loop that has no end."""
     below = _ENDS
-    for frame in _frames(task):
+    for frame in frames(task):
         below = _of_frame(frame, below)
     return below == _NEVER
 
@@ -71,20 +71,20 @@ def is_everybodys(task: Any) -> bool:
     return any(
         frame.f_code.co_qualname in _SUBSCRIPTIONS
         or _takes(frame, _blocks(frame.f_code, frame.f_lineno))
-        for frame in _frames(task)
+        for frame in frames(task)
     )
 
 
-def _frames(task: Any) -> list[FrameType]:
+def frames(task: Any) -> list[FrameType]:
     """Return the frames of *task*, which is suspended or runs this, that may wait; the innermost
     first.
     """
-    frames = [frame for _, frame in where.awaits(task.get_coro())]
+    waiting = [frame for _, frame in where.awaits(task.get_coro())]
     if task is not asyncio.current_task():
-        return frames[::-1]
+        return waiting[::-1]
     stack = where.outwards(sys._getframe())  # noqa: SLF001 - its own
-    inner = itertools.takewhile(lambda frame: frame not in frames[:1], stack)
-    return [*(each for each in inner if each.f_code.co_flags & _WAITING), *frames[:1]]
+    inner = itertools.takewhile(lambda frame: frame not in waiting[:1], stack)
+    return [*(each for each in inner if each.f_code.co_flags & _WAITING), *waiting[:1]]
 
 
 def _of_frame(frame: FrameType, below: int) -> int:
