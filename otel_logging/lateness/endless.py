@@ -136,20 +136,23 @@ def _may_end(block: Any, frame: FrameType, passing: set[str]) -> bool:
     error of *passing*.
     """
     is_tried = frame.f_lineno <= (block.body[-1].end_lineno or 0)
-    for each in getattr(block, "handlers", ()):
-        if is_tried and not (_kinds(each) <= passing or isinstance(each.body[-1], ast.Raise)):
-            return True
-    for each in getattr(block, "items", ()):
-        made = each.context_expr
-        name = ast.unparse(getattr(made, "func", made))
-        by = frame.f_locals.get(name, frame.f_globals.get(name))
-        module = by.__module__ if issubclass(type(by), type | FunctionType) else ""
-        file = getattr(sys.modules.get(module), "__file__", None) or "<frozen "
-        errors = _names(getattr(made, "args", ()))  # which ``suppress`` is for
-        passes = name.rpartition(".")[2] not in _LIMITS or (errors and errors <= passing)
-        if not passes or where.is_application(file):
-            return True
-    return False
+    handlers = getattr(block, "handlers", ()) if is_tried else ()
+    made = (each.context_expr for each in getattr(block, "items", ()))
+    is_caught = not all(_kinds(each) <= passing or _raises(each) for each in handlers)
+    return is_caught or any(_is_limit(each, frame, passing) for each in made)
+
+
+def _is_limit(made: ast.expr, frame: FrameType, passing: set[str]) -> bool:
+    """Say whether a context manager has a time limit, or may catch errors but for *passing*: one of
+    the application's own making may.
+    """
+    name = ast.unparse(getattr(made, "func", made))
+    by = frame.f_locals.get(name, frame.f_globals.get(name))
+    module = by.__module__ if issubclass(type(by), type | FunctionType) else ""
+    file = getattr(sys.modules.get(module), "__file__", None) or "<frozen "
+    errors = _names(getattr(made, "args", ()))  # which ``suppress`` is for
+    is_limit = name.rpartition(".")[2] in _LIMITS and not (errors and errors <= passing)
+    return is_limit or where.is_application(file)
 
 
 # ---------------------------------------------------------------- what the source says
@@ -204,6 +207,12 @@ def _leaves(node: ast.AST, within: frozenset[str] = frozenset()) -> bool:
     inside = within | caught | ({"break"} if isinstance(node, _LOOPS) else set())
     parts = () if isinstance(node, _FUNCTIONS) else ast.iter_child_nodes(node)
     return any(_leaves(each, inside if each in body else within) for each in parts)
+
+
+def _raises(handler: ast.ExceptHandler) -> bool:
+    """Say whether *handler* is left by an error in any case."""
+    *before, last = handler.body
+    return isinstance(last, ast.Raise) and not any(map(_leaves, before))
 
 
 def _kinds(handler: ast.ExceptHandler) -> set[str]:

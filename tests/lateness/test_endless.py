@@ -359,6 +359,16 @@ async def tells_of_its_end(queue: Queue) -> None:
         raise
 
 
+async def tells_of_some_ends(queue: Queue) -> None:
+    try:
+        while True:
+            await queue.get()
+    except ConnectionClosedError as error:
+        if not error.args:
+            return
+        raise
+
+
 async def has_a_function_that_returns(queue: Queue) -> None:
     while True:
 
@@ -519,7 +529,7 @@ ENDS = [
     *(in_a_case, raises_at_its_end, leaves_its_scope, subscribes_until_another_raises),
     *(subscribes_until_it_unsubscribes, takes_ten, stops_searching, _made()),
     *(gathers_workers, in_a_task_group, has_a_block_of_its_own, has_a_limit_of_its_own),
-    has_a_scope,
+    *(has_a_scope, tells_of_some_ends),
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
     *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
