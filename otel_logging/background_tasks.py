@@ -208,11 +208,11 @@ def _sort_out() -> frozenset[Any]:
         elif around is request or has_ended(around):  # else in a stage of its own
             serving.append((task, around, request))
     for task, around, request in serving:
-        is_everybodys = endless.is_everybodys(task) and not _is_given(task, request)
-        if request not in at_work or is_everybodys:
-            is_this = task is worker()
-            place = _place() if is_this else where.label(where.of_task(task, {}, [], {})[0])
-            run_in(task, partial(_leave, task, around, request, place))
+        if request in at_work and (not endless.is_everybodys(task) or _is_given(task, request)):
+            continue
+        is_this = task is worker()
+        place = _place() if is_this else where.label(where.of_task(task, {}, [], {})[0])
+        run_in(task, partial(_leave, task, around, request, place))
     return frozenset(at_work)
 
 
