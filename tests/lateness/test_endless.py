@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache, lru_cache
 from typing import Any
 
 import anyio
@@ -730,12 +731,25 @@ managed = Rooms()
 rooms = {"garden": Room()}
 
 
+@cache
+def the_room() -> Room:
+    return Room()
+
+
+@lru_cache
+def room_of(_: str) -> Room:
+    return Room()
+
+
 async def takes_from_its_own(queue: Queue) -> None:
     while True:
         await queue.get()
 
 
-in_a_room = [Room().listens, rooms["garden"].listens, managed.open["lobby"].listens]
+in_a_room = [
+    *(Room().listens, rooms["garden"].listens, managed.open["lobby"].listens),
+    *(the_room().listens, room_of("cellar").listens),
+]
 
 
 @pytest.mark.parametrize(
