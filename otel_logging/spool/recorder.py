@@ -16,6 +16,7 @@ from otel_logging.spool.reading import content
 from otel_logging.spool.segment import parse_all
 
 FILE_BYTES: Final = 512 << 10
+_SMALL_BYTES: Final = 64 << 10  # larger ones are few: to write them again costs more
 #: What is in one file was written within these seconds: all of it goes together, at its age.
 PERIOD_S: Final = 600
 
@@ -31,7 +32,7 @@ class Recorder:
         one that a full disk has no room for. Failure: raises OSError; it is where it was then.
         """
         found = segment.stat()
-        data = content(segment) if found.st_size < FILE_BYTES else b""
+        data = content(segment) if found.st_size < _SMALL_BYTES else b""
         if data and not any(each.damaged for each in parse_all(data)):
             period = int(found.st_mtime // PERIOD_S)
             name = f"{segment.parent.name}-{period}-{self._part}{OPEN}"  # of no other process's
