@@ -193,19 +193,24 @@ class Delivery:
 
     def _run(self) -> None:
         works = self._works
-        otel_context.attach(unobserved())
-        while not self._stopping:
-            try:
-                with self._sending:
-                    self._round(math.inf)
-            except Exception as error:
-                _diagnostics.report("errors of the delivery thread", detail=error)
-                self.sender.failed(failed(error))
-                self.sender.next_housekeeping = time.monotonic() + ROUND_S
-            self._wait()
-        if self._client is not None:
-            self._client.reset()
-        works.release()
+        try:
+            otel_context.attach(unobserved())
+            while not self._stopping:
+                self._try_once()
+                self._wait()
+            if self._client is not None:
+                self._client.reset()
+        finally:
+            works.release()
+
+    def _try_once(self) -> None:
+        try:
+            with self._sending:
+                self._round(math.inf)
+        except Exception as error:
+            _diagnostics.report("errors of the delivery thread", detail=error)
+            self.sender.failed(failed(error))
+            self.sender.next_housekeeping = time.monotonic() + ROUND_S
 
     def _wait(self) -> None:
         """Sleep until there is something to do: a flush, a try that is due, a segment to seal."""
