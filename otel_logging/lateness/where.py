@@ -202,7 +202,8 @@ def _to_answer(answers: set[int], beside: Callable[[], Iterable[Any]]) -> Any:
         there = has = gc.get_referents(*(coroutine for coroutine, _ in coroutines))
         for _ in range(2):  # ``handed.item.answer``
             parts = gc.get_referents(*(each for each in has if type(each) not in _LARGE))
-            has = [*parts, *chain(*(list(attributes(each).values()) for each in has))]
+            small = (e for e in parts if type(e) is dict and len(e) < DEPTH)  # attributes, say
+            has = [*parts, *chain(*(list(each.values()) for each in small))]
             there = [*there, *has]
         is_there = not answers.isdisjoint(map(id, there))
         if is_there and answers.isdisjoint(_answers_for(task, coroutines)):
