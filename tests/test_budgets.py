@@ -58,7 +58,7 @@ BUDGETS = {
     "handover": 121,
     "integrations": 2111,
     "jobs": 97,
-    "lateness": 1995,
+    "lateness": 2053,
     "logs": 1575,
     "mcp_server": 212,
     "observability": 250,

@@ -13,6 +13,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from math import inf
 from sys import _getframe
 from textwrap import indent
@@ -24,7 +25,7 @@ from weakref import ref
 from opentelemetry import context as otel_context
 from opentelemetry.trace import INVALID_SPAN, SpanKind
 
-from otel_logging import _diagnostics, _forks, _names
+from otel_logging import _diagnostics, _forks, _names, _wrap
 from otel_logging import context as bindings
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import verdict, where
@@ -46,6 +47,8 @@ _LINKS: Final = 8
 _DOWNSTREAM: Final = (SpanKind.CLIENT, SpanKind.PRODUCER)
 #: Whose spans are one call of a library each, which first of all gets a connection.
 _INSTRUMENTED: Final = "opentelemetry.instrumentation."
+#: Who ends the stage of a generator, between whose steps its thread may do anything.
+_STEPS: Final = _wrap._Inside.__exit__.__code__  # noqa: SLF001 - to be told from others
 #: Who works on a stage that is held, and that no task is in.
 NOBODY: Final = object()
 
@@ -257,12 +260,13 @@ class Watched:
     def _finish(self, latency_s: float) -> None:
         outer, cpu = self.outer, self.seen_cpu
         if self.places:
-            self.span.set_attribute(_names.LATE_WHERE, where.summary(self.places, None))
+            self.span.set_attribute(_names.LATE_WHERE, _summary(self.places, None))
         over_s = verdict.late_by(latency_s, self.budget_s)
         if outer is None and over_s is None:
             return
-        is_here = self.thread == get_ident()
-        if self.cpu_began >= 0 and is_here and not where.is_shared(_getframe()):
+        is_here = self.thread == get_ident() and CURRENT.get().get(SPAN) is self.span
+        is_steps = any(f.f_code is _STEPS for f in islice(where.outwards(_getframe()), 4))
+        if self.cpu_began >= 0 and is_here and not (is_steps or where.is_shared(_getframe())):
             cpu += time.thread_time_ns() - self.cpu_began
         if self.beside:
             needed = [*self._needed()]
@@ -312,7 +316,7 @@ class Watched:
         )
         why = verdict.sentence(
             *(self.name, self.who(), datetime.fromtimestamp(start_ns / 1e9, UTC), latency_s),
-            *(self.budget_s or 0.0, found, where.summary(self.places) if self.places else ""),
+            *(self.budget_s or 0.0, found, _summary(self.places) if self.places else ""),
         )
         attributes: dict[str, Any] = {
             _names.LATE: True,
@@ -375,6 +379,12 @@ class Watched:
         """Say whether *pause* was work of the same request."""
         is_its_task = self.task is not None and pause.by == ref(self.task)
         return is_its_task or pause.by is bindings.entry_of(self.span)
+
+
+def _summary(places: "Counter[str]", most: int | None = where.SHOWN) -> str:
+    """Return shares of what was seen: ``71 % resize (worker.py:88) · 22 % get (db.py:12)``."""
+    seen = places.total()
+    return " · ".join(f"{100 * n / seen:.0f} % {place}" for place, n in places.most_common(most))
 
 
 def _steps_of(stacks: "Counter[str]") -> str:

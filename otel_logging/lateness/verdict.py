@@ -188,8 +188,8 @@ def most(
         until[one] = max(ended, until.get(one, start))
         longest[one] = max(longest.get(one, (0, why)), (ended - since, why))
     worst = max(parts, key=lambda one: (parts[one], bool(one)), default=None)
-    known = (parts.total() - parts[""]) * is_shared
-    is_most = had[worst] * 2 > end - start and parts[worst] > known * _MOST_OF_IT
+    most_of_all = parts.total() * _MOST_OF_IT if is_shared else 0
+    is_most = had[worst] * 2 > end - start and parts[worst] > most_of_all
     return longest[worst][1] if worst and is_most else None
 
 

@@ -8,14 +8,16 @@ none in a process that uWSGI forks. Deliberately absent: looking at what is open
 import threading
 import time
 from asyncio import _get_running_loop, current_task
-from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures.thread import _WorkItem
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 from math import inf
 from pathlib import Path
-from threading import get_ident
+from threading import Thread, get_ident
 from typing import Any, Final
+from weakref import ref
 
 from opentelemetry import trace
 
@@ -24,6 +26,7 @@ from otel_logging import context as bindings
 from otel_logging._values import field
 from otel_logging.binding import weakly, worker
 from otel_logging.context import CURRENT, SPAN
+from otel_logging.lateness import where
 from otel_logging.lateness.blackbox import BlackBox
 from otel_logging.lateness.budgets import Budgets
 from otel_logging.lateness.pauses import Heart, Pause, Pauses
@@ -32,10 +35,23 @@ from otel_logging.lateness.verdict import Who, Why, most
 from otel_logging.lateness.watchdog import MOST, Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
-_NOTHING: Final[Mapping[str, Any]] = {}
-_ENDED: Final = 256
+_NOTHING: Final[Mapping[Any, Any]] = {}
+_RUNNERS: Final = 1024  # tasks and threads, after which those are forgotten that are over
+_DID: Final = 32  # stages that are remembered of each
 _REMEMBERED: Final = 1024  # users
 _STOP_S: Final = 1.0
+_JOBS: Final = "WorkerThread.run"
+_WORKING: Final = _WorkItem.run.__code__
+#: Functions that wait for a thread, and which of their variables that is, or its future: the last
+#: is asgiref's.
+_WAITING: Final = {
+    "Thread.join": "self",
+    "Future.result": "self",
+    "wait": "fs",
+    "as_completed": "fs",
+    "Future.exception": "self",
+    "CurrentThreadExecutor.run_until_future": "future",
+}
 
 
 class Watch:
@@ -74,8 +90,9 @@ class Watch:
         self.hands: dict[int, Any] = {}
         self.is_awake = False
         self.measured: dict[Watched, None] = {}
-        #: From when to when, in which task (weakly) or thread, what, for whom.
-        self._ended: deque[tuple[int, int, object, str, Who]] = deque(maxlen=_ENDED)
+        #: Of each task (weakly) or thread: from when to when, what, for whom.
+        self._did: dict[Any, list[tuple[int, int, str, Who]]] = {}
+        self._runners = _RUNNERS
         self.watchdog = Watchdog(self)
         run, name = self.watchdog.run, "otel_logging watch"
         self._thread = threading.Thread(target=run, name=name, daemon=True)
@@ -245,8 +262,8 @@ class Watch:
     def leave(self, span: Any) -> None:
         """Note that the task of *span* goes on to something else; another may work for it."""
         if (watched := getattr(span, WATCHED, None)) and span not in self.left:
-            now, by = time.perf_counter_ns(), weakly(watched.task or watched.thread or worker())
-            self._ended.append((watched.began, now, by, watched.name, watched.who()))
+            by = watched.task or watched.thread or worker()
+            self._note(by, watched.began, watched.name, watched.who())
             watched.worker = None
         self.left.add(span)
 
@@ -254,8 +271,21 @@ class Watch:
         """Note that this task or thread has worked on *span*, which is not measured, since
         *began*.
         """
-        name, who = getattr(span, "name", ""), self.who_of(span)
-        self._ended.append((began, time.perf_counter_ns(), weakly(worker()), name, who))
+        self._note(worker(), began, getattr(span, "name", ""), self.who_of(span))
+
+    def _note(self, runner: Any, began: int, name: str, who: Who, ended: int = 0) -> None:
+        by, noted = weakly(runner), (began, ended or time.perf_counter_ns(), name, who)
+        if (did := self._did.get(by)) is not None:
+            did.append(noted)
+            del did[:-_DID]
+            return
+        if len(self._did) >= self._runners:  # most are over
+            # not ``enumerate``: who ends a stage may have its lock
+            threads: Any = vars(threading)["_active"]
+            there = [(by, did, type(by) is ref and by()) for by, did in list(self._did.items())]
+            self._did = {by: did for by, did, task in there if task or by in threads}
+            self._runners = max(2 * len(self._did), _RUNNERS)
+        self._did[by] = [noted]
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
@@ -265,12 +295,12 @@ class Watch:
             self.box.close(watched.slot)
         if watched.heart is not None:
             watched.heart.open -= 1
-        if watched.outer is not None or watched.span in self.left:
+        outer, by = watched.outer, watched.task or watched.thread
+        if watched.span in self.left or (outer and by == (outer.task or outer.thread)):
             return
         here = worker()  # what is ended elsewhere was worked on elsewhere
-        if here == (watched.task or watched.thread) or not watched.is_measured:
-            did = watched.began, watched.end, weakly(here), watched.name, watched.who()
-            self._ended.append(did)
+        if here == by or not watched.is_measured:
+            self._note(here, watched.began, watched.name, watched.who(), watched.end)
 
     # ---- whose
 
@@ -285,18 +315,46 @@ class Watch:
         return tuple(found)
 
     def span_in(self, thread: int) -> Any:
-        """Return the span of the innermost stage that is open in *thread*."""
+        """Return the span of the innermost stage that *thread* is in."""
+        with where.frames() as frames:
+            job = self.job_in(frames.get(thread))
+        if job is not None:
+            return job
         mine = [each.span for each in list(self.measured.copy()) if each.thread == thread]
         mine += [span for span, place in self.open.copy().items() if place == thread]
         return mine[-1] if mine else self.hands.get(thread) or _NO_SPAN
 
+    def job_in(self, frame: Any) -> Any:
+        """Return the span that is current in the job of a thread of anyio's with this stack, which
+        are those of Starlette and FastAPI; None for any other thread.
+        """
+        of_jobs = (each for each in where.outwards(frame) if each.f_code.co_qualname == _JOBS)
+        if (run := next(of_jobs, None)) is None or "anyio" not in run.f_code.co_filename:
+            return None
+        context = where.variable(run, "context") or _NOTHING  # an empty one is none
+        return context.get(CURRENT, _NOTHING).get(SPAN, _NO_SPAN)
+
+    def joined_by(self, frame: Any, threads: Mapping[int, Any]) -> int:
+        """Return that of *threads*, each with its stack, for which the thread with this *frame*
+        waits: for its end, or for the future of what it works on; else 0.
+        """
+        if frame is None or frame.f_code.co_filename != threading.__file__:
+            return 0
+        there = [each for each in where.outwards(frame) if each.f_code.co_qualname in _WAITING]
+        found = [where.variable(each, _WAITING[each.f_code.co_qualname]) for each in there[:2]]
+        waited = [*found, *chain(*(each for each in found if type(each) is set))]
+        for thread, top in threads.items():
+            future = getattr(where.self_of(_WORKING, top), "future", _NOTHING)
+            if any(e is future or (isinstance(e, Thread) and e.ident == thread) for e in waited):
+                return thread
+        return 0
+
     def behind(self, runner: Any, start: int, end: int) -> Why:
         """Return what *runner*, a task or a thread, did for most of the time between two."""
-        runner = weakly(runner)
         did = [
             (began, ended, Why("", name, who))
-            for began, ended, by, name, who in list(self._ended)
-            if by == runner and ended > start and began < end
+            for began, ended, name, who in self._did.get(weakly(runner), ())
+            if ended > start and began < end
         ]
         return most(did, start, end) or Why()
 

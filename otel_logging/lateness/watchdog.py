@@ -6,14 +6,13 @@ Deliberately absent: why a stage was late (``stage``).
 """
 
 import asyncio
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from math import inf
 from sys import getswitchinterval
 from threading import RLock, get_ident
@@ -253,7 +252,7 @@ class Watchdog:
     def _steps_of(
         self, watched: Watched, frames: Mapping[int, Any], helping: list[int]
     ) -> list[where.Step]:
-        """Return where *watched* stands; add a thread that it waits for to those *helping* it."""
+        """Return where *watched* stands; of threads *helping* it, leave those that it waits for."""
         task = watched.worker
         is_over = task is None or (task is not NOBODY and task.done())
         if watched.loop is not None and is_over:
@@ -261,24 +260,28 @@ class Watchdog:
             if task is not NOBODY and watched.span in self.watch.left:
                 _note_end(task, watched.span)
         top = frames.get(watched.thread)
+        entry = bindings.entry_of(watched.span)
+        if task is None and not any(
+            _is_for(each, entry) for each in _around(self.watch.job_in(top) or entry)
+        ):
+            top = None  # a generator's, which was begun there: the thread does something else
         if task is NOBODY or (task is None and top is None):
             return where.of_frame(frames.get(helping[0])) if helping else []
         if task is None:
             steps = [] if where.is_shared(top) else where.of_frame(top)
-            file = steps[0][0].co_filename if len(helping) == 1 and steps else ""
-            if file == threading.__file__:  # it waits for that thread, or for what it sets or puts
-                top = frames.get(helping[0])
+            if thread := self.watch.joined_by(top, {each: frames.get(each) for each in helping}):
+                top = frames[thread]
                 steps = where.of_frame(top) + steps
+            else:
+                helping.clear()
             loop = where.self_of(where.RUNNING, top)  # of ``asyncio.run``
             task = None if loop is None else next(self._tasks_in(watched.span, loop), None)
             if task is None:
                 return steps
-        entry = bindings.entry_of(watched.span)
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
         beside = partial(self._tasks_in, entry, task.get_loop(), have_taken=True)
-        steps, thread, needed = where.of_task(task, frames, working, beside)
+        steps, helping[:], needed = where.of_task(task, frames, working, beside)
         watched.needed = dict(islice(watched.needed.items(), _NEEDED)) | needed
-        helping.append(thread)
         return steps
 
     def _tasks_in(self, span: Any, loop: Any, *, have_taken: bool = False) -> Iterator[Any]:
@@ -287,8 +290,11 @@ class Watchdog:
         """
         if loop not in self._tasks:
             self._tasks[loop] = [(each, _span_of(each)) for each in asyncio.all_tasks(loop)]
-        there = ((task, current) for task, current in self._tasks[loop] if _is_for(current, span))
-        return (task for task, current in there if not have_taken or _has_taken(current, span))
+        for task, current in self._tasks[loop]:
+            within = takewhile(lambda each: each is not span, _around(current))
+            takes = have_taken and any(value_of(e, _names.QUEUE_WAIT) is not None for e in within)
+            if _is_for(current, span) and takes is have_taken:
+                yield task
 
     def _hunt(self, now: int, due: int) -> None:
         """Find who keeps the interpreter for itself; several threads may work for one."""
@@ -369,11 +375,11 @@ def _is_for(current: Any, span: Any) -> bool:
     return current is span or (current is not None and bindings.entry_of(current) is span)
 
 
-def _has_taken(span: Any, entry: Any) -> bool:
-    """Say whether *span*, or a stage around it within *entry*, is of work that was handed over."""
-    while span is not entry and value_of(span, _names.QUEUE_WAIT) is None:
-        span = getattr(span, bindings.OUTER, {}).get(SPAN, entry)
-    return span is not entry
+def _around(span: Any) -> Iterator[Any]:
+    """Yield *span*, and those around it."""
+    while span is not None:
+        yield span
+        span = getattr(span, bindings.OUTER, {}).get(SPAN)
 
 
 def _span_of(task: Any) -> Any:

@@ -11,7 +11,6 @@ import os
 import re
 import selectors
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context
@@ -118,20 +117,30 @@ def own_step(steps: list[Step]) -> Step | None:
     return next((step for step in steps if is_application(step[0].co_filename)), None)
 
 
+def variable(frame: FrameType, name: str) -> Any:
+    """Return a variable of a function's *frame*, which does not keep it. Else, until Python 3.13,
+    it is freed when that frame is read next, in the midst of which its thread might go on.
+    """
+    found = (has := frame.f_locals).get(name)
+    if type(has) is dict:  # pragma: no branch - by version
+        has.clear()
+    return found
+
+
 def self_of(code: CodeType, frame: FrameType | None) -> Any:
     """Return the object of which the method with this *code* is on a thread's stack, if it is."""
     running = (each for each in outwards(frame) if each.f_code is code)
-    return next((each.f_locals.get("self") for each in running), None)
+    return next((variable(each, "self") for each in running), None)
 
 
 def of_task(
     task: Any, threads: Mapping[int, Any], working: Sequence[int] = (),
     beside: Callable[[], Iterable[Any]] = tuple,
-) -> tuple[list[Step], int, dict[Any, Any]]:  # fmt: skip
+) -> tuple[list[Step], list[int], dict[Any, Any]]:  # fmt: skip
     """Return the steps of a task that is suspended, down to what it waits for: through the stack of
-    a thread of *threads*, where it waits for that; that thread, else 0; and what it waits for, each
-    with its task, weakly. *working*: the threads that work for it; *beside*: the tasks that have
-    taken something of it.
+    a thread of *threads*, where it waits for that; those threads that it may wait for; and what it
+    waits for, each with its task, weakly. *working*: the threads that work for it; *beside*: the
+    tasks that have taken something of it.
     """
     frames: list[FrameType] = []
     needed, is_threads = dict[Any, Any](), False
@@ -156,7 +165,8 @@ def of_task(
     working = working if is_threads else ()
     thread = _thread_behind(frames[0], threads, working) if frames else 0
     there = of_frame(threads.get(thread))
-    return [*(there if own_step(there) else []), *_bounded(frames)], thread, needed
+    steps = [*(there if own_step(there) else []), *_bounded(frames)]
+    return steps, [*working] or [thread], needed
 
 
 def _above(frame: FrameType, threads: Mapping[int, Any]) -> list[FrameType]:
@@ -170,8 +180,8 @@ def _answering(coroutines: list[tuple[Any, FrameType]]) -> Any:
     """Return the task that Starlette leaves the answer to, while this one waits for a stream."""
     frames = (frame for _, frame in reversed(coroutines))
     librarys = takewhile(lambda frame: not is_application(frame.f_code.co_filename), frames)
-    leaving = [frame for frame in librarys if frame.f_code.co_qualname in _LEAVING]
-    groups = (getattr(frame.f_locals.get("task_group"), "_tasks", ()) for frame in leaving[::-1])
+    leaving = [frame for frame in librarys if _LEAVING.match(frame.f_code.co_qualname)]
+    groups = (getattr(variable(frame, "task_group"), "_tasks", ()) for frame in leaving[::-1])
     tasks = (task for task in chain(*map(tuple, groups)) if not task.done())
     return next((task for task in tasks if not task.get_name().endswith(_CLOSING)), None)
 
@@ -191,7 +201,8 @@ def _to_answer(answers: set[int], beside: Callable[[], Iterable[Any]]) -> Any:
         there = has = gc.get_referents(*(coroutine for coroutine, _ in coroutines))
         for _ in range(2):  # ``handed.item.answer``
             parts = gc.get_referents(*(each for each in has if type(each) not in _LARGE))
-            has = [*parts, *chain(*(list(attributes(each).values()) for each in has))]
+            small = (e for e in parts if type(e) is dict and len(e) < DEPTH)  # attributes, say
+            has = [*parts, *chain(*(list(each.values()) for each in small))]
             there = [*there, *has]
         is_there = not answers.isdisjoint(map(id, there))
         if is_there and answers.isdisjoint(_answers_for(task, coroutines)):
@@ -204,7 +215,7 @@ def _thread_behind(frame: FrameType, threads: Mapping[int, Any], working: Sequen
     that stand in the same function; else 0.
     """
     if frame.f_code.co_name == _ANYIO_S:  # Starlette's and FastAPI's functions that are sync
-        return getattr(frame.f_locals.get("worker"), "ident", None) or 0
+        return getattr(variable(frame, "worker"), "ident", None) or 0
     file = frame.f_code.co_filename
     if not (is_application(file) or file.endswith(_TO_THREAD)):
         return 0
@@ -229,15 +240,12 @@ def awaits(coroutine: Any) -> list[tuple[Any, FrameType]]:
             found.append((coroutine, frame))
         coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
         if frame is not None and frame.f_code is _STEPPED:  # it yields by itself
-            coroutine = frame.f_locals.get("steps")
+            coroutine = variable(frame, "steps")
     return found
 
 
 _TRIO: Final = f"{os.sep}trio{os.sep}_core{os.sep}_run.py"
-_LEAVING: Final = frozenset(
-    {"BaseHTTPMiddleware.__call__", "BaseHTTPMiddleware.__call__.<locals>.call_next"}
-    | {"StreamingResponse.__call__"}
-)
+_LEAVING: Final = re.compile(r"(BaseHTTPMiddleware|StreamingResponse)\.__call__(.*\.call_next)?$")
 _CLOSING: Final = ".close_recv_stream_on_response_sent"  # of the oldest, which answers nothing
 _ANYIO_S: Final = "run_sync_in_worker_thread"
 #: Files of what waits for a thread: ``to_thread``, and what Django and Channels have for it.
@@ -263,7 +271,7 @@ def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
         tasks = dict.fromkeys(each for each in there if isinstance(each, asyncio.Task))
         found = [each for each in tasks if each is not task and not each.done()]
         if found:
-            is_race = needed and coroutines[-1][1].f_locals.get("return_when") == _FIRST
+            is_race = needed and variable(coroutines[-1][1], "return_when") == _FIRST
             is_one = hop == 0 or len(found) == 1 or (needed and not is_race)
             return found[0] if is_one else None
     return None
@@ -389,9 +397,3 @@ def waits_for(steps: list[Step]) -> str | None:
         if code.co_name == _GREENLET_S and steps[0][0] is _QUEUED:
             return POOL
     return None
-
-
-def summary(places: "Counter[str]", most: int | None = SHOWN) -> str:
-    """Return shares of what was seen: ``71 % resize (worker.py:88) · 22 % get (db.py:12)``."""
-    seen = places.total()
-    return " · ".join(f"{100 * n / seen:.0f} % {place}" for place, n in places.most_common(most))

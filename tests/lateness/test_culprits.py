@@ -6,14 +6,15 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import Context
 from functools import partial
 from typing import Any
 from weakref import ref
 
+import anyio.to_thread
 import pytest
 from asgiref.sync import sync_to_async
 from opentelemetry.context import attach, set_value
@@ -390,6 +391,33 @@ def test_who_is_blamed_had_most_of_the_pool(
     assert (cause, user) == ("pool", who)
 
 
+@pytest.mark.parametrize("report", ["in no stage", "without a budget"])
+def test_who_gave_a_connection_back_is_not_blamed_for_who_has_it(
+    service: Service, report: str
+) -> None:
+    """Alice goes on in her stage; somebody who is not known has the only one."""
+
+    async def main() -> None:
+        connection = asyncio.Semaphore(1)
+
+        async def connected(seconds: float, after: float = 0.0) -> None:
+            with waiting("pool", name="database"):
+                await connection.acquire()
+            await asyncio.sleep(seconds)
+            connection.release()
+            await asyncio.sleep(after)
+
+        use = partial(connected, 0.3)
+        await asyncio.gather(
+            turn("alice", partial(connected, 0.0, 0.5)),
+            in_no_stage(use()) if report == "in no stage" else turn("carol", use, None, 0.02),
+            turn("bob", partial(connected, 0.0), BUDGET_S, 0.04),
+        )
+
+    asyncio.run(main())
+    assert blamed(service) == ("pool", None, None)
+
+
 def test_work_of_no_stage_is_named_by_its_function(service: Service) -> None:
     """Not whose work had the thread for a moment."""
 
@@ -459,6 +487,46 @@ def test_who_is_blamed_for_a_queue_is_whom_its_worker_worked_for(
     asyncio.run(main())
     known = (None, None) if way == "in no stage" else ("deliver", "alice")
     assert blamed(service, "bob", "deliver") == ("queue", *known)
+
+
+def test_who_waits_for_a_worker_is_told_whom_it_worked_for(service: Service) -> None:
+    """Each of their turns has a budget, and more turns than are remembered end meanwhile."""
+
+    async def main() -> None:
+        queue: asyncio.Queue[Handoff[Any]] = asyncio.Queue()
+
+        async def asks(user: str) -> None:
+            answer = asyncio.get_running_loop().create_future()
+            await queue.put(handoff((user, answer)))
+            await answer
+
+        async def worker() -> None:
+            while True:
+                handed = await queue.get()
+                with taking(handed, name="answer"):
+                    user, answer = handed.item
+                    if user == "bob":
+                        for _ in range(11):
+                            await asyncio.gather(*[other() for _ in range(100)])
+                    await asyncio.sleep(0.3 if user == "alice" else 0.0)
+                    answer.set_result(None)
+
+        async def other() -> None:
+            with traced("other", root=True, budget=30.0):
+                pass
+
+        running = asyncio.create_task(worker())
+        await asyncio.gather(
+            turn("alice", partial(asks, "alice")), turn("bob", partial(asks, "bob"), BUDGET_S, 0.01)
+        )
+        running.cancel()
+
+    for _ in range(5):
+        asyncio.run(main())
+        found = of_last(service, "bob").attributes
+        if found["late.cause"] == "queue":  # else the machine had other things to do
+            break
+    assert (found["late.culprit"], found["late.culprit.user_id"]) == ("answer", "alice")
 
 
 # ---------------------------------------------------------------- event loops
@@ -652,6 +720,65 @@ def test_who_carried_work_into_a_thread_is_named_for_what_it_computes(service: S
         if blamed(service, f"bob{i}")[0] == "cpu":  # else the machine had other things to do
             break
     assert blamed(service, f"bob{i}")[::2] == ("cpu", "alice")
+
+
+@contextmanager
+def connects() -> Iterator[None]:
+    with traced("database", budget=BUDGET_S):
+        yield
+
+
+@traced("database", budget=BUDGET_S)
+def reads() -> Iterator[None]:
+    yield
+    yield
+
+
+@pytest.mark.parametrize("way", ["connects", "reads"])
+def test_a_thread_of_a_framework_works_for_whose_function_it_runs(
+    service: Service, way: str
+) -> None:
+    """As FastAPI's does, whose dependency has left a stage open there; that has not done it."""
+
+    async def main(user: str) -> None:
+        begun, late, limiter = threading.Event(), threading.Event(), anyio.CapacityLimiter(1)
+        in_it: Any = partial(anyio.to_thread.run_sync, limiter=limiter)
+
+        def work() -> None:
+            holds(begun)
+            late.wait(5)
+
+        async def depends() -> None:
+            if way == "connects":
+                database = connects()
+                await in_it(database.__enter__)
+                await asyncio.sleep(0.2)
+                await in_it(database.__exit__, None, None, None)
+            else:
+                rows = reads()
+                await in_it(next, rows)
+                await asyncio.sleep(0.2)
+                await in_it(list, rows)
+
+        async def waits() -> None:
+            await asyncio.sleep(0.12)
+            late.set()
+
+        await asyncio.gather(
+            turn("zed", depends),
+            turn("alice", lambda: in_it(work), after=0.07),
+            turn(user, waits, BUDGET_S, 0.02),
+        )
+
+    for i in range(5):
+        asyncio.run(main(f"bob{i}"))
+        if blamed(service, f"bob{i}")[0] == "cpu":  # else the machine had other things to do
+            break
+    assert blamed(service, f"bob{i}")[::2] == ("cpu", "alice")
+    left = service.named("database")[-1].attributes
+    assert left.get("late.culprit.user_id", "alice") == "alice"
+    assert "work" not in str(left.get("late.where"))
+    assert left["late.cause"] != "cpu" or "late.culprit" in left
 
 
 def test_a_thread_without_code_of_the_application_is_not_known(service: Service) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
@@ -372,6 +372,36 @@ def test_what_a_thread_computes_for_a_stage_is_its_cpu(
     assert "(test_where.py:" in str(found["late.detail"])
 
 
+def beside_a_task(pool: ThreadPoolExecutor) -> None:
+    async def works() -> None:
+        asyncio.get_running_loop().run_in_executor(pool, computes)
+        await asyncio.sleep(0.4)
+
+    asyncio.run(works())
+
+
+def until_an_event(pool: ThreadPoolExecutor) -> None:
+    pool.submit(computes)
+    threading.Event().wait(0.4)
+
+
+def until_all_are_done(pool: ThreadPoolExecutor) -> None:
+    wait([pool.submit(computes), pool.submit(time.sleep, 0.4)])
+
+
+@pytest.mark.parametrize(
+    ("work", "is_its"),
+    [(beside_a_task, False), (until_an_event, False), (until_all_are_done, True)],
+)
+def test_what_a_thread_computes_counts_while_a_stage_waits_for_it(
+    service: Service, work: Callable[[ThreadPoolExecutor], None], is_its: bool
+) -> None:
+    with ThreadPoolExecutor(2) as pool, traced("turn", budget=BUDGET_S):
+        work(pool)
+    found = json.loads(str(service.one("turn").attributes["late.shares"]))
+    assert (found.get("cpu", 0) > 0.1) is is_its
+
+
 def in_a_pool_of_its_own() -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(sleeps_here).result()
@@ -382,14 +412,45 @@ def in_a_loop_of_another_thread() -> None:
     async_to_sync(stands_here)()
 
 
-@pytest.mark.parametrize("work", [in_a_pool_of_its_own, in_a_loop_of_another_thread])
+def in_a_thread_that_it_joins() -> None:
+    worker = threading.Thread(target=carry(sleeps_here))
+    worker.start()
+    worker.join()
+
+
+def for_an_event() -> None:
+    """As a client's own thread sets it, with an answer."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(sleeps_here)
+        answered = threading.Event()
+        threading.Timer(WAITED_S * 0.9, answered.set).start()
+        answered.wait(5)
+
+
+def for_a_future() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(sleeps_here)
+        answer = Future[None]()
+        threading.Timer(WAITED_S * 0.9, answer.set_result, [None]).start()
+        answer.result(5)
+
+
+@pytest.mark.parametrize(
+    ("work", "place"),
+    [
+        *((in_a_pool_of_its_own, "sleeps_here"), (in_a_thread_that_it_joins, "sleeps_here")),
+        (in_a_loop_of_another_thread, "stands_here"),
+        *((for_an_event, "for_an_event"), (for_a_future, "for_a_future")),
+    ],
+)
 def test_a_thread_that_waits_for_another_stands_where_that_does(
-    service: Service, work: Callable[[], None]
+    service: Service, work: Callable[[], None], place: str
 ) -> None:
+    """Not where other work stands that it does not wait for."""
     with traced("turn", budget=BUDGET_S):
         work()
-    place = str(service.one("turn").attributes["late.where"])
-    assert re.match(r"\d+ % (sleeps|stands)_here \(test_where.py:", place)
+    found = str(service.one("turn").attributes["late.where"])
+    assert re.match(rf"\d+ % {place} \(test_where.py:", found)
 
 
 def sleeps_there() -> None:
