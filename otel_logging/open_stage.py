@@ -16,7 +16,16 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import Shared, worker
-from otel_logging.context import SPAN, get_current, reset_current, restore, set_current, state
+from otel_logging.context import (
+    OUTER,
+    SPAN,
+    entry_of,
+    get_current,
+    reset_current,
+    restore,
+    set_current,
+    state,
+)
 
 #: Tasks, and threads until their work is done, that do something where a request had ended: which
 #: one, and how often they do what.
@@ -87,7 +96,7 @@ class OpenStage:
             span: Any = self._open.pop()
         except IndexError:
             return
-        self._end(span, error)
+        self._end(span, error, is_block=False)
         if span is not trace.INVALID_SPAN and self._worker != worker():
             around = span.otel_logging_outer.get(SPAN, trace.INVALID_SPAN)
             dict.__setitem__(self._context, SPAN, around)  # there is no way into another's context
@@ -99,13 +108,23 @@ class OpenStage:
 
 
 def renewed(token: Any) -> Any:
-    """Return another of *token*, as it is in this context; None in any other: it holds its own."""
+    """Return another of *token*, as it is in this context; None in any other."""
     now = get_current()
     try:
         reset_current(token)
     except ValueError:
         return None
     return set_current(now)
+
+
+def is_inside(current: Any, span: Any) -> bool:
+    """Say whether *current* was begun where *span* was current, or in what was begun there."""
+    while current is not span:
+        around = getattr(current, OUTER, {}).get(SPAN, entry_of(current))
+        if around is current:
+            return False
+        current = around
+    return True
 
 
 def come_back() -> Any:

@@ -263,7 +263,7 @@ class Request:
             span.set_status(StatusCode.ERROR)
         elif has_gone or not self.is_complete:  # the client has gone
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
-        copy_context().run(tracing.end, span, error, self.done_ns)
+        copy_context().run(tracing.end, span, error, self.done_ns, is_block=False)
 
 
 class HttpRequest(Request):
