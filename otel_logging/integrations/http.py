@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _exceptions, _failures, _names, _runtime, background_tasks, tracing
-from otel_logging.context import bind_context, detached, take_off, unbound
+from otel_logging.context import Here, bind_context, detached, take_off, unbound
 from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
@@ -271,7 +271,7 @@ class HttpRequest(Request):
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, quiet: Collection[str]) -> None:
         super().__init__(scope, quiet, arrived_ns(receive))
-        self._send = send
+        self._send, self.here = send, Here.now()
 
     async def send(self, event: Event) -> None:
         """Pass *event* on; the last one ends the span."""
