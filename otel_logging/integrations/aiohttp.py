@@ -22,6 +22,8 @@ class _Request(Request):
     """One request, and the WebSocket that it became."""
 
     socket: Any = None
+    #: Whether its handler has failed because its client has gone.
+    is_left = False
 
     def __init__(self, request: web.BaseRequest) -> None:
         self.request = request
@@ -35,7 +37,7 @@ class _Request(Request):
 
     def end(self, error: BaseException | None = None) -> None:
         """End it, and what is open on the WebSocket."""
-        error = self.handled or error  # aiohttp's own, where an answer has begun
+        error = None if self.is_left else self.handled or error  # or aiohttp's own, of an answer
         if self.socket is not None:
             connection = vars(self.socket).pop(OBSERVED)
             connection.code = self.socket.close_code
@@ -63,20 +65,24 @@ async def _handle(original: Any, self: Any, request: web.BaseRequest, *args: Any
     with _Request(request) as served:
         _served.set(served)
         response, has_gone = result = await original(self, request, *args)
-        served.status, served.is_complete = response.status, not has_gone
+        if not served.is_left:
+            served.status, served.is_complete = response.status, not has_gone
         return result
 
 
 def _fail(original: Any, self: Any, request: web.BaseRequest, *args: Any, **named: Any) -> Any:
     served = _served.get()
     if served is not None and served.request is request:  # else of what is no HTTP
-        served.handled = handled()
+        error = handled()
+        has_gone = request.transport is None or request.transport.is_closing()
+        served.is_left = has_gone and isinstance(error, ConnectionError)
+        served.handled = None if served.is_left else error
     return original(self, request, *args, **named)
 
 
 async def _prepare(original: Any, self: Any, request: web.BaseRequest) -> Any:
     served = _served.get()
-    if served is None or served.span is None or self.prepared:
+    if served is None or served.span is None or served.is_left or self.prepared:
         return await original(self, request)
     self.headers.extend(served.headers(self.headers))
     writer = await original(self, request)

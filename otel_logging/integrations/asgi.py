@@ -72,7 +72,7 @@ class ObservabilityMiddleware:
             with http.HttpRequest(scope, receive, send, self._quiet) as request:
                 scope[_SEEN] = request
                 try:
-                    await self.app(scope, receive, request.send)
+                    await self.app(scope, request.receive, request.send)
                 finally:
                     scope[_SEEN] = True  # else a circle
                     if self.stays or not request.status:  # its server is to log, or to answer

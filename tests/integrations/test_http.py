@@ -245,6 +245,31 @@ def test_an_access_line_of_a_request_whose_client_has_gone_is_of_that() -> None:
     assert found == {("ada", span["trace_id"])}
 
 
+@pytest.mark.parametrize("server", [WEBSOCKETS[-1], "hypercorn"])
+def test_a_stream_whose_client_goes_is_cancelled_inside_a_middleware_too(server: str) -> None:
+    """That ends the answer, as if it were whole."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1000
+            await asyncio.sleep(0.01)
+
+    async def endless(_: Request) -> StreamingResponse:
+        return StreamingResponse(pieces())
+
+    async def pass_on(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    around = Middleware(BaseHTTPMiddleware, dispatch=pass_on)
+    app = Starlette(routes=[Route("/endless", endless)], middleware=[around])
+    with serving(app, server) as seen:
+        with closing(HTTPConnection("127.0.0.1", seen.port)) as client:
+            client.request("GET", "/endless")
+            client.getresponse().read(1000)
+        (span,) = seen.wait_for("GET /endless")
+    assert (span["status"], attributes(span).get("cancelled")) == ("unset", True)
+
+
 def test_a_stream_that_nobody_observes_fails_as_ever() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"x"
