@@ -66,10 +66,11 @@ def wait_until(is_so: Callable[[], object], until: float) -> bool:
     """Wait for *is_so*, until then (monotonic) at most; return whether it is. Other greenlets go
     on; in their hub, where nothing may wait, it returns at once.
     """
+    is_it: object = False
     with suppress(Exception):  # of gevent and eventlet, in a hub
-        while not is_so() and time.monotonic() < until:
+        while not (is_it := is_so()) and time.monotonic() < until:
             time.sleep(_LOOK_S)
-    return bool(is_so())
+    return bool(is_it)
 
 
 class OfThread(dict[int, Any]):

@@ -208,10 +208,11 @@ def _sort_out() -> frozenset[Any]:
         elif around is request or has_ended(around):  # else in a stage of its own
             serving.append((task, around, request))
     for task, around, request in serving:
-        is_everybodys = endless.is_everybodys(task) and not _is_given(task, request)
-        if request not in at_work or is_everybodys:
-            place = where.label(where.of_task(task, {})[0])
-            run_in(task, partial(_leave, task, around, request, place))
+        if request in at_work and (not endless.is_everybodys(task) or _is_given(task, request)):
+            continue
+        is_this = task is worker()
+        place = _place() if is_this else where.label(where.of_task(task, {})[0])
+        run_in(task, partial(_leave, task, around, request, place))
     return frozenset(at_work)
 
 
@@ -253,10 +254,12 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
 
 
 def _is_given(task: Any, request: Any) -> bool:
-    """Say whether *task* serves *request*, or a connection: an argument of it, or what it encloses,
-    has that connection, or is nobody else's than the request's.
+    """Say whether *task* serves *request*, or a connection: an argument of its first function, or
+    what that encloses, has that connection, or is nobody else's than the request's.
     """
-    frame = task.get_coro().cr_frame
+    frames = endless.frames(task)
+    own = (each for each in reversed(frames) if where.is_application(each.f_code.co_filename))
+    frame = next(own, frames[-1])  # a library's function may have called it
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
     given = [frame.f_locals.get(name) for name in named]

@@ -278,10 +278,8 @@ class Shared(Bound):
             has = around.fields_with(lent, self.owner).items()  # a caller's baggage gives way
             kept = {key: each for key, each in has if key in lent or key not in found}
             Bound.__init__(self, {**kept, **own})
-        elif own:
+        else:
             Bound.__init__(self, {**around.fields, **own})
-        else:  # as each request begins
-            self.fields, self.values, self.is_plain = around.fields, around.values, around.is_plain
         self.has_requests = True
         self.is_plain = self.is_plain and self.users is not None  # spans have what was, else
 

@@ -62,8 +62,8 @@ def add_job_tag(logger: Any, method_name: str, event_dict: EventDict) -> EventDi
         tag, event_dict[_names.EVENT] = event.tag, event.message
     if tag is not None:
         event = event_dict.get(_names.EVENT)
-        if type(event) is str and event[:1] == "[" and event.startswith(f"[{tag}] "):
-            event_dict[_names.EVENT] = event[len(tag) + 3 :]
+        if type(event) is str:
+            event_dict[_names.EVENT] = event.removeprefix(f"[{tag}] ")
         given = event_dict.get(_names.JOB_TAG)
         if given is not None and plain(given) != tag:  # an array has no answer to that
             _fields.put_aside(event_dict, _names.JOB_TAG, given)

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import re
 import shutil
 import signal
 import sys
@@ -40,6 +41,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # each worker, and hundreds of child processes, would compile tests and package anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+_numbers = itertools.count()
 
 # nothing that is imported or collected is garbage: a quarter of the time would go into looking
 gc.disable()
@@ -154,23 +157,29 @@ def _temporary() -> Iterator[str]:
         yield made
 
 
-@pytest.fixture(scope="session")
-def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return each test's home, which is made by who needs one."""
-    homes = tmp_path_factory.mktemp("homes")
-    return (homes / str(number) for number in itertools.count())
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of the test's own; pytest's looks through those of all tests for its number."""
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    made = tmp_path_factory.getbasetemp() / f"{name}{next(_numbers)}"
+    made.mkdir(mode=0o700)
+    return made
 
 
 @pytest.fixture(autouse=True)
 def _no_place_of_the_user(
-    _clean_slate: None, _homes: Iterator[Path], _temporary: str, monkeypatch: pytest.MonkeyPatch
+    _clean_slate: None,
+    _temporary: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The user's spool directory is a temporary one, for child processes as well. Nor is the
     machine's temporary directory looked through, which root's commands do, and left things in.
+    A home is made by who needs one.
     """
+    home = tmp_path_factory.getbasetemp() / f"home{next(_numbers)}"
     monkeypatch.setattr(tempfile, "tempdir", _temporary)
     monkeypatch.setenv("TMPDIR", _temporary)
-    home = next(_homes)
     for name in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))

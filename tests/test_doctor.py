@@ -625,7 +625,8 @@ def test_a_grpc_port_as_jaeger_is_a_problem(run: Run) -> None:
     assert_problem(
         result,
         f"There is no Jaeger that can be asked: {collector.endpoint} does not speak HTTP",
-        "set OTEL_LOGGING_JAEGER_URL to the address of its own pages, of version 2.13 or later:"
+        "set OTEL_LOGGING_JAEGER_URL to the address of its own pages, without a login, of version"
+        " 2.13 or later:"
         " usually http://…:16686 (4317 and 4318 are the collector's)",
     )
 
@@ -678,8 +679,8 @@ def test_a_login_before_jaeger_is_a_problem(run: Run, head: bytes, sentence: str
 
     assert_problem(
         result,
-        f"Jaeger cannot be asked: {url} {sentence}",
-        "set OTEL_LOGGING_JAEGER_URL to where Jaeger itself answers",
+        f"There is no Jaeger that can be asked: {url} {sentence}",
+        "set OTEL_LOGGING_JAEGER_URL to the address of its own pages, without a login",
     )
 
 

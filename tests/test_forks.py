@@ -227,7 +227,7 @@ observability = setup_observability("shop")
 with traced("parent"): pass
 assert observability.force_flush(60)
 children = []
-for child in range(30):
+for child in range(60):
     if (pid := os.fork()) == 0:
         random.seed(child)
         for number in range(4):
@@ -251,7 +251,7 @@ def test_short_children_leave_delivery_to_others(shop: Shop, end: str) -> None:
     shop.run(SHORT.replace("{end}", end))
     if "force_flush" not in end:
         shop.start_next()
-    expected = ["parent", *[f"{child} {number}" for child in range(30) for number in range(4)]]
+    expected = ["parent", *[f"{child} {number}" for child in range(60) for number in range(4)]]
     assert names(shop.receiver) == sorted(expected)
 
 

@@ -277,12 +277,9 @@ TOO_MUCH: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", TOO_MUCH.values(), ids=TOO_MUCH)
-@pytest.mark.parametrize("limit", [None, 1_000_000])
-def test_a_record_that_is_too_much_in_all_is_shortened(
-    fields: dict[str, Any], limit: int | None
-) -> None:
+def test_a_record_that_is_too_much_in_all_is_shortened(fields: dict[str, Any]) -> None:
     """To 256 KiB with its newline, wherever it goes; it says what was cut, or how many fields."""
-    written = json_renderer(limit)({**HEAD, **fields})
+    written = json_renderer(None)({**HEAD, **fields})
     assert len(written) < MAX_RECORD_BYTES
     (line,) = parsed(written + b"\n")
     assert line.items() >= HEAD.items()
@@ -309,7 +306,8 @@ def test_a_record_of_just_the_bound_is_whole() -> None:
     whole = json_renderer(None)({**HEAD, **fields, "rest": "x" * room})
     assert len(whole) + 1 == MAX_RECORD_BYTES
     assert b"more]" not in whole
-    assert b"more]" in json_renderer(None)({**HEAD, **fields, "rest": "x" * (room + 1)})
+    for limit in (None, 1_000_000):
+        assert b"more]" in json_renderer(limit)({**HEAD, **fields, "rest": "x" * (room + 1)})
 
 
 def test_tracebacks_give_way_first_in_a_file_too() -> None:

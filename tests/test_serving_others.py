@@ -5,8 +5,10 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from types import coroutine
 from typing import Any
 
+import anyio
 import pytest
 from fakeredis import FakeAsyncRedis
 from websockets.asyncio.client import connect
@@ -114,6 +116,13 @@ async def listener_that_may_be_stopped(queue: Queue) -> None:
     await hub.listen()
 
 
+@coroutine
+def listener_of_old(queue: Queue) -> Any:
+    """As before Python 3.5: a generator."""
+    hub.queue = queue
+    yield from hub.listen().__await__()
+
+
 async def worker_with_a_client(queue: Queue) -> None:
     """Whose library pings as long as it is connected."""
     server = await serve(lambda server: server.wait_closed(), "127.0.0.1", 0)
@@ -124,6 +133,12 @@ async def worker_with_a_client(queue: Queue) -> None:
 async def two_workers(queue: Queue) -> None:
     hub.queue = queue
     await asyncio.gather(hub.listen(), hub.listen())
+
+
+async def worker_in_a_librarys_task(queue: Queue) -> None:
+    hub.queue = queue
+    async with anyio.create_task_group() as group:
+        group.start_soon(hub.listen)
 
 
 async def listener(queue: Queue) -> None:
@@ -321,6 +336,7 @@ async def has_a_stage_beside_who_serves(queue: Queue) -> None:
 SERVES = [
     *(worker, worker_with_stages, worker_with_tasks, worker_that_binds, worker_with_a_client),
     *(heartbeat, two_workers, worker_with_time_outs, listener_that_may_be_stopped),
+    *(listener_of_old, worker_in_a_librarys_task),
 ]
 BY_ITERATION = [listener, subscriber, worker_whose_tasks_alone_log]
 LEFT = [

@@ -402,6 +402,60 @@ logging.getLogger("shop").info("a")
     assert (line["event"], line["request"]) == ("a", "r1")
 
 
+@pytest.mark.parametrize("name", ["makeRecord", "handle", "filter", "callHandlers", "_log"])
+@pytest.mark.parametrize("made_by", ["hand", "wrapt"])
+def test_who_has_replaced_a_loggers_method_before_set_up_sees_each_record(
+    name: str, made_by: str, tmp_path: Path
+) -> None:
+    """An error tracker's; a proxy of wrapt's says of itself what is true of Python's."""
+    code = """
+import logging, sys, wrapt
+name, made_by, spool_dir = sys.argv[1:]
+original = getattr(logging.Logger, name)
+def by_hand(self, *args, **options):
+    sys.stderr.write("seen\\n")
+    return original(self, *args, **options)
+def by_wrapt(wrapped, _, args, options):
+    sys.stderr.write("seen\\n")
+    return wrapped(*args, **options)
+if made_by == "wrapt":
+    wrapt.wrap_function_wrapper(logging.Logger, name, by_wrapt)
+else:
+    setattr(logging.Logger, name, by_hand)
+from otel_logging import setup_observability, traced
+setup_observability(
+    "shop", environment="production", endpoint="http://127.0.0.1:9", spool_dir=spool_dir
+)
+with traced("stage"):
+    for number in range(3):
+        logging.getLogger("shop").warning("line %d", number)
+"""
+    done = script(code, name, made_by, tmp_path)
+    assert done.stderr.decode().splitlines() == ["seen"] * 3
+    assert len(parsed(done.stdout)) == 3
+
+
+def test_a_last_resort_that_is_there_before_the_import_sees_each_record(tmp_path: Path) -> None:
+    """Also those that become lines at once, where nobody else would see them."""
+    code = """
+import logging, sys
+class Kept(logging.Handler):
+    def emit(self, record):
+        sys.stderr.write(f"{record.getMessage()}\\n")
+logging.lastResort = Kept()
+from otel_logging import setup_observability, traced
+setup_observability(
+    "shop", environment="production", endpoint="http://127.0.0.1:9", spool_dir=sys.argv[1]
+)
+with traced("stage"):
+    for number in range(3):
+        logging.getLogger("shop").warning("line %d", number)
+"""
+    done = python("-c", code, tmp_path, text=False, anew=True)
+    assert done.stderr.decode().splitlines() == ["line 0", "line 1", "line 2"]
+    assert len(parsed(done.stdout)) == 3
+
+
 def test_a_key_that_is_no_text_is_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:
     """As in JSON."""
     configure_logging(environment="development")

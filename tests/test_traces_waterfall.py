@@ -246,6 +246,20 @@ def test_a_caller_elsewhere_is_not_missed(tmp_path: Path) -> None:
     assert below_heading(trace)[0].startswith("0.000  1.000  request ")
 
 
+@pytest.mark.parametrize("first", ["inner", "served"])
+def test_what_one_that_has_not_ended_called_elsewhere_is_inside_it(
+    tmp_path: Path, first: str
+) -> None:
+    """Once, whatever began first: a stage inside shows whose call it was."""
+    inner = Planted(2, 7, "inner", 10 * (first != "inner"), 400)
+    served = Planted(3, 7, "served", 10 * (first == "inner"), 300, flags=0x301)
+    drawn = below_heading(trace_of(tmp_path, inner, served))
+    assert [text[14:40].split("  ")[0] for text in drawn] == [
+        "… not ended yet, or not re",
+        *(["├ inner", "└ served"] if first == "inner" else ["├ served", "└ inner"]),
+    ]
+
+
 def test_stages_of_another_service_show_its_name(tmp_path: Path) -> None:
     """Beside their own names."""
     spans = read_back(tmp_path / "a", Planted(1, 0, "message", 0, 1000))

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import functools
 import gc
 import importlib
 import logging
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import wrapt
 from asgiref.sync import async_to_sync, sync_to_async
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -493,6 +495,29 @@ def test_hooks_of_others_see_it_too(lines: Lines, monkeypatch: pytest.MonkeyPatc
     take_over({})
     assert seen == ["thread", "main"]
     assert len(lines()) == 2
+
+
+@pytest.mark.parametrize("made_by", ["wraps", "a proxy"])
+def test_a_hook_that_says_it_is_pythons_sees_it_too(
+    made_by: str, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_over({})
+    seen: list[str] = []
+    for module, name in ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarning")):
+        if made_by == "wraps":
+            original = getattr(module, name)
+            hook = functools.wraps(original)(lambda *_, of=name, **__: seen.append(of))
+        else:
+            hook = wrapt.FunctionWrapper(
+                getattr(module, name), lambda *_, of=name, **__: seen.append(of)
+            )
+        monkeypatch.setattr(module, name, hook)
+    configure_logging(environment="production")
+    run_in_thread(boom)
+    sys.excepthook(ValueError, ValueError("x"), None)
+    warnings.showwarning("old", UserWarning, "a.py", 1)
+    assert seen == ["excepthook", "excepthook", "showwarning"]
+    assert len(lines()) == 3
 
 
 def test_a_hook_put_before_ours_is_no_second_line(

@@ -18,13 +18,7 @@ from otel_logging.export.ids import new_span_id, new_trace_id
 from otel_logging.export.outcome import Answer, Outcome, lasting
 from otel_logging.settings import Exporter, variables
 from otel_logging.spool.directories import NOUNS
-from otel_logging.traces.jaeger import (
-    Jaeger,
-    JaegerError,
-    NotLetInError,
-    NotUnderstoodError,
-    UnreachableError,
-)
+from otel_logging.traces.jaeger import Jaeger, JaegerError, NotUnderstoodError, UnreachableError
 
 _LINE: Final = "the doctor was here"
 _MOST_S: Final = 10.0  # for the request, where more was allowed: somebody is waiting
@@ -39,15 +33,11 @@ _ADVICE: Final[Mapping[type[BaseException], tuple[str, str]]] = {
         "Jaeger does not answer",
         f"start it (docker compose up -d), or {_SET_TO} where it is; https:// only if it has TLS",
     ),
-    NotLetInError: (
-        "Jaeger cannot be asked",
-        f"{_SET_TO} where Jaeger itself answers, without a login",
-    ),
     NotUnderstoodError: (
         "There is no Jaeger that can be asked",
         (
-            f"{_SET_TO} the address of its own pages, of version 2.13 or later: usually http://…:16686"
-            " (4317 and 4318 are the collector's), or https:// if it expects TLS"
+            f"{_SET_TO} the address of its own pages, without a login, of version 2.13 or later:"
+            " usually http://…:16686 (4317 and 4318 are the collector's); https:// if it has TLS"
         ),
     ),
     JaegerError: ("Jaeger is not well", "look at its log"),

@@ -126,8 +126,7 @@ class Delivery:
         _forks.check()
         if time.monotonic() >= self._alone_until:
             self.sender.next_housekeeping = -math.inf  # what children left that have ended, too
-        timeout_s = _possible(timeout_s)
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + max(0.0, timeout_s)  # 0 of what is no number
         with self._asks:
             self._asked += 1
             mine = self._asked
@@ -149,7 +148,7 @@ class Delivery:
             while True:
                 done = False
                 # with a deadline: a signal handler may have come into this very thread's round
-                if self._sending.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                if wait_until(lambda: self._sending.acquire(blocking=False), deadline):
                     try:
                         done = self._round(deadline)
                     finally:
@@ -168,7 +167,7 @@ class Delivery:
         one that says no; these get one short try.
         """
         _forks.check()
-        sender, timeout_s = self.sender, _possible(timeout_s)
+        sender, timeout_s = self.sender, max(0.0, timeout_s)
         deadline = time.monotonic() + timeout_s
         give_up = time.monotonic() + timeout_s * _WAIT
         done = False
@@ -194,19 +193,24 @@ class Delivery:
 
     def _run(self) -> None:
         works = self._works
-        otel_context.attach(unobserved())
-        while not self._stopping:
-            try:
-                with self._sending:
-                    self._round(math.inf)
-            except Exception as error:
-                _diagnostics.report("errors of the delivery thread", detail=error)
-                self.sender.failed(failed(error))
-                self.sender.next_housekeeping = time.monotonic() + ROUND_S
-            self._wait()
-        if self._client is not None:
-            self._client.reset()
-        works.release()
+        try:
+            otel_context.attach(unobserved())
+            while not self._stopping:
+                self._try_once()
+                self._wait()
+            if self._client is not None:
+                self._client.reset()
+        finally:
+            works.release()
+
+    def _try_once(self) -> None:
+        try:
+            with self._sending:
+                self._round(math.inf)
+        except Exception as error:
+            _diagnostics.report("errors of the delivery thread", detail=error)
+            self.sender.failed(failed(error))
+            self.sender.next_housekeeping = time.monotonic() + ROUND_S
 
     def _wait(self) -> None:
         """Sleep until there is something to do: a flush, a try that is due, a segment to seal."""
@@ -251,11 +255,6 @@ def unobserved() -> otel_context.Context:
     names = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
     keys = ["suppress_instrumentation", *(getattr(otel_context, name, name) for name in names)]
     return otel_context.Context({**otel_context.get_current(), **dict.fromkeys(keys, True)})
-
-
-def _possible(timeout_s: float) -> float:
-    """Return the nearest time that a thread can wait; none for what is no number."""
-    return min(max(0.0, timeout_s), threading.TIMEOUT_MAX)
 
 
 def _threads_run() -> bool:

@@ -57,14 +57,11 @@ _BLOCKS: Final = (*_LOOPS, ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
 
 
 def is_endless(task: Any) -> bool:
-    """Say whether *task* stands in a loop that has no end, and is not a server's."""
-    frames, below = _frames(task), _ENDS
-    for frame in frames:
+    """Say whether *task* stands in a loop that has no end."""
+    below = _ENDS
+    for frame in frames(task):
         below = _of_frame(frame, below)
-    files = (frame.f_code.co_filename for frame in reversed(frames))
-    own = (each for each in files if where.is_application(each) or where.INTEGRATIONS in each)
-    is_servers = where.INTEGRATIONS in next(own, "")  # ours calls the application in it
-    return below == _NEVER and not is_servers
+    return below == _NEVER
 
 
 def is_everybodys(task: Any) -> bool:
@@ -74,22 +71,20 @@ def is_everybodys(task: Any) -> bool:
     return any(
         frame.f_code.co_qualname in _SUBSCRIPTIONS
         or _takes(frame, _blocks(frame.f_code, frame.f_lineno))
-        for frame in _frames(task)
+        for frame in frames(task)
     )
 
 
-def _frames(task: Any) -> list[FrameType]:
+def frames(task: Any) -> list[FrameType]:
     """Return the frames of *task*, which is suspended or runs this, that may wait; the innermost
     first.
     """
-    coroutine = task.get_coro()
+    waiting = [frame for _, frame in where.awaits(task.get_coro())]
     if task is not asyncio.current_task():
-        return [frame for _, frame in reversed(where.awaits(coroutine))]
-    outermost = getattr(coroutine, "cr_frame", None)
-    frames = where.outwards(sys._getframe())  # noqa: SLF001 - its own
-    inner = itertools.takewhile(lambda frame: frame is not outermost, frames)
-    waiting = [frame for frame in inner if frame.f_code.co_flags & _WAITING]
-    return [] if outermost is None else [*waiting, outermost]
+        return waiting[::-1]
+    stack = where.outwards(sys._getframe())  # noqa: SLF001 - its own
+    inner = itertools.takewhile(lambda frame: frame not in waiting[:1], stack)
+    return [*(each for each in inner if each.f_code.co_flags & _WAITING), *waiting[:1]]
 
 
 def _of_frame(frame: FrameType, below: int) -> int:
@@ -141,20 +136,23 @@ def _may_end(block: Any, frame: FrameType, passing: set[str]) -> bool:
     error of *passing*.
     """
     is_tried = frame.f_lineno <= (block.body[-1].end_lineno or 0)
-    for each in getattr(block, "handlers", ()):
-        if is_tried and not (_kinds(each) <= passing or isinstance(each.body[-1], ast.Raise)):
-            return True
-    for each in getattr(block, "items", ()):
-        made = each.context_expr
-        name = ast.unparse(getattr(made, "func", made))
-        by = frame.f_locals.get(name, frame.f_globals.get(name))
-        module = by.__module__ if issubclass(type(by), type | FunctionType) else ""
-        file = getattr(sys.modules.get(module), "__file__", None) or "<frozen "
-        errors = _names(getattr(made, "args", ()))  # which ``suppress`` is for
-        passes = name.rpartition(".")[2] not in _LIMITS or (errors and errors <= passing)
-        if not passes or where.is_application(file):
-            return True
-    return False
+    handlers = getattr(block, "handlers", ()) if is_tried else ()
+    made = (each.context_expr for each in getattr(block, "items", ()))
+    is_caught = not all(_kinds(each) <= passing or _raises(each) for each in handlers)
+    return is_caught or any(_is_limit(each, frame, passing) for each in made)
+
+
+def _is_limit(made: ast.expr, frame: FrameType, passing: set[str]) -> bool:
+    """Say whether a context manager has a time limit, or may catch errors but for *passing*: one of
+    the application's own making may.
+    """
+    name = ast.unparse(getattr(made, "func", made))
+    by = frame.f_locals.get(name, frame.f_globals.get(name))
+    module = by.__module__ if issubclass(type(by), type | FunctionType) else ""
+    file = getattr(sys.modules.get(module), "__file__", None) or "<frozen "
+    errors = _names(getattr(made, "args", ()))  # which ``suppress`` is for
+    is_limit = name.rpartition(".")[2] in _LIMITS and not (errors and errors <= passing)
+    return is_limit or where.is_application(file)
 
 
 # ---------------------------------------------------------------- what the source says
@@ -209,6 +207,12 @@ def _leaves(node: ast.AST, within: frozenset[str] = frozenset()) -> bool:
     inside = within | caught | ({"break"} if isinstance(node, _LOOPS) else set())
     parts = () if isinstance(node, _FUNCTIONS) else ast.iter_child_nodes(node)
     return any(_leaves(each, inside if each in body else within) for each in parts)
+
+
+def _raises(handler: ast.ExceptHandler) -> bool:
+    """Say whether *handler* is left by an error in any case."""
+    *before, last = handler.body
+    return isinstance(last, ast.Raise) and not any(map(_leaves, before))
 
 
 def _kinds(handler: ast.ExceptHandler) -> set[str]:

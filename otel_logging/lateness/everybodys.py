@@ -4,11 +4,13 @@ In: a frame, and names in it. Out: whether what they lead to is everybody's. Inv
 nothing is called that the application could have made.
 """
 
+import gc
 import inspect
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain
 from types import FrameType, FunctionType, ModuleType
 from typing import Any, Final
@@ -20,6 +22,7 @@ HOLDING: Final = (dict, defaultdict, list, set)
 #: What leads nowhere.
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None), FunctionType})
 _MOST: Final = 1_000  # rooms, in a dictionary of them
+_CACHE: Final = type(lru_cache(id))  # a function that is in one
 
 #: What ``found_from`` returned, of each module, in this look; None: there is no look.
 _walked: dict[int, set[int]] | None = None
@@ -65,9 +68,12 @@ def found_from(frame: FrameType) -> set[int]:
 
 def reachable(found: Iterable[Any], deep: int, most: int = 0) -> Iterator[Any]:
     """Yield what is *found*, and what that has as attributes, so many times; and what is in a
-    dictionary, a list or a set of those, of no more than *most*.
+    dictionary, a list, a set or a cache of those, of no more than *most*.
     """
     there = {id(each): each for each in list(found) if type(each) not in _PLAIN}
+    caches = [each for each in there.values() if type(each) is _CACHE]
+    kept = gc.get_referents(*(each for each in caches if each.cache_info().currsize <= most))
+    there |= {id(each): each for each in kept}
     for each in list(there.values()):
         if type(each) in HOLDING and len(each) <= most:
             inside = list(each.values() if isinstance(each, dict) else each)

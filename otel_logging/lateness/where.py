@@ -31,7 +31,6 @@ DEPTH: Final = 40
 SHOWN: Final = 3  # places in a sentence
 _KEPT: Final = 8  # steps of a stack
 _OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
-INTEGRATIONS: Final = f"{_OURS}integrations{os.sep}"
 #: Python's own modules, and this package.
 _LIBRARIES: Final = (f"{Path(os.__file__).parent}{os.sep}", _OURS, "<frozen ")
 #: Where commands are installed, which have no ``.py`` at their end.

@@ -95,10 +95,8 @@ def console_renderer(
     terminal's; what is wider goes on below. There the date is printed where a day begins; a
     pipe's or file's lines are left to who reads them.
     """
-    if color and sys.platform == "win32":  # pragma: no cover - Windows
-        import colorama
-
-        colorama.just_fix_windows_console()
+    if color:
+        _obey_colors_on_windows()
     today = ""
 
     def paint(code: str, text: str) -> str:
@@ -264,3 +262,10 @@ def _indented(traceback_text: str, columns: float, paint: _Paint) -> Iterator[st
         else:
             code = _LEVEL_COLORS["error"]
         yield _below(line, _LEAST_INDENT, code, columns, paint)
+
+
+def _obey_colors_on_windows() -> None:
+    if sys.platform == "win32":  # pragma: no cover - Windows
+        import colorama
+
+        colorama.just_fix_windows_console()

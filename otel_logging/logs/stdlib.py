@@ -61,12 +61,18 @@ def _replace_methods() -> None:
     _has_handlers = kind.hasHandlers
     kind.callHandlers, kind.hasHandlers = _to_line_and_handlers, _has_handlers_or_line
     _python.Handler.handle = _unless_console
-    if getattr(_call_handlers, "__globals__", None) is vars(logging):
+    if _is_pythons(_call_handlers):
         handlers.only_handlers.append(_to_line_and_handlers)
     log = kind._log  # noqa: SLF001 - what all of a logger's methods call
-    if handlers.only_handlers and getattr(log, "__globals__", None) is vars(logging):
+    before = log, kind.makeRecord, kind.handle, kind.filter, _call_handlers
+    if all(map(_is_pythons, before)):
         kind._log = _as_loggings(_log_or_line, log)  # noqa: SLF001
         _ways = (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers)
+
+
+def _is_pythons(method: Any) -> bool:
+    """Say whether nobody has replaced *method* of a logger: by type, a proxy says what it wraps."""
+    return type(method) is FunctionType and method.__globals__ is vars(logging)
 
 
 def _set_and_follow(self: logging.Logger, level: Any) -> None:
@@ -98,7 +104,6 @@ _REPEATED: Final = {
 }
 #: Loggers of which a record needs a closer look.
 _APART: Final = uncaught.LOOPS | {uncaught.WARNINGS}
-_last_resort: Final = logging.lastResort
 
 
 def _log_or_line(  # pragma: no cover - its frames are in logging's file
@@ -141,7 +146,7 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
         or logger.disabled
         or logging.getLogRecordFactory() is not logging.LogRecord
         or (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers) != _ways
-        or logging.lastResort is not _last_resort
+        or logging.lastResort is not _python._defaultLastResort  # noqa: SLF001 - nobody else's
     ):
         return False
     if arguments:

@@ -158,12 +158,21 @@ class Trace:
         *shown*: attributes above the first row; *fold*: which of some siblings are one row. A
         loop, not a recursion: a recursive function that is traced makes a tree a thousand deep.
         """
-        spans, outermost = self.spans, self._outermost()
-        roots = fold([spans[each] for each in outermost if each in spans])
-        together = {equal[0].span_id: equal for equal in roots}
-        tops = (top for top in outermost if top in together or top not in spans)
+        tops = [span for span in self.in_order if self.is_root(span)]
+        missing = dict.fromkeys(  # stages that have not ended, or are recorded elsewhere
+            span.parent_span_id
+            for span in tops
+            if span.parent_span_id and (span.is_log_page or not span.has_remote_parent)
+        )
+        roots = fold([span for span in tops if span.parent_span_id not in missing])
+        parts = merge(roots, (self._children[each] for each in missing), key=_when)
         waiting: list[Iterator[Row]] = [
-            (self._stage(top, "", "", shown, fold, together.get(top, ())) for top in tops)
+            (
+                self._stage(
+                    part, "", "", shown, fold, is_here=part[0].parent_span_id not in missing
+                )
+                for part in parts
+            )
         ]
         while waiting:
             for row in waiting[-1]:
@@ -174,32 +183,20 @@ class Trace:
             else:
                 waiting.pop()
 
-    def _outermost(self) -> list[str]:
-        """Return the ids of roots, and of parents that are missing, by start."""
-        spans = self.spans
-        return list(
-            dict.fromkeys(
-                s.span_id
-                if not s.parent_span_id or (s.has_remote_parent and not s.is_log_page)
-                else s.parent_span_id
-                for s in self.in_order
-                if s.parent_span_id not in spans
-            )
-        )
-
     def _stage(
         self,
-        span_id: str,
+        part: Sequence[Span],
         lead: str,
         below: str,
         shown: Mapping[str, Any],
         fold: Fold,
-        stages: Sequence[Span],
+        *,
+        is_here: bool = True,
     ) -> Row:
-        """Return the row of *stages*, equal ones; none: of one that is not here."""
-        span, inside = self.spans.get(span_id), self._children.get(span_id, [])
-        known = stages or inside
-        start, end = known[0].start_ns, max(s.end_ns for s in known)
+        """Return the row of equal stages; *is_here*: not, of one with these inside."""
+        span, stages = (part[0], part) if is_here else (None, ())
+        inside = self._children.get(part[0].span_id, []) if is_here else part
+        start, end = part[0].start_ns, max(s.end_ns for s in part)
         if len(stages) > 1:
             return Row(lead, below + "  ", shown, start, end, None, span, equal=stages)
         pages = [s for s in inside if s.stored_name == LOG_SPAN and s.is_log_page]
@@ -223,7 +220,7 @@ class Trace:
             to_come -= 1
             lead, deeper = ("├ ", "│ ") if to_come else ("└ ", "  ")
             where = below + lead, below + deeper
-            yield self._stage(part[0].span_id, *where, shown, fold, part)
+            yield self._stage(part, *where, shown, fold)
 
 
 def _when(part: Event | Sequence[Span]) -> int:

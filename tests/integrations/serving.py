@@ -28,8 +28,8 @@ PATIENCE_S = 8.0
 
 
 class _Prompt:
-    """What uvicorn's server has for asyncio: it looks each 0.1 s whether it is to end, then whether
-    it is done, which would be a third of many a test.
+    """asyncio as uvicorn's server sees it, which sleeps 0.1 s before each look whether it is to end
+    and whether it is done: most of many a test.
     """
 
     @staticmethod

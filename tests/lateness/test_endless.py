@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache, lru_cache
 from typing import Any
 
 import anyio
@@ -359,6 +360,16 @@ async def tells_of_its_end(queue: Queue) -> None:
         raise
 
 
+async def tells_of_some_ends(queue: Queue) -> None:
+    try:
+        while True:
+            await queue.get()
+    except ConnectionClosedError as error:
+        if not error.args:
+            return
+        raise
+
+
 async def has_a_function_that_returns(queue: Queue) -> None:
     while True:
 
@@ -519,7 +530,7 @@ ENDS = [
     *(in_a_case, raises_at_its_end, leaves_its_scope, subscribes_until_another_raises),
     *(subscribes_until_it_unsubscribes, takes_ten, stops_searching, _made()),
     *(gathers_workers, in_a_task_group, has_a_block_of_its_own, has_a_limit_of_its_own),
-    has_a_scope,
+    *(has_a_scope, tells_of_some_ends),
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
     *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
@@ -720,12 +731,25 @@ managed = Rooms()
 rooms = {"garden": Room()}
 
 
+@cache
+def the_room() -> Room:
+    return Room()
+
+
+@lru_cache
+def room_of(_: str) -> Room:
+    return Room()
+
+
 async def takes_from_its_own(queue: Queue) -> None:
     while True:
         await queue.get()
 
 
-in_a_room = [Room().listens, rooms["garden"].listens, managed.open["lobby"].listens]
+in_a_room = [
+    *(Room().listens, rooms["garden"].listens, managed.open["lobby"].listens),
+    *(the_room().listens, room_of("cellar").listens),
+]
 
 
 @pytest.mark.parametrize(

@@ -114,17 +114,16 @@ def named(key: str) -> str:
 
 
 def titled(title: Text, sources: Sequence[str], places: Sequence[str], width: int) -> Text:
-    """Return *title* with the sources that were read, and the directories of the local store, or
-    how many: what has room in its line, and two sources always.
+    """Return *title* with the sources that were read, and the directories of the local store: what
+    has room in its line, and two sources always.
     """
     source = f" · {' and '.join(sources)}"
     whole = "".join(f" · {place}" for place in places)
-    count = f" · {len(places)} directories" if len(places) > 1 else ""
     if len(sources) > 1 or title.cell_len + cell_len(source) <= width:
         title.append(source, "dim")
-    room = width - title.cell_len
-    fitting = (each for each in (whole, count) if cell_len(each) <= room)
-    return title.append(next(fitting, ""), "dim")
+    if title.cell_len + cell_len(whole) <= width:
+        title.append(whole, "dim")
+    return title
 
 
 def fields(values: Iterable[tuple[str, Any]]) -> Text:
