@@ -37,7 +37,9 @@ class _Request(Request):
 
     def end(self, error: BaseException | None = None) -> None:
         """End it, and what is open on the WebSocket."""
-        error = None if self.is_left else self.handled or error  # or aiohttp's own, of an answer
+        error = self.handled or error  # aiohttp's own, where an answer has begun
+        if self.is_left:  # an answer of failure is for nobody
+            error, self.status = None, self.status if self.status < 500 else 0
         if self.socket is not None:
             connection = vars(self.socket).pop(OBSERVED)
             connection.code = self.socket.close_code
@@ -65,8 +67,7 @@ async def _handle(original: Any, self: Any, request: web.BaseRequest, *args: Any
     with _Request(request) as served:
         _served.set(served)
         response, has_gone = result = await original(self, request, *args)
-        if not served.is_left:
-            served.status, served.is_complete = response.status, not has_gone
+        served.status, served.is_complete = response.status, not has_gone
         return result
 
 
@@ -82,7 +83,7 @@ def _fail(original: Any, self: Any, request: web.BaseRequest, *args: Any, **name
 
 async def _prepare(original: Any, self: Any, request: web.BaseRequest) -> Any:
     served = _served.get()
-    if served is None or served.span is None or served.is_left or self.prepared:
+    if served is None or served.span is None or self.prepared:
         return await original(self, request)
     self.headers.extend(served.headers(self.headers))
     writer = await original(self, request)
