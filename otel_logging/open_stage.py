@@ -16,16 +16,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import Shared, worker
-from otel_logging.context import (
-    OUTER,
-    SPAN,
-    entry_of,
-    get_current,
-    reset_current,
-    restore,
-    set_current,
-    state,
-)
+from otel_logging.context import SPAN, get_current, reset_current, restore, set_current, state
 
 #: Tasks, and threads until their work is done, that do something where a request had ended: which
 #: one, and how often they do what.
@@ -115,16 +106,6 @@ def renewed(token: Any) -> Any:
     except ValueError:
         return None
     return set_current(now)
-
-
-def is_inside(current: Any, span: Any) -> bool:
-    """Say whether *current* was begun where *span* was current, or in what was begun there."""
-    while current is not span:
-        around = getattr(current, OUTER, {}).get(SPAN, entry_of(current))
-        if around is current:
-            return False
-        current = around
-    return True
 
 
 def come_back() -> Any:

@@ -130,11 +130,7 @@ async def _run(handler: Any, self: Any, *args: Any) -> None:
 
 
 def _receive_eof(original: Any, self: Any) -> None:
-    context = getattr(self, _CONTEXT, None)
-    if context is None:
-        original(self)
-    else:
-        context.copy().run(original, self)
+    (getattr(self, _CONTEXT, None) or copy_context()).copy().run(original, self)
 
 
 async def _process_request(original: Any, self: Any, *args: Any) -> Any:
