@@ -188,11 +188,6 @@ async def _close(original: Any, self: Any, code: int = 1000, reason: str = "") -
     return await original(self, code, reason)
 
 
-async def _handler(original: Any, self: Any) -> None:
-    await original(self)
-    _end(self, _INTERNAL_ERROR, "")  # the legacy one's does not close it then
-
-
 def _end(self: Any, code: int, reason: str) -> None:
     connection: Handled | None = getattr(self, OBSERVED, None)
     # a server that ends closes its connections, before their handlers have ended
@@ -201,8 +196,8 @@ def _end(self: Any, code: int, reason: str) -> None:
         told = _told(self)
         connection.code = told.close_code or code
         connection.reason = told.close_reason or reason
-        connection.close(sys.exception() if code == _INTERNAL_ERROR else None)
-        if code == _INTERNAL_ERROR:  # the library's line about it is of where it has come from
+        error = connection.close(sys.exception() if code == _INTERNAL_ERROR else None)
+        if error is not None:  # the library's line about it is of where it has come from
             CURRENT.set(otel_context.Context())
             bindings.restore(NOTHING)
 
@@ -225,7 +220,6 @@ _METHODS: Final[dict[str, Callable[..., Any]]] = {
     "recv": receive,
     "send": send,
     "close": _close,
-    "handler": _handler,
 }
 _PROTOCOL: Final[dict[str, Callable[..., Any]]] = {
     "send_response": _answer,
