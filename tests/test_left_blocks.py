@@ -1,15 +1,17 @@
 """Blocks that were left: a generator that is not finished, a block that another task ends."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import ref
 
 import pytest
 from opentelemetry import trace
 
-from otel_logging import bind_context, each, extract, get_logger, traced
+from otel_logging import bind_context, bound_context, each, extract, get_logger, traced
 from otel_logging.testing import capture
 
 log: Any = get_logger("shop")
@@ -168,3 +170,20 @@ def test_who_has_entered_a_block_that_another_leaves_comes_back(what: str, where
     back, outside = captured.line("back"), captured.line("outside")
     assert (back["span_id"], back["user_id"]) == (request, "alice")
     assert outside.keys().isdisjoint({"trace_id", "user_id"})
+
+
+def test_a_block_that_another_task_has_left_is_not_kept() -> None:
+    async def left() -> Any:
+        held = extract({"traceparent": f"00-{'7' * 32}-{'7' * 16}-01"})
+        held.__enter__()
+        await _in_a_task(lambda: held.__exit__(None, None, None))
+        return ref(held)
+
+    async def worker() -> None:
+        blocks = [await left() for _ in range(3)]
+        with bound_context(order_id=1):
+            gc.collect()
+            assert [block() for block in blocks] == [None] * 3
+
+    with capture():
+        asyncio.run(worker())
