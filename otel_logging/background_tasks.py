@@ -45,6 +45,17 @@ def stays(stage: Any, around: Any) -> bool:
     return come_back() is around and not note(stage.name or "stage", around)
 
 
+def is_in(span: Any) -> bool:
+    """Say whether what is current was begun in *span*, or in what was begun there."""
+    current: Any = CURRENT.get().get(SPAN)
+    while current is not span:
+        around = getattr(current, OUTER, {}).get(SPAN, entry_of(current))
+        if around is current:
+            return False
+        current = around
+    return True
+
+
 def note_line(around: Any) -> None:
     """Note that something is logged where *around*, a span, has ended. Never raises."""
     current: Any = come_back()

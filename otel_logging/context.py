@@ -259,7 +259,9 @@ class Scoped:
     def __enter__(self) -> None:
         block, before = Block(), Here.now()
         self._begin(block)
-        _open.set((*_open.get(), _Entered(self, block, before, state())))
+        # another task may have left some
+        here = (each for each in _open.get() if not each.block.otel_logging_closed)
+        _open.set((*here, _Entered(self, block, before, state())))
 
     def __exit__(self, *error: object) -> None:
         scopes = _open.get()
