@@ -207,7 +207,8 @@ class Beside:
         """Use each so many times, by ten users."""
         async with AsyncExitStack() as stack:
             server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Quiet)
-            running = threading.Thread(target=server.serve_forever)
+            # the default of 0.5 s until it ends would be most of a small run
+            running = threading.Thread(target=server.serve_forever, args=(0.01,))
             running.start()
             stack.callback(server.server_close)
             stack.callback(running.join)

@@ -162,7 +162,7 @@ def _write(text: str) -> None:
         # stdout may have waited already; but at exit there is no later
         until = time.monotonic() + (0.01 if _quiet_s else PATIENCE_S)
         with suppress(RuntimeError):
-            descriptor.flush(getattr(stream, "buffer", stream), until)
+            descriptor.flush(stream.buffer, until)
         descriptor.write(text.encode(errors="backslashreplace"), until)
     elif stream is sys.__stderr__ and not is_standard(2):
         raise OSError("stderr was closed, and its number is another file's")

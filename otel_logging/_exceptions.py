@@ -12,7 +12,6 @@ import itertools
 import os
 from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dis import opname
@@ -57,8 +56,6 @@ _KEEPERS: Final = frozenset(
     """concurrent.futures.thread anyio._backends._asyncio starlette.middleware.base
     asgiref.sync asgiref.current_thread_executor trio._threads""".split()  # noqa: SIM905
 )
-#: What raises the exception that somebody has put into a future.
-_RESULT: Final = vars(Future)["_Future__get_result"].__code__
 
 
 class _Origin:
@@ -67,14 +64,13 @@ class _Origin:
     *left*: the step of its traceback at which it did; *callers*: that frame and who called it,
     innermost first. They are held: the address of a frame that has gone is soon another's.
     *base*: the outermost of them in its *task*, or its keeper. *is_shared*: whoever raises it
-    anew does so for somebody else. *is_out*: it has left the whole request. *first*: the number
-    of its first origin.
+    anew does so for somebody else. *first*: the number of its first origin.
     """
 
     def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
         global last
         self.context, self.trace_id = context, trace_id
-        self.is_shared = self.is_out = False
+        self.is_shared = False
         self.number = self.first = _next()
         last = max(last, self.number)
         self.left = step
@@ -131,19 +127,12 @@ class _Origin:
         """Say whether *error* has ended its task, or work of a pool, and is raised anew elsewhere.
 
         The task or the caller that waited for it raises it again. An exception that was caught and
-        kept may be raised for anybody, so it is not known whose it is. There is one such exception
-        that is known: it was put into a future once, after its request had ended.
+        kept may be raised for anybody, so it is not known whose it is.
         """
         base, path = self.base, self._path(error)
-        if self.is_shared:
+        if base is None or self.is_shared or base not in path or not self.is_over():
             return False
-        if base in path and self.is_over():
-            return self._has_called(path[path.index(base) :])
-        codes = [step.tb_frame.f_code for step in _steps(error.__traceback__)]
-        if not self.is_out or codes.count(_RESULT) != 1:
-            return False
-        begin = codes.index(_RESULT) + 1
-        return begin < len(path) and self._has_called(path[begin:])
+        return self._has_called(path[path.index(base) :])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(None), ())
@@ -165,10 +154,8 @@ def remember_context(error: BaseException | None, began: int) -> None:
     if isinstance(error, Exception) and (step := error.__traceback__):
         with suppress(Exception):  # it may have attribute methods of its own, that raise
             known = getattr(error, _ORIGIN, None)
-            span = trace.get_current_span()
-            trace_id = span.get_span_context().trace_id
+            trace_id = trace.get_current_span().get_span_context().trace_id
             origin = _Origin(copy_context(), trace_id, step)
-            origin.is_out = getattr(span, "otel_logging_bound", span) is not None
             if isinstance(known, _Origin):
                 origin.first = known.first
                 is_same = known.trace_id == trace_id != 0

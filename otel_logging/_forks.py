@@ -10,13 +10,13 @@ Deliberately absent: what a part does.
 import mmap
 import os
 import sys
-import threading
 import weakref
 from contextlib import suppress
 from enum import IntEnum
 from typing import Any, Final
 
 from otel_logging import _diagnostics
+from otel_logging._green import RLock
 
 
 class Step(IntEnum):
@@ -64,14 +64,14 @@ mark: Final = _marked()
 
 #: Held while a module is imported in a thread of ours. A fork waits for that: a child whose parent
 #: was importing a module in another thread would wait for that module for ever.
-importing: Final = threading.RLock()
+importing: Final = RLock()
 #: Held while stacks of other threads are read; for the same reason.
-reading_stacks: Final = threading.RLock()
+reading_stacks: Final = RLock()
 
 #: Each has an ``after_fork()``: be the child's; the parent's own goes on in the parent.
 _parts: Final[dict[Step, "weakref.WeakSet[Any]"]] = {step: weakref.WeakSet() for step in Step}
 #: By process id: a lock of the parent's may be held by a thread that the child does not have.
-_turns: Final[dict[int, threading.RLock]] = {}
+_turns: Final[dict[int, Any]] = {}
 _is_following = False
 _is_told = False  # Python knows of us
 
@@ -108,7 +108,7 @@ def check() -> None:
     who comes while another does it waits for that.
     """
     if not mark[0]:
-        with _turns.setdefault(os.getpid(), threading.RLock()):
+        with _turns.setdefault(os.getpid(), RLock()):
             _after_fork()
 
 

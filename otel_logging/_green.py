@@ -12,9 +12,10 @@ import threading
 import time
 import types
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from contextlib import suppress
+from typing import Any, Final
 
-_T = TypeVar("_T")
+_LOOK_S: Final = 0.002  # between two looks of whoever waits
 
 
 def as_it_was(name: str) -> Any:
@@ -37,6 +38,14 @@ def is_busy() -> bool:
     return time.monotonic() - began > 0.008  # 3.2 without
 
 
+#: A lock and a re-entrant one for what threads of the system share, also with greenlets: who waits
+#: for one keeps all greenlets of its thread. eventlet replaces those of ``threading``, once they
+#: are made, too.
+_threads: Final = as_it_was("_thread")
+Lock: Final = _threads.allocate_lock
+RLock: Final = _threads.RLock
+
+
 def is_green() -> bool:
     """Say whether threads are greenlets."""
     return not isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
@@ -49,20 +58,27 @@ def own_thread() -> int:
     return threading.get_ident() if is_own else 0
 
 
-def apart(call: Callable[[], _T], timeout_s: float) -> _T | None:
-    """Make *call*, which blocks its thread, and return its result.
-
-    Where threads are green, a thread of the system makes it, so that other greenlets go on. When
-    that takes longer than *timeout_s*, None is returned. *call* must not raise.
+def start_thread(run: Callable[[], None], name: str) -> threading.Thread | None:
+    """Start a daemon thread of the system, also where threads are greenlets: there it is no
+    ``Thread``. Failure: raises ``RuntimeError`` where none can be started.
     """
-    if not is_green():
-        return call()
-    returned: list[_T] = []
-    until = time.monotonic() + timeout_s
-    as_it_was("_thread").start_new_thread(lambda: returned.append(call()), ())
-    while not returned and time.monotonic() < until:
-        time.sleep(0.01)
-    return returned[0] if returned else None  # pragma: no cover - a greenlet that has switched
+    if is_green():
+        _threads.start_new_thread(run, ())
+        return None
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def wait_until(is_so: Callable[[], object], until: float) -> bool:
+    """Wait for *is_so*, until then (monotonic) at most; return whether it is. Other greenlets go
+    on; in their hub, where nothing may wait, it returns at once.
+    """
+    is_it: object = False
+    with suppress(Exception):  # of gevent and eventlet, in a hub
+        while not (is_it := is_so()) and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+    return bool(is_it)
 
 
 class OfThread(dict[int, Any]):

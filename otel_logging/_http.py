@@ -8,18 +8,18 @@ proxies, no `.netrc`). Not by ``http.client``: with its ``email`` it takes a ten
 import. Deliberately absent: what a response means, and a second try.
 """
 
+import _socket
 import contextlib
 import functools
 import io
 import math
 import re
-import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from otel_logging import _forks
+from otel_logging._green import Lock
 from otel_logging._sockets import Received, Socket, TlsSocket
 
 if TYPE_CHECKING:
@@ -69,16 +69,11 @@ class HttpClient:
     def reset(self) -> None:
         """Begin anew: drop the connection, which after a fork is the parent's."""
         # the lock keeps an interrupt from a descriptor that is another file's meanwhile
-        self._lock = threading.Lock()
-        #: Stands for the time since the last reset; None: interrupted. A request goes on only in
-        #: the time in which it began. With green threads a forked child still runs its parent's
-        #: requests.
-        self._life: object | None = object()
-        self._drop(self._life)
+        self._lock = Lock()
+        self._is_interrupted = False
+        self._drop()
 
-    def _drop(self, life: object) -> None:
-        if self._life not in (life, None):  # pragma: no cover - a greenlet of the parent's
-            return
+    def _drop(self) -> None:
         with self._lock:
             dropped, self._socket = self._socket, None
             if dropped is not None:
@@ -86,42 +81,42 @@ class HttpClient:
 
     def interrupt(self) -> None:
         """End the request that is under way, and every later one until ``reset``."""
-        self._life = None
+        self._is_interrupted = True
         with self._lock:
             kept = self._socket  # the worker's reset, at its end, has a lock of its own
             if kept is not None and kept.is_ours():
                 with contextlib.suppress(OSError):
-                    kept.shutdown(socket.SHUT_RDWR)
+                    kept.shutdown(_socket.SHUT_RDWR)
 
-    def _publish(self, made: Socket, life: object) -> Socket:
-        """Let ``interrupt`` find *made*, unless it, or a reset, was there already."""
+    def _publish(self, made: Socket) -> Socket:
+        """Let ``interrupt`` find *made*, unless it was there already."""
         with self._lock:
-            if self._life is life is not None:
+            if not self._is_interrupted:
                 self._socket = made
                 return made
         made.abandon()
         raise InterruptedError("shut down")
 
-    def _connect(self, deadline: float, connect_s: float, life: object) -> Socket:
+    def _connect(self, deadline: float, connect_s: float) -> Socket:
         """Return the kept connection, if it is still there, or one to the first address of the
         name that takes us.
         """
         kept = self._socket
         if kept is not None and kept.is_ours() and kept.is_idle():
-            return self._publish(kept, life)
-        self._drop(life)
+            return self._publish(kept)
+        self._drop()
         failure = OSError("the name has no address")
         # as bytes: for a text getaddrinfo() imports a codec
-        addresses = socket.getaddrinfo(self._host.encode(), self._port, type=socket.SOCK_STREAM)
+        addresses = _socket.getaddrinfo(self._host.encode(), self._port, type=_socket.SOCK_STREAM)
         for family, kind, protocol, _, address in addresses:
-            made = self._publish(self._make(family, kind, protocol), life)
+            made = self._publish(self._make(family, kind, protocol))
             try:
                 made.deadline = deadline
                 made.connect(address, connect_s)
-                return self._publish(made, life)
+                return self._publish(made)
             except OSError as error:
                 failure = error
-                self._drop(life)
+                self._drop()
         raise failure
 
     def request(
@@ -141,18 +136,17 @@ class HttpClient:
         speaks something else; once the head of the response has come it raises nothing. Looking
         the name up takes as long as the system's resolver.
         """
-        life = self._life
         length = {} if body is None else {"content-length": str(len(body))}
         fields = {"host": self._netloc, "accept-encoding": "identity", **length, **headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         try:
-            line = self._connect(deadline, connect_s, life)
+            line = self._connect(deadline, connect_s)
             line.deadline, line.allowance = deadline, self._most_bytes
             line.sendall(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + (body or b""))
             answer = _Answer(line)
             version, status, reason, found = answer.head()
         except BaseException:
-            self._drop(life)
+            self._drop()
             raise
         text, failure = io.BytesIO(), None
         try:
@@ -162,7 +156,7 @@ class HttpClient:
         said = "".join(each.get("connection", "") for each in (headers, found)).lower()
         has_ended = line.has_ended or not line.allowance or version == "HTTP/1.0"
         if has_ended or failure is not None or "close" in said:
-            self._drop(life)
+            self._drop()
         return Response(status, reason, found, text.getvalue(), failure, not line.allowance)
 
 

@@ -10,7 +10,6 @@ are escaped. Invariant: never raises for plain data. Deliberately absent: any ot
 import codecs
 import math
 from collections.abc import Callable, Mapping
-from itertools import accumulate
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
@@ -79,9 +78,8 @@ _SHORTEST: Final = 32
 _SCALARS: Final = frozenset({str, bool, int, float})
 _KEPT_FIRST: Final = _names.RESERVED | {_names.TIME_NS}
 _TRACEBACKS: Final = frozenset({_names.EXCEPTION, _names.STACK, _names.STACKTRACE})
-#: Bytes of JSON around a text that is cut; of what says how many items are left out, and that.
-_MARK: Final = 8
-_NOTE: Final = 24
+#: Characters that a text loses where a list loses an item.
+_ITEM: Final = 8
 _MORE: Final = later(r"(?:… )?(\d+) more")
 
 
@@ -101,7 +99,7 @@ def fitted(
     low, room, high = 0, _SHORTEST, limit_bytes
     while low * 1.05 < room:
         shorter = {
-            key: _shortened(value, room // (2 if key in _TRACEBACKS else 1))
+            key: _shortened(value, max(room // 2, _SHORTEST) if key in _TRACEBACKS else room)
             for key, value in whole.items()
         }
         if len(encode(shorter)) <= limit_bytes:
@@ -115,27 +113,16 @@ def fitted(
 
 
 def _shortened(value: Any, room: int) -> Any:
-    """Return *value* with about *room* bytes as JSON: texts without their middle, lists and
-    mappings with shorter values, and without those at their end.
+    """Return *value* with at most *room* characters of each text, which loses its middle, and one
+    item for each ``_ITEM`` of these in a list or mapping, which loses those at its end.
     """
-    if not isinstance(value, (str, dict, list)) or (size := _size(value)) <= room:
-        return value
     if isinstance(value, str):
-        return shorten(value, max((room - _MARK) * len(value) // size, _SHORTEST))
+        return shorten(value, room)
+    if not isinstance(value, (dict, list)):
+        return value
     pairs: Any = list(value.items() if isinstance(value, dict) else enumerate(value))
-    names = [_size(key) + 2 if isinstance(key, str) else 1 for key, _ in pairs]
-    sizes = sorted(_size(each) for _, each in pairs)
-    room -= _NOTE
-    # what the long ones may have each: the short ones are whole
-    shares = zip(accumulate(sizes, initial=sum(names)), range(len(sizes), 0, -1), strict=False)
-    share = max(_SHORTEST, *((room - before) // left for before, left in shares))
-    kept: dict[Any, Any] = {}
-    for (key, each), name in zip(pairs, names, strict=True):
-        shorter = _shortened(each, share)
-        room -= _size(shorter) + name
-        if kept and room < 0:
-            break
-        kept[key] = shorter
+    most = 1 + (room - _SHORTEST) // _ITEM
+    kept = {key: _shortened(each, room) for key, each in pairs[:most]}
     if more := len(pairs) - len(kept):
         last = pairs[-1][1]  # which may be such a note, of what was left out before
         text = value.get("…") if isinstance(value, dict) else last
@@ -146,13 +133,6 @@ def _shortened(value: Any, room: int) -> Any:
         elif isinstance(last, (str, dict)):  # numbers are so still, and a matrix
             kept[len(kept)] = {"…": f"{more} more"} if isinstance(last, dict) else f"… {more} more"
     return kept if isinstance(value, dict) else list(kept.values())
-
-
-def _size(value: Any) -> int:
-    """Return how many bytes of JSON *value* is, about: of texts what is escaped is not counted."""
-    if isinstance(value, str):
-        return len(value.encode("utf-8", "backslashreplace")) + 2
-    return len(dumps(value))
 
 
 def _first_that_fit(

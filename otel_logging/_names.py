@@ -114,7 +114,7 @@ INTEGRATIONS: Final = {
         "fastapi.applications",
         "uvicorn.server",
         *(f"uvicorn.protocols.http.{each}_impl" for each in ("h11", "httptools", "zttp")),
-        "hypercorn.app_wrappers",
+        *("gunicorn.workers.gasgi", "hypercorn.app_wrappers"),
         *("litestar.background_tasks", "daphne.server", "sse_starlette.sse", *GRANIAN),
     ),
     "celery": ("celery.signals",),

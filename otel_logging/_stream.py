@@ -5,7 +5,6 @@ its thread may take again, so that a signal handler or ``__del__`` may write whi
 written; nobody waits for it for long. Deliberately absent: what is lost.
 """
 
-import codecs
 import errno
 import io
 import os
@@ -237,23 +236,13 @@ def fd_of(stream: Any) -> int:
     to it.
     """
     try:
-        if type(stream) is io.TextIOWrapper:
-            binary: Any = stream.buffer
-        elif type(stream).__module__.startswith("encodings.") and os.name == "posix":
-            binary = stream.stream  # codecs.getwriter()
-        else:
+        if type(stream) is not io.TextIOWrapper:
             return -1
+        binary: Any = stream.buffer
         file = getattr(binary, "raw", binary)
         return int(file.fileno()) if (type(binary), type(file)) in _PYTHONS else -1
     except (OSError, ValueError):  # detached, or closed
         return -1
-
-
-def encoder_of(stream: Any) -> Callable[[str], bytes]:
-    """Return how a wrapper of Python's own encodes text."""
-    if isinstance(stream, codecs.StreamWriter):
-        return lambda text: stream.encode(text, "backslashreplace")[0]
-    return lambda text: text.encode(stream.encoding, "backslashreplace")
 
 
 #: Returns whether descriptor *fd* (1, 2) is still a standard stream, redirected or not.

@@ -90,6 +90,14 @@ def plain(value: Any, key: Any = "") -> Any:
     return _runtime.current.redaction.value(bounded(value, key))
 
 
+def as_text(value: Any) -> str:
+    """Return what ``str`` makes of *value*, or what ``plain`` does where its own code raises."""
+    try:
+        return str(value)
+    except Exception:
+        return str(plain(value))
+
+
 def field(name: str, value: Any) -> Any:
     """Return *value*, of the field *name*, as ``plain`` does, without what the name says too."""
     if type(name) is not str:

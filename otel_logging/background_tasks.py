@@ -24,7 +24,7 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import has_ended, worker
 from otel_logging.context import CURRENT, OUTER, SPAN, Standing, entry_of, is_local, leave_behind
-from otel_logging.lateness import endless, where
+from otel_logging.lateness import endless, everybodys, where
 from otel_logging.open_stage import come_back, going_on
 
 #: A stage of one name, or a line of one place, so many times is no step of the request's.
@@ -35,7 +35,6 @@ KEPT_S: Final = 60.0
 #: Looking at all tasks may take one part in so many of the time, and so much at once.
 _SHARE: Final = 50
 _MOST_NS: Final = 200_000_000
-_DEEP: Final = 2  # an attribute's attribute
 _LOGGERS: Final = "otel_logging", "logging", "structlog", "loguru"
 
 _reported: set[object] = set()
@@ -44,6 +43,17 @@ _reported: set[object] = set()
 def stays(stage: Any, around: Any) -> bool:
     """Say whether *stage* is part of *around*, which has ended. A stage that is part is counted."""
     return come_back() is around and not note(stage.name or "stage", around)
+
+
+def is_in(span: Any) -> bool:
+    """Say whether what is current was begun in *span*, or in what was begun there."""
+    current: Any = CURRENT.get().get(SPAN)
+    while current is not span:
+        around = getattr(current, OUTER, {}).get(SPAN, entry_of(current))
+        if around is current:
+            return False
+        current = around
+    return True
 
 
 def note_line(around: Any) -> None:
@@ -157,21 +167,20 @@ def _serves(task: Any, around: Any, request: Any) -> bool:
     """
     if isinstance(task, int) or not has_ended(request) or not endless.is_endless(task):
         return False
-    if request in look(is_now=task not in going_on, but=task) and not endless.is_everybodys(task):
-        return False
-    _leave(task, around, request, _place())
-    return True
+    look(is_now=task not in going_on)
+    return CURRENT.get().get(SPAN) is not around
 
 
 def _look_at(task: Any) -> None:
     look(is_now=not task.done() and endless.is_endless(task))
 
 
-def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
+def look(*, is_now: bool = False) -> frozenset[Any]:
     """Return the requests, and connections, that are over and that tasks still work on.
 
-    A task that has no end, where none that has one works on the same, serves others: it leaves.
-    *but*: a task that is left out. Cost: a fiftieth of the time, unless *is_now*. Never raises.
+    A task that has no end serves others: it leaves; one that takes what is not everybody's, once no
+    task that may end works on the same.
+    Cost: a fiftieth of the time, unless *is_now*. Never raises.
     """
     now_ns = time.perf_counter_ns()
     _looked.left_ns += (now_ns - _looked.at_ns) // _SHARE
@@ -180,20 +189,20 @@ def look(*, is_now: bool = False, but: Any = None) -> frozenset[Any]:
         return _looked.requests
     began_ns = time.thread_time_ns()
     try:
-        with endless.one_look():
-            _looked.requests = _sort_out(but)
+        with everybodys.one_look():
+            _looked.requests = _sort_out()
     except Exception as error:  # a coroutine of somebody's own making
         _diagnostics.report("tasks were not looked at", detail=error)
     _looked.left_ns = min(_looked.left_ns, _MOST_NS) - (time.thread_time_ns() - began_ns)
     return _looked.requests
 
 
-def _sort_out(but: Any) -> frozenset[Any]:
+def _sort_out() -> frozenset[Any]:
     at_work, serving = set(), []
     for task in asyncio.all_tasks():
         current: Any = where.context_of(task).get(CURRENT, {})
         around, held = current.get(SPAN), current.get(_names.HELD)
-        if around is None or task is but:
+        if around is None:
             continue
         request = _request_of(around)
         if held is not None and held.message in held.message.connection.held:
@@ -210,9 +219,11 @@ def _sort_out(but: Any) -> frozenset[Any]:
         elif around is request or has_ended(around):  # else in a stage of its own
             serving.append((task, around, request))
     for task, around, request in serving:
-        if request not in at_work or endless.is_everybodys(task):
-            place = where.label(where.of_task(task, {})[0])
-            run_in(task, partial(_leave, task, around, request, place))
+        if request in at_work and (not endless.is_everybodys(task) or _is_given(task, request)):
+            continue
+        is_this = task is worker()
+        place = _place() if is_this else where.label(where.of_task(task, {})[0])
+        run_in(task, partial(_leave, task, around, request, place))
     return frozenset(at_work)
 
 
@@ -222,8 +233,7 @@ def _may_serve(task: Any, request: Any) -> bool:
     code = getattr(task.get_coro(), "cr_code", None)
     is_servers = code is None or not where.is_application(code.co_filename)
     is_own = request.task is task if type(request) is Standing else is_servers
-    is_endless = not is_own and endless.is_endless(task)
-    return is_endless and endless.is_everybodys(task, or_subscribes=True)
+    return not is_own and endless.is_endless(task) and endless.is_everybodys(task)
 
 
 def run_in(task: Any, act: Callable[[], object]) -> None:
@@ -251,23 +261,24 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
         leave_behind(now)
     elif now is not None and not is_local(now):  # who asked has sent a trace
         CURRENT.set(otel_context.Context())
-    # a task that has logged nothing since, and only waits for others, is not reported: they are
-    if task in going_on or endless.joined_by(task) is None:
-        _report(task, request, f"without an end, at {place}: it is nobody's from here on")
+    _report(task, request, f"without an end, at {place}: it is nobody's from here on")
 
 
 def _is_given(task: Any, request: Any) -> bool:
-    """Say whether *task* serves *request*, or a connection: an argument of it, or what it encloses,
-    has that connection, or is nobody else's than the request's.
+    """Say whether *task* serves *request*, or a connection: an argument of its first function, or
+    what that encloses, has that connection, or is nobody else's than the request's.
     """
-    frame = task.get_coro().cr_frame
+    frames = endless.frames(task)
+    own = (each for each in reversed(frames) if where.is_application(each.f_code.co_filename))
+    frame = next(own, frames[-1])  # a library's function may have called it
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars
     given = [frame.f_locals.get(name) for name in named]
     if type(request) is not Standing:
         objects = (
-            each for each in given if where.attributes(each) or type(each) in endless.HOLDING
+            each for each in given if where.attributes(each) or type(each) in everybodys.HOLDING
         )
-        return not endless.everybodys(frame).issuperset(map(id, objects))
-    methods = (each for each in endless.reachable(given, _DEEP) if type(each) is MethodType)
+        return not everybodys.found_from(frame).issuperset(map(id, objects))
+    near = everybodys.reachable(given, everybodys.DEEP)
+    methods = (each for each in near if type(each) is MethodType)
     return any(where.attributes(each.__self__).get("standing") is request for each in methods)

@@ -4,10 +4,8 @@ In: fields, and the owner that they end with. Out: their values, and these encod
 spans and lines that have them. Deliberately absent: where it is kept (``context``).
 """
 
-import asyncio
-import sys
 import threading
-from asyncio import _get_running_loop
+from asyncio import _get_running_loop, current_task
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -31,15 +29,10 @@ def has_ended(owner: Any) -> bool:
     return getattr(owner, CLOSED, False) or getattr(owner, "end_time", None) is not None
 
 
-#: Returns the task that runs in a loop: ``current_task``, which is in Python until 3.12.
-_IN_C: Final = sys.version_info >= (3, 12)
-task_in: Final[Any] = asyncio.current_task if _IN_C else vars(asyncio.tasks)["_current_tasks"].get
-
-
 def worker() -> object:
     """Return the task, or the thread, that runs this."""
     loop = _get_running_loop()  # ``current_task`` raises where none runs
-    return (None if loop is None else task_in(loop)) or threading.get_ident()
+    return (loop and current_task(loop)) or threading.get_ident()
 
 
 def weakly(runner: Any) -> Any:
@@ -285,10 +278,8 @@ class Shared(Bound):
             has = around.fields_with(lent, self.owner).items()  # a caller's baggage gives way
             kept = {key: each for key, each in has if key in lent or key not in found}
             Bound.__init__(self, {**kept, **own})
-        elif own:
+        else:
             Bound.__init__(self, {**around.fields, **own})
-        else:  # as each request begins
-            self.fields, self.values, self.is_plain = around.fields, around.values, around.is_plain
         self.has_requests = True
         self.is_plain = self.is_plain and self.users is not None  # spans have what was, else
 

@@ -55,18 +55,21 @@ def bound() -> Mapping[str, Any]:
 
 
 class Job:
-    """One run of a tagged job (``jobs``); *around*: the job that it runs in."""
+    """A job (``jobs``), whichever run of it; *binds*: some run has bound what ends with it."""
 
-    __slots__ = ("around", "otel_logging_closed", "tag")
+    __slots__ = ("binds", "tag")
 
-    tag: str | None
-    around: "Job | None"
-    #: Whether it has ended; None: it has not, and something was bound that ends with it.
-    otel_logging_closed: bool | None
+    def __init__(self, tag: str | None) -> None:
+        self.tag, self.binds = tag, False
 
 
-_NO_JOB: Final = Job()
-_NO_JOB.tag, _NO_JOB.around, _NO_JOB.otel_logging_closed = None, None, False
+class Run(Job):
+    """One run of a job: there is one only where something is bound that ends with it."""
+
+    otel_logging_closed = False
+
+
+_NO_JOB: Final = Job(None)
 #: The background job that this runs for. Its tag is on every line and span, as a bound field is,
 #: but it cannot be unbound.
 job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
@@ -79,13 +82,6 @@ current_job = job.get
 def current_job_tag() -> str | None:
     """Return the tag of the job that this runs for; None outside any. Cost: one look-up."""
     return current_job().tag
-
-
-def going_on(run: Job) -> Job:
-    """Return *run*, or what is around it, where it has ended."""
-    while run.otel_logging_closed and run.around is not None:
-        run = run.around
-    return run
 
 
 def bound_attributes() -> dict[str, Any]:
@@ -111,8 +107,11 @@ def bind_context(**fields: Any) -> None:
     owner: Any = entry if _is_open(entry) else span if _is_open(span) else None
     if owner is None:  # with no stage around it, what is bound in an ``extract`` ends with that
         owner = getattr(span, "otel_logging_block", None)
-    if owner is None and run.tag is not None and not run.otel_logging_closed:
-        owner, run.otel_logging_closed = run, None
+    if owner is None and run.tag is not None and not has_ended(run):
+        if type(run) is Job:
+            run.binds = True
+            job.set(run := Run(run.tag))
+        owner = run
     restore(before.put(fields, owner))
     now = bound()
     if not RENAMED.isdisjoint(now):  # those that are renamed may give way to one another
@@ -175,11 +174,6 @@ def unbind_context(*keys: str) -> None:
 def clear_context() -> None:
     """Take everything that is bound off later lines and spans. Scope: this task."""
     restore(NOTHING)
-
-
-def unbind_of(owner: object) -> None:
-    """Take off what ends with *owner*. Scope: this task."""
-    restore(state().lasting(lambda each: each is owner))
 
 
 class Standing:
@@ -265,7 +259,9 @@ class Scoped:
     def __enter__(self) -> None:
         block, before = Block(), Here.now()
         self._begin(block)
-        _open.set((*_open.get(), _Entered(self, block, before, state())))
+        # another task may have left some
+        here = (each for each in _open.get() if not each.block.otel_logging_closed)
+        _open.set((*here, _Entered(self, block, before, state())))
 
     def __exit__(self, *error: object) -> None:
         scopes = _open.get()
@@ -362,7 +358,7 @@ def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
     """
     before = state()
     if around is trace.INVALID_SPAN:
-        is_over = arrives and (has_ended(current_job()) or before.lasting(has_ended) is not before)
+        is_over = arrives and before.lasting(has_ended) is not before
     elif is_local(around):
         is_over = has_ended(around) and (arrives or has_ended(entry_of(around)))
     else:
@@ -391,7 +387,7 @@ def leave_behind(around: trace.Span) -> None:
             is_local(span) and entry_of(span) is request
         ):
             context = cast(otel_context.Context, getattr(span, OUTER, otel_context.Context()))
-        return Here(here.bound.lasting(is_over), context, going_on(here.job))
+        return here._replace(bound=here.bound.lasting(is_over), context=context)
 
     left(Here.now()).put_back()
     _open.set(tuple(each._replace(before=left(each.before)) for each in _open.get()))

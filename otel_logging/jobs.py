@@ -9,20 +9,18 @@ from collections.abc import Callable
 from contextvars import Token
 from enum import StrEnum
 from functools import cache
-from inspect import CORO_CREATED, getcoroutinestate
-from types import CoroutineType
 from typing import Any, Self, cast
 
 from otel_logging import _exceptions
 from otel_logging import context as bindings
 from otel_logging._errors import ConfigurationError
 from otel_logging._text import visible
-from otel_logging._values import plain
+from otel_logging._values import as_text, plain
 from otel_logging._wrap import F, wrap
 
-#: A run of a job, the token that ends it, and the number of the last exception before it.
-_Entered = tuple[bindings.Job, Token[bindings.Job], int]
-_Job, _current, _set, _reset = bindings.Job, bindings.job.get, bindings.job.set, bindings.job.reset
+#: The number of the last exception before a run of a job, and the token that ends it.
+_Entered = tuple[int, Token[bindings.Job]]
+_current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
 
 
 class BackgroundJobTag(StrEnum):
@@ -50,11 +48,7 @@ def format_background_log(tag: str, message: str) -> str:
     Failure: never raises. A tag that ``tag_background_logger`` would refuse stands there
     as it is, with its control characters shown.
     """
-    try:
-        text = str(message)
-    except Exception:  # its own code raises
-        text = str(plain(message))
-    return tagged_text(visible(_text_of(tag)), text)
+    return tagged_text(visible(_text_of(tag)), as_text(message))
 
 
 def tagged_text(tag: str, message: str, before: str | None = None) -> TaggedText:
@@ -67,17 +61,17 @@ def tagged_text(tag: str, message: str, before: str | None = None) -> TaggedText
 def tag_background_logger(tag: str) -> Callable[[F], F]:
     """Decorate a function so that everything logged inside it carries *tag*.
 
-    Works on any callable: functions of any signature, coroutine functions,
-    methods, generators of both kinds (while their own code runs), also where a plain
-    function returns a coroutine. Nested, the inner
-    tag holds, then the outer one again. Scope: the task or thread that runs the
-    function, and tasks it starts. Failure: raises ``ConfigurationError`` for a tag
-    that is no text, when it decorates. Cost: under a microsecond a call.
+    Works on any callable: functions of any signature, coroutine functions, methods, generators of
+    both kinds (while their own code runs). Nested, the inner tag holds, then the outer one again.
+    Scope: the task or thread that runs the function, and tasks it starts. Failure: raises
+    ``ConfigurationError`` for a tag that is no text, when it decorates. Cost: under a microsecond a
+    call.
     """
     text = _text_of(tag)
     if not issubclass(type(tag), str) or not text.strip() or not text.isprintable():
         raise ConfigurationError("job tag", text, "a text like PRICE_CACHE, or a BackgroundJobTag")
-    return lambda function: wrap(function, _begin, _end, text, _in_line)
+    job = bindings.Job(text)
+    return lambda function: wrap(function, _begin, _end, job, _in_line)
 
 
 def _text_of(tag: Any) -> str:
@@ -85,60 +79,41 @@ def _text_of(tag: Any) -> str:
     return str.__str__(tag) if issubclass(type(tag), str) else str(plain(tag))
 
 
-def _begin(tag: str) -> _Entered:
-    job = _Job()  # without a constructor: this is the way of each call
-    around = _current()
-    job.tag = tag
-    job.around = around if not around.otel_logging_closed else bindings.going_on(around)
-    job.otel_logging_closed = False
-    return job, _set(job), _exceptions.last
+def _begin(job: bindings.Job) -> _Entered:
+    return _exceptions.last, _set(job)
 
 
 def _end(entered: _Entered, error: BaseException | None) -> None:
-    job, token, began = entered
+    began, token = entered
     if error is not None:
         _exceptions.remember_context(error, began)
-    if job.otel_logging_closed is None:
-        bindings.unbind_of(job)  # a lambda here would cost each call a cell
-    job.otel_logging_closed = True
+    run = _current()
     try:
         _reset(token)
     except ValueError:  # a dropped coroutine is left where it is collected
         return
+    if type(run) is bindings.Run:
+        run.otel_logging_closed = True
+        bindings.restore(bindings.state().lasting(lambda owner: owner is run))
 
 
-def _in_line(function: Any, tag: str) -> Any:
+def _in_line(function: Any, job: bindings.Job) -> Any:
     """Return *function*, tagged, without a call of ``_begin`` and ``_end``: a third of the cost."""
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        job, around, began = _Job(), _current(), _exceptions.last
-        job.around = around if not around.otel_logging_closed else bindings.going_on(around)
-        job.tag, job.otel_logging_closed = tag, False
-        token = _set(job)
+        began, token = _exceptions.last, _set(job)
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            _end((job, token, began), error)
+            _end((began, token), error)
             raise
-        if job.otel_logging_closed is None:
-            bindings.unbind_of(job)
-        job.otel_logging_closed = True
-        _reset(token)
-        if type(result) is CoroutineType and getcoroutinestate(result) == CORO_CREATED:
-            return wrap(_given(result), _begin, _end, tag)()
+        if job.binds:
+            _end((began, token), None)
+        else:
+            _reset(token)
         return result
 
     return wrapper
-
-
-def _given(coroutine: Any) -> Any:
-    """Return a function that returns *coroutine*, with its name."""
-
-    async def given() -> Any:
-        return await coroutine
-
-    given.__name__, given.__qualname__ = coroutine.__name__, coroutine.__qualname__
-    return given
 
 
 class TaggedLogger(logging.Logger):

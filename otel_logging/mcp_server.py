@@ -23,7 +23,7 @@ from otel_logging.traces import failed as failures
 from otel_logging.traces import late as stages
 from otel_logging.traces.draw import table, waterfall
 from otel_logging.traces.jaeger import JaegerError
-from otel_logging.traces.path import critical, steps
+from otel_logging.traces.path import critical
 from otel_logging.traces.sources import Sources
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
@@ -244,9 +244,7 @@ class _Tools:
         there = [] if rows else list(stages.there_is(found.spans, question))
         if found.spans and (unknown := stages.unknown_cause(question, there)):
             raise ToolError(unknown)
-        # then Jaeger leaves out what was quick
-        is_part = question.over_s is not None and found.jaeger is not None
-        title = next(draw(answer, width=_WIDTH, **({"narrowed": True} if is_part else {}))).plain
+        title = next(draw(answer, width=_WIDTH)).plain
         return {
             "summary": title if found.spans else self._sources.nothing(found),
             "rows": [{key: row[key] for key in kind.__annotations__} for row in rows],
@@ -270,7 +268,7 @@ def _picture(trace: Trace) -> str:
 
 def _most(trace: Trace) -> list[dict[str, Any]]:
     """Return as many spans as an answer has room for, those of the critical path first."""
-    way, chosen, size = critical(trace, steps(trace, trace.top)), dict[str, dict[str, Any]](), 0
+    way, chosen, size = critical(trace, trace.top), dict[str, dict[str, Any]](), 0
     for span in sorted(trace.in_order, key=lambda span: span.span_id not in way)[:_MOST_SPANS]:
         shown = span.as_json()
         if size + (added := len(dumps(shown))) <= _MOST_BYTES:

@@ -87,7 +87,7 @@ class OpenStage:
             span: Any = self._open.pop()
         except IndexError:
             return
-        self._end(span, error)
+        self._end(span, error, is_block=False)
         if span is not trace.INVALID_SPAN and self._worker != worker():
             around = span.otel_logging_outer.get(SPAN, trace.INVALID_SPAN)
             dict.__setitem__(self._context, SPAN, around)  # there is no way into another's context
@@ -99,7 +99,7 @@ class OpenStage:
 
 
 def renewed(token: Any) -> Any:
-    """Return another of *token*, as it is in this context; None in any other: it holds its own."""
+    """Return another of *token*, as it is in this context; None in any other."""
     now = get_current()
     try:
         reset_current(token)

@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -18,7 +18,7 @@ from otel_logging import _diagnostics, _exceptions, _fields, _json, _names, _run
 from otel_logging import context as bindings
 from otel_logging._failures import full_name
 from otel_logging._text import later
-from otel_logging._values import MAX_CHARACTERS, MAX_RECORD_BYTES, bounded, plain
+from otel_logging._values import MAX_CHARACTERS, as_text, bounded, plain
 from otel_logging.jobs import TaggedText
 
 __all__ = [
@@ -62,8 +62,8 @@ def add_job_tag(logger: Any, method_name: str, event_dict: EventDict) -> EventDi
         tag, event_dict[_names.EVENT] = event.tag, event.message
     if tag is not None:
         event = event_dict.get(_names.EVENT)
-        if type(event) is str and event[:1] == "[" and event.startswith(f"[{tag}] "):
-            event_dict[_names.EVENT] = event[len(tag) + 3 :]
+        if type(event) is str:
+            event_dict[_names.EVENT] = event.removeprefix(f"[{tag}] ")
         given = event_dict.get(_names.JOB_TAG)
         if given is not None and plain(given) != tag:  # an array has no answer to that
             _fields.put_aside(event_dict, _names.JOB_TAG, given)
@@ -246,11 +246,8 @@ def described(error: BaseException) -> dict[str, str]:
     """Return what an exception is, by OpenTelemetry's semantic conventions. Never raises."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else full_name(kind)
-    try:
-        message = str(error)
-    except Exception:  # its __str__ raises
-        message = plain(error)
-    return {_names.EXCEPTION_TYPE: name, _names.EXCEPTION_MESSAGE: str(plain(message))}
+    message = str(plain(as_text(error)))
+    return {_names.EXCEPTION_TYPE: name, _names.EXCEPTION_MESSAGE: message}
 
 
 def record_on(span: trace.Span, event_dict: EventDict, error: BaseException | None = None) -> None:
@@ -273,7 +270,7 @@ def record_on(span: trace.Span, event_dict: EventDict, error: BaseException | No
         elif runtime.line_sink is not None:
             runtime.line_sink(span, time_ns, name, fields)
         elif not _is_busy(span) and span.is_recording():
-            span.add_event(plain(name), for_foreign_span(fields), time_ns)
+            span.add_event(plain(name), _json.flat(fields), time_ns)
     except Exception as error:
         _diagnostics.report("log lines lost on their way to a span", detail=error)
 
@@ -287,8 +284,6 @@ def _was_recorded(span: trace.Span, error: BaseException) -> bool:
     return was_recorded
 
 
-#: Of the fields as JSON: the rest is for the message, and for what OTLP needs around each.
-_FOREIGN_BYTES: Final = MAX_RECORD_BYTES * 3 // 4
 #: How long another thread may hold a foreign span's lock until a line goes on without its event.
 _BUSY_S: Final = 0.1
 
@@ -311,11 +306,3 @@ def _is_busy(span: trace.Span) -> bool:
         return True
     lock.release()
     return False
-
-
-def for_foreign_span(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *fields* as attributes that any OpenTelemetry SDK takes, not too much together."""
-    flat = _json.flat(fields)
-    if len(_json.dumps(flat)) > _FOREIGN_BYTES:
-        return _json.fitted(flat, _FOREIGN_BYTES, _json.dumps)
-    return flat

@@ -108,9 +108,12 @@ class _Named(TextMapPropagator):
 class _Sender(trace.NonRecordingSpan):
     """The *span* that came in: as a stage's, it ends with its *block*, and has what is around."""
 
+    otel_logging_token: Any
+
     def __init__(self, span: trace.Span, block: Block) -> None:
         super().__init__(span.get_span_context())
         self.otel_logging_outer, self.otel_logging_block = CURRENT.get(), block
+        self.otel_logging_bound = BOUND.get()
 
     @property
     def otel_logging_closed(self) -> bool:
@@ -146,9 +149,12 @@ class extract(Scoped):  # noqa: N801 - reads as a verb
             _diagnostics.report("incoming headers not understood", detail=error)
             return
         span = trace.get_current_span(context)
-        if span is not trace.get_current_span():
-            context = trace.set_span_in_context(_Sender(span, block), context)
-        CURRENT.set(context)
+        if span is trace.get_current_span():
+            CURRENT.set(context)
+        else:
+            sender = _Sender(span, block)
+            # with which this task comes back, where another one leaves the block
+            sender.otel_logging_token = CURRENT.set(trace.set_span_in_context(sender, context))
         if arrived:
             BOUND.set(BOUND.get().put(arrived, block))
 

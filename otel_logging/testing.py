@@ -231,16 +231,15 @@ class Captured:
 
     def _lines_and_events(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Yield each with its time and its span's id; what is a line and its event, as the line."""
-        told: Counter[tuple[str, int]] = Counter()
+        told = set[tuple[str, int]]()
         for time_ns, line in list(self._kept.lines):
             fields = json.loads(line)
             span_id = fields.get(_names.SPAN_ID, "")
-            told[span_id, time_ns] += 1
+            told.add((span_id, time_ns))
             yield time_ns, span_id, fields
         for span_id, events in self._events().items():
             for event in events:
-                told[span_id, event.time_ns] -= 1
-                if told[span_id, event.time_ns] < 0:
+                if (span_id, event.time_ns) not in told:
                     yield event.time_ns, span_id, event.as_json()
 
 

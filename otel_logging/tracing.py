@@ -24,7 +24,7 @@ from otel_logging._errors import ConfigurationError
 from otel_logging._failures import is_cancelled, is_failure, is_one_of, status_of
 from otel_logging._values import Plain, plain
 from otel_logging._wrap import F, wrap
-from otel_logging.background_tasks import stays
+from otel_logging.background_tasks import is_in, stays
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
 from otel_logging.context import ENTRY, SPAN, get_current, reset_current, set_current
 from otel_logging.lateness.stage import WATCHED
@@ -153,11 +153,11 @@ class Stage:
         if spans and (current := get_current().get(SPAN)) in spans:
             spans.append(span)
             spans.remove(span := current)
-        end(span, error, is_block=True)
+        end(span, error)
 
     def begin(self) -> OpenStage:
         """Open the stage without a block: it is current here, and in what starts here, until its
-        ``end()``. Never raises.
+        ``end()``, or the end of a block around it. Never raises.
         """
         return OpenStage(start(self), end)
 
@@ -290,11 +290,11 @@ def _entry(
 
 
 def end(
-    span: Any, error: BaseException | None, end_ns: int | None = None, *, is_block: bool = False
+    span: Any, error: BaseException | None, end_ns: int | None = None, *, is_block: bool = True
 ) -> None:
     """End a stage, in any task or thread, as of *end_ns* where that is given. Never raises.
 
-    *is_block*: it is current in the task that began it until its end.
+    *is_block*: what was begun in it has ended or was left, and who began it leaves it now.
     """
     if span is _INVALID:
         return
@@ -315,14 +315,14 @@ def end(
     except Exception as failure:
         _diagnostics.report("stages lost: a span could not be ended", detail=failure)
     finally:
-        # What was around it is current again, if the stage is what is current. It is not where
-        # a generator was closed from elsewhere. What was around it may have been passed over
-        # like that meanwhile; then it is what was around that.
+        # What was around it is current again, if the stage is, or what was left open in a block. It
+        # is not where a generator was closed from elsewhere. What was around it may have been
+        # passed over like that meanwhile; then it is what was around that.
         span.otel_logging_closed = True
         token, span.otel_logging_token = span.otel_logging_token, None  # which has its context
         if token is None:
             pass  # whoever began it leaves it by itself: a message
-        elif get_current().get(SPAN) is span or come_back() is span:
+        elif get_current().get(SPAN) is span or come_back() is span or (is_block and is_in(span)):
             outer = span.otel_logging_outer
             while outer and getattr(around := outer.get(SPAN), "otel_logging_passed", False):
                 outer, bound = around.otel_logging_outer, around.otel_logging_bound or bound
@@ -336,7 +336,7 @@ def end(
                 bindings.restore(bound)
         else:
             span.otel_logging_passed = True
-            span.otel_logging_token = renewed(token)
+            span.otel_logging_token = renewed(token) or (token if is_block else None)
         if bound is not None and watched is not False and (watch := _runtime.current.watch):
             watch.open.pop(span, None)
 

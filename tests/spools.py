@@ -9,8 +9,8 @@ from types import FrameType
 from typing import Any
 
 from otel_logging import _otlp
-from otel_logging.spool import merging, reading
-from otel_logging.spool.directories import OPEN
+from otel_logging.spool import reading
+from otel_logging.spool.directories import OPEN, SEALED
 from otel_logging.spool.queue import Spool
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import Contents, parse_all
@@ -91,22 +91,11 @@ def deliver(
 
 
 def sent(base: Path) -> list[Path]:
-    return sorted(base.glob("*/sent/*.segment"))
+    return sorted(path for path in base.glob("*/sent/*") if path.suffix in (OPEN, SEALED))
 
 
 def destination(base: Path) -> Path:
     return base / "shop-1"
-
-
-def merge(base: Path) -> bool:
-    return merging.merge(destination(base), go_on=lambda: True)
-
-
-def merged(base: Path) -> None:
-    """Merge until nothing is left to do."""
-    before: list[Path] = []
-    while before != (before := sent(base)):
-        merge(base)
 
 
 def waiting(spool: Spool) -> list[int]:

@@ -37,6 +37,16 @@ def test_it_is_current_until_it_is_ended() -> None:
     assert (span["attributes"]["budget_s"], span["attributes"]["room"]) == (9, 1)
 
 
+def test_a_block_in_it_goes_on_after_its_end() -> None:
+    with capture() as captured, traced("request"):
+        turn = traced("turn").begin()
+        with traced("speak"):
+            turn.end()
+            log.info("in it")
+        log.info("after")
+    assert owners(captured) == {"in it": ("speak", None), "after": ("request", None)}
+
+
 def test_another_task_ends_it() -> None:
     """Then it is current in no task, and what was bound in it is bound in none."""
 

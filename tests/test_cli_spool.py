@@ -289,8 +289,7 @@ def test_purge_removes_what_is_not_being_written(tmp_path: Path) -> None:
     (tmp_path / OTHER / "destination-1-1.open").touch()  # of one that was killed as it began
     (own,) = (tmp_path / OTHER).glob("*-*/lock")
     own.with_name("open-stages").touch()  # what it had open as it was killed
-    (tmp_path / OTHER / "sent" / "merging").touch()  # who merges holds it
-    (tmp_path / OTHER / "sent" / "merged-1-1.open").touch()  # of one that was killed in a merge
+    (tmp_path / OTHER / "sent" / "1-1-1-1.open").touch()  # of one that was killed as it began
     living = make(tmp_path, SHOP)
     append(living, 3)
     living.seal()

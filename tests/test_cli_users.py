@@ -142,15 +142,6 @@ def test_a_directory_that_may_not_be_read_is_named(
     assert run("late", "--source", "local").stdout == "Nothing was read.\n"
 
 
-def test_the_doctor_names_what_waits_elsewhere(homes: dict[str, Path]) -> None:
-    """A service may run as another user."""
-    environment = {"ENVIRONMENT": "production", "OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE}
-    shown = Runner().invoke(cli.main, ["doctor", "--all-users"], env=environment).output
-    words = " ".join(shown.split())
-    assert f"! Elsewhere, in {homes['ada'] / BELOW}, 4.1 kB wait." in words
-    assert str(homes["bob"]) not in words
-
-
 @pytest.fixture
 def public() -> Iterator[Path]:
     """A directory that everybody may look into."""
@@ -244,4 +235,3 @@ def test_a_relative_directory_is_shown_whole(
     monkeypatch.setenv("ENVIRONMENT", "production")
     for command in ("late", "spool"):
         assert str(tmp_path / "here") in run(command, "--spool-dir", "here").stdout
-    assert "Elsewhere" not in Runner().invoke(cli.main, ["doctor", "--spool-dir", "here"]).stdout

@@ -34,7 +34,7 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     homes = dict.fromkeys(("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_STATE_HOME"), str(home))
     # should something go by a proxy, it does not arrive
     proxies = dict.fromkeys(("http_proxy", "ws_proxy", "all_proxy"), "http://127.0.0.1:9")
-    return {**inherited, **homes, **proxies, **variables}
+    return {**inherited, **homes, **proxies, "ENVIRONMENT": "development", **variables}
 
 
 def otel_logging(*arguments: str, **variables: Any) -> Done:
@@ -53,12 +53,21 @@ def table_of(pictures: str) -> str:
 
 
 class Ran:
-    """A demo that has ended, without a collector; its store is where the user's own would be."""
+    """A demo that has ended, without a collector; its store is where the user's own would be.
+    Beside it ran another with a *collector*, as in production, and a store of its own.
+    """
 
-    def __init__(self, home: Path, endpoint: str) -> None:
-        self.home, self.endpoint = home, endpoint
+    def __init__(self, home: Path, endpoint: str, collector: Receiver) -> None:
+        self.home, self.endpoint, self.collector = home, endpoint, collector
         self.cli = cache(self._cli)  # it has ended: each question has one answer
+        self.spool = home / "of one's own"
+        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "ENVIRONMENT": "production"}
+        second = start(
+            *(sys.executable, "-c", MAIN, "demo", "--spool-dir", self.spool),
+            env=environment(home, **variables),
+        )
         self.result = self.cli("demo")
+        self.second = end(second)
         self.lines, self.pictures = lines_and_pictures(self.result.stdout)
 
     def _cli(self, *arguments: str) -> Done:
@@ -71,9 +80,10 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    with Receiver() as nobody:
-        pass
-    return Ran(tmp_path_factory.mktemp("home"), nobody.endpoint)
+    with Receiver() as collector:
+        with Receiver() as nobody:
+            pass
+        yield Ran(tmp_path_factory.mktemp("home"), nobody.endpoint, collector)
 
 
 def test_ends_well_and_says_nothing_on_stderr(ran: Ran) -> None:
@@ -159,24 +169,17 @@ def test_names_the_commands_and_the_collector_to_look_further(ran: Ran) -> None:
     assert said[3] == f"A collector at {ran.endpoint}/v1/traces passes them on to Jaeger."
 
 
-def test_once_more_with_a_collector_as_in_production(ran: Ran, receiver: Receiver) -> None:
+def test_once_more_with_a_collector_as_in_production(ran: Ran) -> None:
     """Beside the first one's store: each message's trace arrives, under its own user."""
-    spool = ran.home / "of one's own"
-    second = otel_logging(
-        *("demo", "--spool-dir", str(spool)),
-        home=ran.home,
-        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
-        ENVIRONMENT="production",
-    )
-    assert (second.returncode, second.stderr) == (0, "")
-    lines, pictures = lines_and_pictures(second.stdout)
+    assert (ran.second.returncode, ran.second.stderr) == (0, "")
+    lines, pictures = lines_and_pictures(ran.second.stdout)
     assert table_of(pictures).startswith(f"late · {len(LATE)} of {ROOTS} stages · ")
-    assert f"  otel-logging late --spool-dir {shlex.quote(str(spool))}\n" in pictures
+    assert f"  otel-logging late --spool-dir {shlex.quote(str(ran.spool))}\n" in pictures
 
     said = [json.loads(line) for line in lines]
     user_of = {line["trace_id"]: line["user_id"] for line in said if line["event"] == "reply sent"}
     arrived: dict[str, list[Span]] = {}
-    for span in receiver.spans:
+    for span in ran.collector.spans:
         arrived.setdefault(span.trace_id, []).append(span)
     assert len(user_of) == MESSAGES
     for trace_id, user_id in user_of.items():

@@ -93,7 +93,6 @@ def test_tls(library: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("behave", "protocol"),
     [
-        (rude.say_nothing, "http/protobuf"),
         (rude.read_nothing, "http/protobuf"),
         (rude.drip_head, "http/protobuf"),
         (rude.read_nothing, "grpc"),
@@ -117,7 +116,7 @@ ticking = spawn(tick)
 for _ in range(20):
     end("x" * 40_000)
 began = time.monotonic()
-result["delivered"] = handle.force_flush(1.5)
+result["delivered"] = handle.force_flush(0.5)
 going = False
 join([ticking])
 result.update(flushed=time.monotonic() - began, longest=longest, ended=time.time())
@@ -127,7 +126,7 @@ result.update(flushed=time.monotonic() - began, longest=longest, ended=time.time
         done = run(library, code, endpoint, tmp_path, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
         ended = time.time()
     assert not done.result["delivered"]
-    assert done.result["flushed"] < 3
+    assert done.result["flushed"] < 2
     assert done.result["longest"] < 1
     assert ended - done.result["ended"] < 5.5
     assert done.err == ""
@@ -137,7 +136,8 @@ def test_a_fork_in_the_midst_of_a_request(library: str, tmp_path: Path) -> None:
     """Greenlets survive a fork: that of the parent's worker makes no request in the child."""
 
     def slowly(request: Request) -> Answer:
-        time.sleep(1.5)
+        if request.spans[0].name == "before":
+            time.sleep(1)
         return accept(request)
 
     code = """
@@ -181,9 +181,9 @@ if child == 0:
             ticks += 1
     spawn(tick)
     end("child")
-    sleep(1)
+    sleep(0.5)
     delivered = handle.force_flush(10)
-    os._exit(not (delivered and ticks > 30))
+    os._exit(not (delivered and ticks > 15))
 result["child"] = os.waitpid(child, 0)[1]
 """
     done = run(library, code, receiver.endpoint, tmp_path)
@@ -216,29 +216,25 @@ while not result:
     assert [span.name for span in receiver.spans] == ["in the hub"]
 
 
-@pytest.mark.parametrize("where", ["/dev/null", "pipe"])
 @pytest.mark.parametrize("older", ["", "del os.RWF_NOWAIT"])
-def test_stdout_is_never_waited_for_in_a_hub(
-    library: str, where: str, older: str, tmp_path: Path
-) -> None:
+def test_stdout_is_never_waited_for_in_a_hub(library: str, older: str) -> None:
     """Their ``os.write`` waits for ever for a reader that is gone, and cannot write to a device."""
     code = f"""
 patch()
 {older}
-if {where!r} == "pipe":
-    ends = os.pipe()
-    os.dup2(ends[1], 1)
-    os.close(ends[0])
-else:
-    os.dup2(os.open({where!r}, os.O_WRONLY), 1)
 from otel_logging import _diagnostics, configure_logging, get_logger
-configure_logging(environment="production")
-for number in range(100):
-    get_logger("shop").info("line", number=number)
-result["lost"] = sum(_diagnostics.counts.values())
+def lost(stdout):
+    os.dup2(stdout, 1)
+    configure_logging(environment="production")
+    for number in range(100):
+        get_logger("shop").info("line", number=number)
+    return sum(_diagnostics.counts.values())
+result["device"] = lost(os.open("/dev/null", os.O_WRONLY))
+ends = os.pipe()
+os.close(ends[0])
+result["pipe"] = lost(ends[1])
 """
-    done = run(library, code)
-    assert done.result == {"lost": 100 if where == "pipe" else 0}
+    assert run(library, code).result == {"device": 0, "pipe": 100}
 
 
 HANGING = """

@@ -5,7 +5,6 @@ import contextvars
 import copy
 import functools
 import gc
-import inspect
 import io
 import json
 import logging
@@ -282,65 +281,6 @@ def test_a_string_of_any_enum_is_its_value() -> None:
     assert format_background_log(Tag.PRICE, "x") == "[PRICE_CACHE] x"
 
 
-def test_what_a_plain_function_returns_to_be_run_later_is_tagged_too() -> None:
-    """A coroutine that comes through somebody's plain wrapper."""
-    tag = tag_background_logger("T")
-
-    def through(function: Any) -> Any:
-        @functools.wraps(function)
-        def plain(*args: Any) -> Any:
-            return function(*args)
-
-        return plain
-
-    @tag
-    @through
-    async def job() -> str | None:
-        await asyncio.sleep(0)
-        return current_job_tag()
-
-    async def main() -> None:
-        coroutine = job()
-        assert inspect.iscoroutine(coroutine)
-        assert (coroutine.__name__, coroutine.__qualname__.rpartition(".")[2]) == ("job", "job")
-        assert await coroutine == "T"
-
-    asyncio.run(main())
-
-
-def test_a_returned_coroutine_that_has_begun_is_left_alone() -> None:
-    """It runs for somebody already."""
-
-    async def job() -> None:
-        await asyncio.sleep(0)
-
-    begun = job()
-    begun.send(None)
-    assert tag_background_logger("T")(lambda: begun)() is begun
-    begun.close()
-
-
-def test_a_returned_coroutine_that_somebody_keeps_is_not_ended() -> None:
-    """A function may schedule it, and return it to whom it is nothing."""
-
-    async def job() -> str | None:
-        return current_job_tag()
-
-    async def main() -> None:
-        kept: list[asyncio.Task[str | None]] = []
-
-        @tag_background_logger("T")
-        def start() -> Any:
-            coroutine = job()
-            kept.append(asyncio.create_task(coroutine))
-            return coroutine
-
-        start().close()
-        assert await kept[0] == "T"
-
-    asyncio.run(main())
-
-
 def test_a_dropped_coroutine_leaves_its_tag_nowhere() -> None:
     """Whoever collects it, in a job or not, in whatever context."""
 
@@ -445,6 +385,43 @@ def test_what_a_job_binds_ends_with_it() -> None:
         outer()
         assert bound() == {"host": "a"}
         assert goes_on.run(traced("request", root=True)(lambda: dict(bound()))) == {"host": "a"}
+
+
+def test_a_reader_that_a_job_has_started_keeps_its_tag_and_nothing_that_it_bound() -> None:
+    """Until it is detached: messages that come when the job has ended are not its user's."""
+    contexts: list[contextvars.Context] = []
+
+    @tag_background_logger("WS_HEALTH")
+    def job(user_id: str) -> None:
+        bind_context(user_id=user_id)
+        bind_context(order=1)
+        contexts.append(contextvars.copy_context())
+
+    @traced("message", kind="consumer")
+    def message() -> tuple[str | None, dict[str, Any]]:
+        return current_job_tag(), dict(bound())
+
+    with capture():
+        job("alice")
+        job("bob")
+        for context in contexts:
+            assert context.run(message) == ("WS_HEALTH", {})
+            assert context.run(detached()(message)) == (None, {})
+
+
+def test_a_job_inside_another_ends_what_is_bound_in_itself_alone() -> None:
+    """Also one of the same function."""
+
+    @tag_background_logger("OUTER")
+    def outer(depth: int) -> None:
+        bind_context(**{f"depth_{depth}": depth})
+        before = dict(bound())
+        if depth:
+            outer(depth - 1)
+        assert bound() == before
+
+    outer(3)
+    assert (bound(), current_job_tag()) == ({}, None)
 
 
 def test_what_a_coroutine_a_generator_and_a_failed_job_bind_ends_with_them() -> None:

@@ -159,6 +159,7 @@ FLOORS_INSIDE = {
     "lateness": [
         {"budgets", "cpu", "verdict"},
         {"blackbox", "where"},
+        {"everybodys"},
         {"endless"},
         {"died", "stage"},
         {"pauses", "waiting"},
@@ -171,7 +172,7 @@ FLOORS_INSIDE = {
         {"reading"},
         {"process_dirs"},
         {"destinations"},
-        {"memory", "merging"},
+        {"memory", "recorder"},
         {"queue"},
     ],
 }

@@ -31,7 +31,6 @@ from otel_logging import (
     extract,
     get_logger,
     inject,
-    tag_background_logger,
     traced,
     unbind_context,
 )
@@ -609,53 +608,6 @@ def test_the_servers_error_line_is_the_next_requests() -> None:
         copied().run(next_request)
     line = captured.line("failed")
     assert (line["user_id"], line["span_id"]) == ("bob", captured.span("next")["span_id"])
-
-
-# ---------------------------------------------------------------- job tags
-
-
-@pytest.mark.parametrize("order", ["tag around stage", "stage around tag"])
-def test_the_job_tag_ends_with_its_job(order: str) -> None:
-    """A reader that a job has started handles messages afterwards: they are no work of the job."""
-    contexts: list[contextvars.Context] = []
-
-    def job() -> None:
-        contexts.append(contextvars.copy_context())
-
-    tagged, staged = tag_background_logger("WS_HEALTH"), traced("alice's", root=True)
-    with capture() as captured:
-        (tagged(staged(job)) if order == "tag around stage" else staged(tagged(job)))()
-        for name, kind in (("message", "consumer"), ("root", "internal")):
-            stage = traced(name, root=kind == "internal", kind=kind)
-            contexts[0].copy().run(stage(lambda name=name: log.info(name)))
-        contexts[0].run(traced("goes on")(lambda: log.info("goes on")))
-    for name in ("message", "root"):
-        assert fields(captured, name) == {"span": name}
-        assert "job_tag" not in captured.span(name)["attributes"]
-    assert captured.line("goes on")["job_tag"] == "WS_HEALTH"
-
-
-def test_the_tag_around_a_job_that_goes_on_is_there_again() -> None:
-    """Nested jobs, of which the inner one has ended; what a task of it does without a request."""
-    contexts: list[contextvars.Context] = []
-
-    @tag_background_logger("INNER")
-    def inner() -> None:
-        contexts.append(contextvars.copy_context())
-
-    @tag_background_logger("OUTER")
-    def outer() -> None:
-        inner()
-        contexts[0].run(traced("arrives", kind="consumer")(lambda: log.info("arrives")))
-
-    with capture() as captured:
-        outer()
-        inner()
-        contexts[1].copy().run(traced("task", root=True)(lambda: log.info("task")))
-        contexts[1].run(traced("reader", kind="server")(lambda: log.info("reader")))
-    assert fields(captured, "arrives") == {"span": "arrives", "job_tag": "OUTER"}
-    assert fields(captured, "task") == {"span": "task", "job_tag": "INNER"}
-    assert fields(captured, "reader") == {"span": "reader"}
 
 
 # ---------------------------------------------------------------- without tracing

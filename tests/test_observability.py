@@ -651,7 +651,7 @@ from otel_logging import setup_observability, traced
 with setup_observability("shop", endpoint=sys.argv[1], environment="production") as running:
     with traced("turn"):
         pass
-    running.force_flush(1)
+    running.force_flush(0.3)
     print(running, running._settings, file=sys.stderr)
 """
     spool = tmp_path / "spool"

@@ -328,7 +328,7 @@ def test_a_long_line_holds_its_caller_up_once(kernel: str, is_slow: bool) -> Non
 
 
 WRAPPED = """
-import codecs, io, os, sys, time
+import io, os, sys, time
 sys.stdout = eval(sys.argv[1])
 from otel_logging import configure_logging, get_logger
 configure_logging()
@@ -347,8 +347,6 @@ WRAPPERS = [
     "io.TextIOWrapper(open(1, 'wb', closefd=False), encoding='utf-8')",
     "io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8', line_buffering=True)",
     "io.TextIOWrapper(sys.stdout.detach(), encoding='utf-8', line_buffering=True)",
-    "codecs.getwriter('utf8')(sys.stdout.buffer)",
-    "codecs.getwriter('latin-1')(os.fdopen(os.dup(1), 'wb'))",
     "os.fdopen(os.dup(1), 'w', 1)",
     "os.fdopen(os.dup(1), 'w', encoding='latin-1')",
 ]
@@ -390,7 +388,7 @@ def test_a_stdout_wrapped_once_more_keeps_the_order(wrapper: str, tmp_path: Path
 
 
 PRINTED = """
-import codecs, io, sys
+import io, sys
 print("before", end="")
 from otel_logging import configure_logging, get_logger
 configure_logging()
@@ -414,9 +412,6 @@ sys.stdout.flush()
 sys.stdout = io.TextIOWrapper(sys.__stdout__.buffer)
 print("a third", end="")
 log.info("of a third")
-sys.stdout = codecs.getwriter("utf8")(sys.stdout.buffer)
-print("a fourth", end="")
-log.info("of a fourth")
 for number in range(2000):
     print("row", number)
 log.info("fifth")
@@ -437,8 +432,7 @@ def test_what_was_printed_before_a_line_stands_before_it(to: str, tmp_path: Path
     found = [json.loads(x)["event"] if x[:1] == "{" else x for x in out.split("\n")]
     expected = ["before", "first", "a b", "second", "half", "third", "50 %\r", "fourth"]
     expected += ["bytes", "of bytes", "another", "of another", "a third", "of a third"]
-    expected += ["a fourth", "of a fourth", *rows]
-    assert found == [*expected, "fifth", "sixth", "after", ""]
+    assert found == [*expected, *rows, "fifth", "sixth", "after", ""]
 
 
 KEPT = """

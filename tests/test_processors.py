@@ -16,7 +16,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_logging import (
     _diagnostics,
-    _otlp,
     _runtime,
     bind_context,
     bound_context,
@@ -24,7 +23,6 @@ from otel_logging import (
     processors,
     traced,
 )
-from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.processors import (
     add_bound_context,
     add_job_tag,
@@ -166,25 +164,6 @@ def test_any_value_becomes_an_attribute_that_the_sdk_takes(stock: Stock) -> None
     ((name, attributes),) = stock.events()
     assert name == "['not', 'text']"
     assert attributes == {"a": '{"b":null}', "c": "null", "d": "ValueError: x"}
-
-
-def test_a_line_that_is_too_much_in_all_is_shortened(stock: Stock) -> None:
-    """To 256 KiB, the message included; fields that find no room are counted."""
-    with stock.tracer.start_as_current_span("s"):
-        line(record_on_span, event="é" * 9_000, **{f"f{n}": "é" * 8_000 for n in range(60)})
-        line(
-            record_on_span, event="e", level="info", **{str(n) + "n" * 3_000: n for n in range(120)}
-        )
-    events = stock.events()
-    assert all(len(_otlp.event(0, *event)) <= MAX_RECORD_BYTES for event in events)
-    (name, long), (_, wide) = events
-    assert "more]" in name
-    assert len(long) == 60
-    assert all("more]" in value for value in long.values())
-    left = wide.pop("fields_left_out")
-    assert wide["level"] == "info"
-    assert len(wide) - 1 + left == 120
-    assert 40 < left < 80
 
 
 def test_without_a_span_there_is_no_event(stock: Stock) -> None:

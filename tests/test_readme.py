@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import sys
 from pathlib import Path
 
 from otel_logging.cli import main
@@ -29,6 +31,17 @@ def test_the_example_does_what_it_says(tmp_path: Path) -> None:
     assert (row["stage"], row["who"]) == ("transcribe", {"user_id": "user-456"})
 
 
+def test_a_program_is_set_up_with_no_line_of_its_own(tmp_path: Path) -> None:
+    (block,) = (block for block in blocks("sh") if "otel-logging run" in block)
+    command, python_itself = ".venv/bin/otel-logging", ".venv/bin/python"
+    first, *given = [sys.executable if w == python_itself else w for w in shlex.split(block)]
+    assert first == command
+    env = child_environment(OTEL_LOGGING_SPOOL_DIR=str(tmp_path / "spool"))
+    done = good(python("-c", MAIN, *given, cwd=tmp_path, env=env))
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert (line["event"], line["level"]) == ("sold out", "warning")
+
+
 def test_ci_runs_every_shell_block_letter_by_letter() -> None:
     """What installs is run by .ci/run in a clean copy; a new block needs its line there.
 
@@ -43,6 +56,6 @@ def test_ci_runs_every_shell_block_letter_by_letter() -> None:
 def test_the_commands_of_the_shell_blocks_exist() -> None:
     """Each ``otel-logging`` command that is named answers to --help."""
     named = set(re.findall(r"otel-logging (\w+)", "\n".join(blocks("sh"))))
-    assert named == {"demo", "failed", "late", "show"}
+    assert named == {"demo", "failed", "late", "run", "show"}
     for command in sorted(named):
         assert Runner().invoke(main, [command, "--help"]).exit_code == 0

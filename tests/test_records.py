@@ -38,7 +38,7 @@ from tests.receiver import (
     partial_success,
     refuse,
 )
-from tests.test_exit import Shop
+from tests.test_exit import SOON, Shop
 
 NO_SPAN = trace.INVALID_SPAN
 RESOURCE = Resource({"service.name": "shop"})
@@ -464,7 +464,7 @@ def test_a_busy_collector_is_asked_again(make: Make, receiver: Receiver) -> None
     assert not _diagnostics.counts
 
 
-@pytest.mark.parametrize("status", [401, 404, 302, 307])
+@pytest.mark.parametrize("status", [401, 302])
 def test_a_mistake_of_the_set_up_is_reported_and_the_records_wait(
     make: Make, receiver: Receiver, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -657,7 +657,7 @@ def test_lines_at_exit_are_delivered_by_the_next_start(shop: Shop) -> None:
 def test_exit_is_in_time_whatever_the_collector_does(
     shop: Shop, answer: Callable[..., Answer], tmp_path: Path
 ) -> None:
-    """5 s at most, and nothing is lost."""
+    """5 s at most, which are one here, and nothing is lost."""
 
     def answer_second(request: Request) -> Answer:
         if len(shop.receiver.requests) == 1:
@@ -667,8 +667,8 @@ def test_exit_is_in_time_whatever_the_collector_does(
     shop.receiver.answer = answer_second
     end = tmp_path / "end"
     script = "log.info('taken')\nassert observability.force_flush(10)\nlog.info('waits')\n"
-    shop.run(f"{START}{script}open({str(end)!r}, 'w').close()", **RECORDS)
-    assert time.time() - end.stat().st_mtime < 10  # the interpreter's own end included
+    shop.run(f"{SOON}{START}{script}open({str(end)!r}, 'w').close()", **RECORDS)
+    assert time.time() - end.stat().st_mtime < 6  # the interpreter's own end included
     assert bodies(shop.receiver) == ["taken"]
     shop.receiver.answer = accept
     shop.run(START + "assert observability.force_flush(10)", **RECORDS)

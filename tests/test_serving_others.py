@@ -5,8 +5,10 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from types import coroutine
 from typing import Any
 
+import anyio
 import pytest
 from fakeredis import FakeAsyncRedis
 from websockets.asyncio.client import connect
@@ -14,6 +16,7 @@ from websockets.asyncio.server import serve
 
 from otel_logging import background_tasks, bind_context, detached, get_logger, traced
 from otel_logging.integrations.asgi import ObservabilityMiddleware
+from otel_logging.lateness.endless import is_endless
 from otel_logging.testing import Captured, capture
 from tests.lines import parsed
 
@@ -113,14 +116,29 @@ async def listener_that_may_be_stopped(queue: Queue) -> None:
     await hub.listen()
 
 
+@coroutine
+def listener_of_old(queue: Queue) -> Any:
+    """As before Python 3.5: a generator."""
+    hub.queue = queue
+    yield from hub.listen().__await__()
+
+
 async def worker_with_a_client(queue: Queue) -> None:
     """Whose library pings as long as it is connected."""
-    async with connected(lambda server: server.wait_closed()):
+    server = await serve(lambda server: server.wait_closed(), "127.0.0.1", 0)
+    async with server, connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"):
         await worker(queue)
 
 
 async def two_workers(queue: Queue) -> None:
-    await asyncio.gather(worker(queue), worker(queue))
+    hub.queue = queue
+    await asyncio.gather(hub.listen(), hub.listen())
+
+
+async def worker_in_a_librarys_task(queue: Queue) -> None:
+    hub.queue = queue
+    async with anyio.create_task_group() as group:
+        group.start_soon(hub.listen)
 
 
 async def listener(queue: Queue) -> None:
@@ -277,20 +295,55 @@ async def says_that_it_goes_on(_: Queue) -> None:
     beating.cancel()
 
 
+async def follows_its_own_progress(_: Queue) -> None:
+    client = FakeAsyncRedis()
+
+    async def follow(pubsub: Any) -> None:
+        async for message in pubsub.listen():
+            log.info("step", message=message["data"])
+
+    async with client.pubsub() as pubsub:
+        await pubsub.subscribe("progress")
+        following = asyncio.create_task(follow(pubsub))
+        for number in range(ITEMS):
+            await asyncio.sleep(STEP_S)
+            await client.publish("progress", number)
+        await asyncio.sleep(STEP_S)
+        following.cancel()
+
+
 async def has_a_stage_of_its_own(queue: Queue) -> None:
     with traced("export"):
         await worker(queue)
 
 
+async def has_a_stage_beside_who_serves(queue: Queue) -> None:
+    """At whose lines all tasks are looked at."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(STEP_S)
+            log.info("beat")
+
+    beating = asyncio.create_task(beat())
+    try:
+        with traced("export"):
+            await worker(queue)
+    finally:
+        beating.cancel()
+
+
 SERVES = [
     *(worker, worker_with_stages, worker_with_tasks, worker_that_binds, worker_with_a_client),
     *(heartbeat, two_workers, worker_with_time_outs, listener_that_may_be_stopped),
+    *(listener_of_old, worker_in_a_librarys_task),
 ]
 BY_ITERATION = [listener, subscriber, worker_whose_tasks_alone_log]
 LEFT = [
     *(report, answer_that_streams, answer_by_a_subscription, answer_by_a_queue, retries, polls),
     *(answer_of_a_model, report_until_it_fails, polls_for_a_while),
-    *(warms_a_cache, has_workers_of_its_own, says_that_it_goes_on, has_a_stage_of_its_own),
+    *(warms_a_cache, has_workers_of_its_own, says_that_it_goes_on, follows_its_own_progress),
+    *(has_a_stage_of_its_own, has_a_stage_beside_who_serves),
 ]
 
 
@@ -440,7 +493,9 @@ def streamed(program: Program, *headers: tuple[bytes, bytes]) -> Captured:
     async def stream(_: Any, __: Any, send: Any) -> None:
         bind_context(user_id="alice")
         task = asyncio.ensure_future(program(asyncio.Queue()))
-        await asyncio.sleep(STEP_S * 5)
+        async with asyncio.timeout(10):
+            while not is_endless(task):  # it comes to its loop
+                await asyncio.sleep(STEP_S)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(ITEMS):
             await send({"type": "http.response.body", "body": b"data", "more_body": True})

@@ -827,7 +827,7 @@ def test_a_span_is_read_as_the_sdks(noting: Noting, tracer: trace.Tracer) -> Non
         assert (read._status, read._resource) == (ended.status, ended.resource)
         assert read._instrumentation_scope == ended.instrumentation_scope
         with pytest.warns(DeprecationWarning, match="instrumentation_scope"):
-            assert read.instrumentation_info is None
+            assert read.instrumentation_info.name == "theirs"
         assert json.loads(read.to_json())["attributes"]["k"] == ["v", ["w"]]
     with pytest.raises(TypeError):
         ended.attributes["k"] = 1
@@ -912,7 +912,7 @@ def test_a_processor_of_an_older_sdk_works(service: Service) -> None:
             pass
 
         def on_end(self, span: Any) -> None:
-            ended.append((span.name, span.instrumentation_scope.name))
+            ended.append((span.name, span._instrumentation_info.name))
 
         def shutdown(self) -> None:
             pass

@@ -45,7 +45,7 @@ from otel_logging._values import shorten
 from otel_logging.logs.stdlib import take_over
 from tests.conftest import Lines, Service
 from tests.lines import ROOT, parsed
-from tests.programs import script
+from tests.programs import python, script
 from tests.readme import blocks
 
 
@@ -383,6 +383,77 @@ def test_fields_of_a_record_factory_are_kept(lines: Lines) -> None:
     first, second = lines()
     assert (first["request"], first["b"]) == ("r1", 1)
     assert second["404"] == "not found"
+
+
+def test_fields_of_a_record_factory_that_is_there_before_the_import_are_kept() -> None:
+    code = """
+import logging
+usual = logging.getLogRecordFactory()
+def factory(*args, **options):
+    record = usual(*args, **options)
+    record.request = "r1"
+    return record
+logging.setLogRecordFactory(factory)
+from otel_logging import configure_logging
+configure_logging(environment="production")
+logging.getLogger("shop").info("a")
+"""
+    (line,) = parsed(python("-c", code, text=False, anew=True).stdout)
+    assert (line["event"], line["request"]) == ("a", "r1")
+
+
+@pytest.mark.parametrize("name", ["makeRecord", "handle", "filter", "callHandlers", "_log"])
+@pytest.mark.parametrize("made_by", ["hand", "wrapt"])
+def test_who_has_replaced_a_loggers_method_before_set_up_sees_each_record(
+    name: str, made_by: str, tmp_path: Path
+) -> None:
+    """An error tracker's; a proxy of wrapt's says of itself what is true of Python's."""
+    code = """
+import logging, sys, wrapt
+name, made_by, spool_dir = sys.argv[1:]
+original = getattr(logging.Logger, name)
+def by_hand(self, *args, **options):
+    sys.stderr.write("seen\\n")
+    return original(self, *args, **options)
+def by_wrapt(wrapped, _, args, options):
+    sys.stderr.write("seen\\n")
+    return wrapped(*args, **options)
+if made_by == "wrapt":
+    wrapt.wrap_function_wrapper(logging.Logger, name, by_wrapt)
+else:
+    setattr(logging.Logger, name, by_hand)
+from otel_logging import setup_observability, traced
+setup_observability(
+    "shop", environment="production", endpoint="http://127.0.0.1:9", spool_dir=spool_dir
+)
+with traced("stage"):
+    for number in range(3):
+        logging.getLogger("shop").warning("line %d", number)
+"""
+    done = script(code, name, made_by, tmp_path)
+    assert done.stderr.decode().splitlines() == ["seen"] * 3
+    assert len(parsed(done.stdout)) == 3
+
+
+def test_a_last_resort_that_is_there_before_the_import_sees_each_record(tmp_path: Path) -> None:
+    """Also those that become lines at once, where nobody else would see them."""
+    code = """
+import logging, sys
+class Kept(logging.Handler):
+    def emit(self, record):
+        sys.stderr.write(f"{record.getMessage()}\\n")
+logging.lastResort = Kept()
+from otel_logging import setup_observability, traced
+setup_observability(
+    "shop", environment="production", endpoint="http://127.0.0.1:9", spool_dir=sys.argv[1]
+)
+with traced("stage"):
+    for number in range(3):
+        logging.getLogger("shop").warning("line %d", number)
+"""
+    done = python("-c", code, tmp_path, text=False, anew=True)
+    assert done.stderr.decode().splitlines() == ["line 0", "line 1", "line 2"]
+    assert len(parsed(done.stdout)) == 3
 
 
 def test_a_key_that_is_no_text_is_on_the_console(capsys: pytest.CaptureFixture[str]) -> None:

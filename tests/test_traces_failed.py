@@ -183,10 +183,3 @@ def test_no_row_of_the_table_of_no_failures_is_listed(service: Service) -> None:
     assert {each.row.span.name for each in found} == {
         *("HTTPException", "WebSocketException", "ValueError")
     }
-
-
-def test_a_failure_in_a_circle_of_parents_is_listed(tmp_path: Path) -> None:
-    """Also where no stage is outermost."""
-    circle = Planted(2, 1, "second", 10, 790, status=2), Planted(1, 2, "first", 0, 800)
-    (failure,) = failed(read_back(tmp_path, *circle), Question()).rows
-    assert (failure.row.span.name, failure.span.name) == ("first", "second")

@@ -74,44 +74,6 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 900), p(2, 1, "שלום \x1b[2J\u202e \U0001f600" + "x" * 200, 10, 890)],
         "שלום \\x1b[2J\\u202e \U0001f600" + "x" * 200 + " 880 ms",
     ),
-    "a stage whose parent is elsewhere, in the time of one without stages": (
-        [p(1, 0, ROOT, 0, 900), p(3, 2, "query", 50, 850), p(5, 4, "short", 100, 300)],
-        "query 800 ms, whose parent is not stored",
-    ),
-    "one beside lines": (
-        [p(1, 0, ROOT, 0, 900, line(880, "begin")), p(3, 2, "query", 50, 850)],
-        "query 800 ms, whose parent is not stored",
-    ),
-    "several, and what is inside them": (
-        [
-            *(p(1, 0, ROOT, 0, 900), p(50, 2, "parse", 220, 290)),
-            *(p(2 + n, 77, "SELECT", 100 + n * 60, 155 + n * 60) for n in range(12)),
-        ],
-        "SELECT \N{MULTIPLICATION SIGN}12 · 660 ms, whose parent is not stored",
-    ),
-    "one in the time of a stage inside, one beside a short one": (
-        [p(1, 0, ROOT, 0, 900), p(2, 1, "auth", 5, 10), p(3, 77, "charge", 100, 800)],
-        "charge 700 ms, whose parent is not stored",
-    ),
-    "one in the time of a call": (
-        [
-            *(p(1, 0, ROOT, 0, 900), p(2, 1, "POST", 5, 890), p(3, 77, "charge", 100, 800)),
-            p(4, 3, "bank", 110, 790),
-        ],
-        "POST 885 ms → charge 700 ms, whose parent is not stored → bank 680 ms",
-    ),
-    "one beside what the stage did itself": (
-        [p(1, 0, ROOT, 0, 900), p(3, 77, "charge", 600, 900)],
-        "itself 600 ms, before charge (and charge 300 ms, whose parent is not stored)",
-    ),
-    "one that is short, one that goes on, one that is before": (
-        [
-            p(1, 0, ROOT, 0, 900),
-            *(p(3, 2, "short", 50, 90), p(5, 4, "after", 100, 950), p(6, 4, "before", -9, 800)),
-        ],
-        "itself 810 ms, after short",
-    ),
-    "two without a root": ([p(1, 7, ROOT, 0, 900), p(3, 2, "query", 50, 850)], NOTHING),
     # lines alone
     "two lines": (
         [p(1, 0, ROOT, 0, 900, line(20, "session state"), line(844, "password accepted"))],
@@ -246,7 +208,6 @@ SENTENCES: dict[str, tuple[list[Planted], str]] = {
         [p(1, 0, ROOT, 0, 1000), p(2, 1, "query", 700, 700)],
         "itself 1.000 s, 700 ms of it before query",
     ),
-    "a circle of parents": ([p(1, 2, ROOT, 0, 1000), p(2, 1, "query", 0, 900)], "query 900 ms"),
     "a child that outlives its parent": (
         [p(1, 0, ROOT, 0, 500), p(2, 1, "cleanup", 100, 5000)],
         "cleanup 400 ms",

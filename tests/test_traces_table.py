@@ -1,6 +1,7 @@
 """The table of late stages: whole tables."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -212,5 +213,5 @@ def test_what_was_not_all_looked_at_is_not_counted(tmp_path: Path) -> None:
     spans = read_back(tmp_path, Planted(1, 0, "message", 0, 1000))
 
     for over_s, title in ((0.5, "late · 1 · 2023"), (2.0, "none late · 2023")):
-        answer = late(spans, Question(over_s=over_s))
-        assert next(table.draw(answer, width=80, narrowed=True)).plain.startswith(title)
+        answer = replace(late(spans, Question(over_s=over_s)), narrowed=True)
+        assert next(table.draw(answer, width=80)).plain.startswith(title)

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from otel_logging.traces.draw.waterfall import draw
+from otel_logging.traces.failed import failed
+from otel_logging.traces.late import Question, late, who
+from otel_logging.traces.path import steps, words
 from otel_logging.traces.trace import Trace, by_trace, last
 from tests.stored import Planted, read_back, trace_of
 
@@ -34,19 +38,30 @@ def test_a_trace_knows_what_is_above_and_below(tmp_path: Path) -> None:
 
 
 def test_a_circle_of_parents_ends_every_walk(tmp_path: Path) -> None:
-    """Broken senders make spans that are their own ancestors."""
+    """No SDK makes spans that are their own ancestors: they are in no row, and nothing hangs."""
     trace = trace_of(
         tmp_path,
-        Planted(1, 2, "one", 0, 1),
-        Planted(2, 1, "two", 0, 1),
-        Planted(3, 3, "self", 0, 1),
+        Planted(1, 2, "one", 0, 900, {"budget_s": 0.1}, status=2),
+        Planted(2, 1, "two", 0, 900, {"user_id": "ada"}),
+        Planted(3, 3, "self", 0, 900, {"budget_s": 0.1}),
+        Planted(4, 3, "below", 0, 900, {"budget_s": 0.1}),
     )
-    one, two, alone = (trace.spans[f"{n:016x}"] for n in (1, 2, 3))
+    one, two, alone, below = (trace.spans[f"{n:016x}"] for n in (1, 2, 3, 4))
 
     assert trace.at_or_above([one]) == {one.span_id, two.span_id}
     assert names(trace.descendants(one)) == ["two", "one"]
-    assert trace.at_or_above([alone]) == {alone.span_id}
-    assert list(trace.descendants(alone)) == []
+    assert names(trace.descendants(alone)) == ["self", "below"]
+    assert who(trace, below) == {}
+    assert trace.top.name == "one"
+    assert last([trace]) == []
+    for span in (one, alone):
+        assert words(steps(trace, span))[-1] == "what is deeper is not looked at"
+    spans = trace.spans.values()
+    assert [row.span.name for row in late(spans, Question(who="ada")).rows] == ["one"]
+    assert [found.span.name for found in failed(spans, Question()).rows] == ["one"]
+    heading, *_, axis = (text.plain for text in draw(trace, width=80, unfolded=True))
+    assert heading.startswith("one ERROR LATE")
+    assert axis.startswith("start")
 
 
 def test_clocks_in_a_circle_of_parents_are_left_as_they_are(tmp_path: Path) -> None:
@@ -76,12 +91,3 @@ def test_the_last_trace_is_the_one_whose_root_stage_ended_last(tmp_path: Path) -
     assert last(traces, service="chat-gateway")[0].trace_id == "b" * 32
     assert last(traces, service="nobody") == []
     assert last([]) == []
-
-
-def test_a_circle_of_parents_can_be_the_last_trace(tmp_path: Path) -> None:
-    """It has no root; its first stage stands outside."""
-    spans = read_back(tmp_path, Planted(1, 2, "one", 0, 9), Planted(2, 1, "two", 1, 8))
-    (trace,) = by_trace(spans).values()
-
-    assert last([trace]) == [trace]
-    assert trace.top.name == "one"

@@ -246,6 +246,20 @@ def test_a_caller_elsewhere_is_not_missed(tmp_path: Path) -> None:
     assert below_heading(trace)[0].startswith("0.000  1.000  request ")
 
 
+@pytest.mark.parametrize("first", ["inner", "served"])
+def test_what_one_that_has_not_ended_called_elsewhere_is_inside_it(
+    tmp_path: Path, first: str
+) -> None:
+    """Once, whatever began first: a stage inside shows whose call it was."""
+    inner = Planted(2, 7, "inner", 10 * (first != "inner"), 400)
+    served = Planted(3, 7, "served", 10 * (first == "inner"), 300, flags=0x301)
+    drawn = below_heading(trace_of(tmp_path, inner, served))
+    assert [text[14:40].split("  ")[0] for text in drawn] == [
+        "… not ended yet, or not re",
+        *(["├ inner", "└ served"] if first == "inner" else ["├ served", "└ inner"]),
+    ]
+
+
 def test_stages_of_another_service_show_its_name(tmp_path: Path) -> None:
     """Beside their own names."""
     spans = read_back(tmp_path / "a", Planted(1, 0, "message", 0, 1000))
@@ -255,18 +269,6 @@ def test_stages_of_another_service_show_its_name(tmp_path: Path) -> None:
     lines = picture(trace)
     assert lines[0] == "message · chat-gateway, billing · 1.000 s"
     assert "└ bill @billing" in lines[6]
-
-
-def test_a_circle_of_parents_is_drawn_once(tmp_path: Path) -> None:
-    """Whichever began first stands outside."""
-    trace = trace_of(
-        tmp_path,
-        Planted(1, 2, "one", 0, 900),
-        Planted(2, 1, "two", 100, 500),
-        Planted(3, 3, "self", 600, 1000),
-    )
-
-    assert [text[14:22] for text in below_heading(trace)] == ["one     ", "└ two   ", "self    "]
 
 
 def test_a_tree_a_thousand_stages_deep_is_drawn(tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def test_nothing_is_asked_but_the_endpoint(
     """Proxies and .netrc of the environment have no say."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    (Path(os.environ["HOME"]) / ".netrc").write_text("machine 127.0.0.1 login a password b")
+    Path.home().mkdir()
+    (Path.home() / ".netrc").write_text("machine 127.0.0.1 login a password b")
     assert ask(receiver.endpoint, request(1)).outcome is Outcome.DELIVERED
     assert "authorization" not in receiver.requests[0].headers
 
@@ -299,19 +300,18 @@ def test_a_refused_connection_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("behave", "size", "outcome"),
+    ("behave", "size"),
     [
-        (rude.say_nothing, 1, Outcome.AGAIN),
-        (rude.read_nothing, 32 << 20, Outcome.AGAIN),  # more than the system keeps for it
-        (rude.drip_head, 1, Outcome.AGAIN),
-        (rude.drip_body, 1, Outcome.AGAIN),  # a status is not the whole answer
+        (rude.say_nothing, 1),
+        (rude.read_nothing, 32 << 20),  # more than the system keeps for it
+        (rude.drip_head, 1),
+        (rude.drip_body, 1),  # a status is not the whole answer
     ],
 )
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_request_is_done_by_its_deadline(
     behave: Callable[[Rude, socket.socket], None],
     size: int,
-    outcome: Outcome,
     tls: bool,
     certificates: Certificates,
 ) -> None:
@@ -320,10 +320,10 @@ def test_a_request_is_done_by_its_deadline(
         certificate = str(certificates.authority) if tls else None
         with connected(collector.endpoint, certificate=certificate) as client:
             began = time.monotonic()
-            answer = client.send(bytes(size), 0.5)
+            answer = client.send(bytes(size), 0.3)
             took = time.monotonic() - began
-            assert answer.outcome is outcome
-            assert 0.4 < took < 2
+            assert answer.outcome is Outcome.AGAIN
+            assert 0.25 < took < 2
 
 
 def test_a_connection_that_never_speaks_tls_is_given_up() -> None:
@@ -350,7 +350,7 @@ def test_one_that_reads_slowly_is_given_up() -> None:
 
     with Rude(sip) as collector:
         began = time.monotonic()
-        assert ask(collector.endpoint, bytes(32 << 20), 0.5).outcome is Outcome.AGAIN
+        assert ask(collector.endpoint, bytes(32 << 20), 0.3).outcome is Outcome.AGAIN
         assert time.monotonic() - began < 2
 
 

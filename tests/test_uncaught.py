@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import functools
 import gc
 import importlib
 import logging
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import wrapt
 from asgiref.sync import async_to_sync, sync_to_async
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -493,6 +495,29 @@ def test_hooks_of_others_see_it_too(lines: Lines, monkeypatch: pytest.MonkeyPatc
     take_over({})
     assert seen == ["thread", "main"]
     assert len(lines()) == 2
+
+
+@pytest.mark.parametrize("made_by", ["wraps", "a proxy"])
+def test_a_hook_that_says_it_is_pythons_sees_it_too(
+    made_by: str, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_over({})
+    seen: list[str] = []
+    for module, name in ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarning")):
+        if made_by == "wraps":
+            original = getattr(module, name)
+            hook = functools.wraps(original)(lambda *_, of=name, **__: seen.append(of))
+        else:
+            hook = wrapt.FunctionWrapper(
+                getattr(module, name), lambda *_, of=name, **__: seen.append(of)
+            )
+        monkeypatch.setattr(module, name, hook)
+    configure_logging(environment="production")
+    run_in_thread(boom)
+    sys.excepthook(ValueError, ValueError("x"), None)
+    warnings.showwarning("old", UserWarning, "a.py", 1)
+    assert seen == ["excepthook", "excepthook", "showwarning"]
+    assert len(lines()) == 3
 
 
 def test_a_hook_put_before_ours_is_no_second_line(
@@ -1065,54 +1090,25 @@ def test_a_pools_exception_is_of_each_who_waits_for_it(service: Service, lines: 
     assert [line.get("user_id") for line in lines()] == ["alice", None]
 
 
-@pytest.mark.parametrize("told", ["before", "by who waits alone"])
-def test_what_a_thread_of_ones_own_puts_into_a_future_is_its_requests(
-    told: str, service: Service, lines: Lines
-) -> None:
-    future: Future[None] = Future()
-
-    def work() -> None:
-        try:
-            with traced("message", root=True):
-                bind_context(user_id="alice")
-                boom()
-        except ValueError as error:
-            if told == "before":
-                log.exception("failed")
-            future.set_exception(error)
-
-    threading.Thread(target=work).start()
-    for _ in range(2):
-        try:
-            future.result(20)
-        except ValueError:
-            log.exception("failed")
-    *hers, last = lines()
-    assert len(hers) == (2 if told == "before" else 1)
-    trace_id = service.one("message").trace_id
-    assert [(line["user_id"], line["trace_id"]) for line in hers] == [("alice", trace_id)] * len(
-        hers
-    )
-    assert last.keys().isdisjoint({"user_id", "trace_id"})  # any other who waits is somebody else
-
-
-@pytest.mark.parametrize("how", ["in its request", "awaited by her", "awaited twice"])
-def test_what_many_futures_have_is_nobodys(how: str, service: Service, lines: Lines) -> None:
+@pytest.mark.parametrize("how", ["in its request", "awaited by her", "after it", "awaited twice"])
+def test_what_is_put_into_futures_is_nobodys(how: str, service: Service, lines: Lines) -> None:
     """A connection is lost in a request: so are the others' answers."""
     pending: Future[None] = Future()
+    is_over = how in {"after it", "awaited twice"}
 
     def fail() -> None:
         try:
-            with traced("send", root=how == "awaited twice"):
+            with traced("send", root=is_over):
                 bind_context(user_id="alice")
                 boom()
         except ValueError as error:
             pending.set_exception(error)
 
-    if how == "awaited twice":
+    if is_over:
         fail()
-        with suppress(ValueError):
-            pending.result()
+        if how == "awaited twice":
+            with suppress(ValueError):
+                pending.result()
     else:
         with traced("request", root=True), suppress(ValueError):
             fail()

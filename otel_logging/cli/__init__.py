@@ -13,7 +13,6 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 from otel_logging._json import strict
 from otel_logging._text import visible
@@ -116,8 +115,7 @@ def late(
 
     def shown(found: Answered, answer: Answer[Any]) -> Shown:
         if key is None or not answer.rows:
-            narrowed = over is not None and found.jaeger is not None
-            return listing.rows(table.draw, found, answer, narrowed=narrowed)
+            return listing.rows(table.draw, found, answer)
         every = groups.grouped(answer.rows, key)
         parts = every[: listing.most]
         draw = table.draw_summary if summary else partial(table.draw_groups, by=str(group))
@@ -209,23 +207,15 @@ def show(
 
 
 @main.command()
-@click.option(
-    "--environment",
-    envvar=_names.ENVIRONMENT,
-    default="development",
-    show_default=True,
-    metavar="NAME",
-    help="As for any service: production prints JSON.",
-)
 @options.spool_dir
-def demo(*, environment: str, spool_dir: Path | None) -> None:
+def demo(*, spool_dir: Path | None) -> None:
     """Run a small chat service for ten seconds, and see why it is slow.
 
     Then late and show find out who was answered late. Nothing else has to run.
     """
     from otel_logging.demo import run
 
-    run(environment=environment, spool_dir=spool_dir)
+    run(spool_dir=spool_dir)
 
 
 @main.command()
@@ -237,8 +227,8 @@ def demo(*, environment: str, spool_dir: Path | None) -> None:
     show_default=True,
     help="How long the probe may take to Jaeger.",
 )
-@partial(of_places, may_be_files=True)
-def doctor(*, wait: float, store: Store) -> None:
+@options.spool_dir
+def doctor(*, wait: float, spool_dir: Path | None) -> None:
     """Find out why nothing is in Jaeger, and what to do.
 
     It sends a probe to the collector and reads it back from Jaeger. It ends with 1 if there is a
@@ -252,7 +242,7 @@ def doctor(*, wait: float, store: Store) -> None:
 
     out = terminal.console()
     findings = []
-    for finding in examine(spool_dir=store.given, patience_s=wait, places=store.places):
+    for finding in examine(spool_dir=spool_dir, patience_s=wait):
         findings.append(finding)
         terminal.show(out, report.draw(finding, width=out.width, encoding=out.encoding))
     terminal.show(out, report.result(findings))

@@ -78,13 +78,12 @@ class Listing:
     html: Path | None
     out: Console = field(init=False)
     most: int | None = field(init=False)  # rows of an answer
-    heads: list[int] | None = field(init=False)  # how wide the columns above are
     _is_titled: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         if self.html is not None and (self.follow or self.as_json):
             raise click.UsageError("--html goes neither with --follow nor with --json")
-        self.out, self.heads = terminal.console(), [] if self.follow else None
+        self.out = terminal.console()
         self.most = self.limit or (None if self.as_json else ROWS)
 
     def question(self, over_s: float | None = None, cause: str | None = None) -> Question:
@@ -97,11 +96,9 @@ class Listing:
         draw: Callable[..., Iterable[Text]],
         found: Answered,
         answer: Answer[Any],
-        **options: bool,
     ) -> Shown:
         """Return the rows of an answer as *draw* draws them, and as JSON."""
-        links, width = links_of(found), self.out.width
-        drawn = draw(answer, width=width, links=links, heads=self.heads, **options)
+        drawn = draw(answer, width=self.out.width, links=links_of(found))
         return drawn, (row.as_json(found.link(*row.ids)) for row in answer.rows)
 
     def run(

@@ -65,20 +65,16 @@ class Store:
 
     places: tuple[Path, ...]
     of_others: bool
-    given: Path | None  # as ``--spool-dir``
 
 
-def of_places(command: _Command, *, may_be_files: bool = False) -> _Command:
-    """Add the options that say where the local store is; *command* is called with a ``Store``.
-
-    *may_be_files*: it says itself what to do about a file where a directory is meant.
-    """
+def of_places(command: _Command) -> _Command:
+    """Add the options that say where the local store is; *command* is called with a ``Store``."""
 
     @functools.wraps(command)
     def with_store(*, spool_dir: Path | None, all_users: bool, **given: Any) -> Any:
         store = _store(spool_dir, all_users=all_users)
         files = [each for each in store.places if each.is_file()]
-        if files and not may_be_files:
+        if files:
             raise click.ClickException(f"{visible(str(files[0]))} is a file, not a directory")
         return command(store=store, **given)
 
@@ -108,7 +104,7 @@ def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
         listed = ", ".join(visible(str(each)) for each in may_not)
         click.echo(f"not read, since this user may not: {listed}", err=True)
     may = tuple(each for each in places if each not in may_not)
-    return Store(may, all_users or is_root, given)
+    return Store(may, all_users or is_root)
 
 
 def of_sources(command: _Command) -> _Command:

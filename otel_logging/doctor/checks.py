@@ -5,7 +5,7 @@ every span does, and came back from Jaeger; nothing is left behind on this machi
 """
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +25,9 @@ _NEARLY: Final = 0.9  # of the bound: the next outage loses something
 _FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 
 
-def examine(
-    *, spool_dir: Path | None = None, patience_s: float, places: Iterable[Path] = ()
-) -> Iterator[Finding]:
-    """Yield what is found. *places*: where other services and users have their spools. Failure:
-    never raises. Blocks for half a minute at most, and for *patience_s*, which a probe may take on
-    its way.
+def examine(*, spool_dir: Path | None = None, patience_s: float) -> Iterator[Finding]:
+    """Yield what is found. Failure: never raises. Blocks for half a minute at most, and for
+    *patience_s*, which a probe may take on its way.
     """
     try:
         chosen, jaeger_url = settings.load(spool_dir=spool_dir), links.jaeger_url()
@@ -39,7 +36,7 @@ def examine(
         yield probe.invalid(error)
         return
     yield from _recording(chosen)
-    yield from _spool_findings(chosen, places)
+    yield from _spool_findings(chosen)
     if not chosen.traces or not chosen.exporter.network:
         yield note(OFF)
         return
@@ -90,7 +87,7 @@ def _recording(chosen: Settings) -> Iterator[Finding]:
 # ---------------------------------------------------------------- the spool
 
 
-def _spool_findings(chosen: Settings, places: Iterable[Path]) -> Iterator[Finding]:
+def _spool_findings(chosen: Settings) -> Iterator[Finding]:
     """Say whether spans can wait on disk, and whether there is room."""
     if chosen.temporary:
         return
@@ -112,10 +109,6 @@ def _spool_findings(chosen: Settings, places: Iterable[Path]) -> Iterator[Findin
                 f"set {_names.SPOOL_DIR}",
             )
         yield from _room(base, chosen.spool_bytes)
-        for other in places:
-            size = sum(each.waiting.size_bytes for each in destinations.found(other))
-            if other != base and size:
-                yield note(f"Elsewhere, in {other}, {volume(size)} wait.")
         return
     yield _unwritable(failures[0], chosen.spool_dir)
 

@@ -7,7 +7,6 @@ question.
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Final
 
 from otel_logging import _names, _otlp
@@ -19,13 +18,7 @@ from otel_logging.export.ids import new_span_id, new_trace_id
 from otel_logging.export.outcome import Answer, Outcome, lasting
 from otel_logging.settings import Exporter, variables
 from otel_logging.spool.directories import NOUNS
-from otel_logging.traces.jaeger import (
-    Jaeger,
-    JaegerError,
-    NotLetInError,
-    NotUnderstoodError,
-    UnreachableError,
-)
+from otel_logging.traces.jaeger import Jaeger, JaegerError, NotUnderstoodError, UnreachableError
 
 _LINE: Final = "the doctor was here"
 _MOST_S: Final = 10.0  # for the request, where more was allowed: somebody is waiting
@@ -40,15 +33,11 @@ _ADVICE: Final[Mapping[type[BaseException], tuple[str, str]]] = {
         "Jaeger does not answer",
         f"start it (docker compose up -d), or {_SET_TO} where it is; https:// only if it has TLS",
     ),
-    NotLetInError: (
-        "Jaeger cannot be asked",
-        f"{_SET_TO} where Jaeger itself answers, without a login",
-    ),
     NotUnderstoodError: (
         "There is no Jaeger that can be asked",
         (
-            f"{_SET_TO} the address of its own pages, of version 2.13 or later: usually http://…:16686"
-            " (4317 and 4318 are the collector's), or https:// if it expects TLS"
+            f"{_SET_TO} the address of its own pages, without a login, of version 2.13 or later:"
+            " usually http://…:16686 (4317 and 4318 are the collector's); https:// if it has TLS"
         ),
     ),
     JaegerError: ("Jaeger is not well", "look at its log"),
@@ -136,25 +125,17 @@ def reach_jaeger(jaeger: Jaeger, service: str) -> Iterator[Finding]:
         return
     numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
     if version and tuple(numbers) < _OLDEST:
-        yield _too_old(jaeger, version)
+        yield problem(f"Jaeger {version} at {jaeger.url} is too old.", "take 2.13 or later")
         return
     yield good(f"Jaeger {version} answers at {jaeger.url}.".replace("  ", " "))
     if service and service not in services:
         yield note(f"Jaeger has nothing of the service {service!r} yet.")
 
 
-def _too_old(jaeger: Jaeger, version: str) -> Finding:
-    return problem(f"Jaeger {version} at {jaeger.url} is too old.", "take 2.13 or later")
-
-
 def _not_asked(jaeger: Jaeger, error: JaegerError) -> Finding:
     """Say why Jaeger cannot be asked: by what the error is."""
     if isinstance(error, UnreachableError) and not _is_wanted():
         return note(f"No Jaeger answers at {jaeger.url}, the default.")
-    if isinstance(error, NotUnderstoodError):
-        with suppress(JaegerError):
-            if version := jaeger.version():
-                return _too_old(jaeger, version)
     said, to_do = next(advice for kind, advice in _ADVICE.items() if isinstance(error, kind))
     return problem(f"{said}: {error}.", to_do)
 

@@ -3,7 +3,6 @@
 A sign is a word where the encoding lacks it, and nothing is said by colour alone.
 """
 
-import textwrap
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +12,7 @@ from typing import Final
 from rich.text import Text
 
 from otel_logging._text import visible
+from otel_logging.traces.draw.terminal import wrapped
 
 _TO_DO: Final = "do: "
 _WIDEST: Final = 100  # columns: longer lines are hard to read
@@ -53,19 +53,12 @@ def draw(finding: Finding, *, width: int, encoding: str) -> Iterator[Text]:
     """Yield a finding, wrapped to *width* columns."""
     sign, word, style = finding.mark.value
     lead = f"{sign} " if encoding.lower().startswith("utf") else f"{word:<2} "
-    indent = " " * len(lead)
-    yield from _wrapped(Text().append(lead, style), finding.said, indent, width)
-    if finding.to_do:
-        below = Text(indent).append(_TO_DO, "bold")
-        yield from _wrapped(below, finding.to_do, indent + " " * len(_TO_DO), width)
-
-
-def _wrapped(lead: Text, text: str, indent: str, width: int) -> Iterator[Text]:
-    room = max(min(width, _WIDEST) - len(indent), 20)
-    # a path or an address is not cut: it is to be copied
-    lines = textwrap.wrap(visible(text), room, break_long_words=False, break_on_hyphens=False)
-    for number, line in enumerate(lines):
-        yield Text.assemble(indent if number else lead, line, overflow="ignore")
+    said, to_do = (Text(visible(each), overflow="ignore") for each in (finding.said, finding.to_do))
+    room = min(width, _WIDEST)
+    yield from wrapped(said, room, len(lead), Text(lead, style))
+    if to_do:
+        below = Text(" " * len(lead)).append(_TO_DO, "bold")
+        yield from wrapped(to_do, room, len(below), below)
 
 
 def result(findings: Collection[Finding]) -> Iterator[Text]:

@@ -11,12 +11,13 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
 from otel_logging import _diagnostics, _forks
+from otel_logging._green import Lock, RLock, start_thread, wait_until
 from otel_logging.export.outcome import Client, failed
 from otel_logging.export.sender import ROUND_S, Sender
 from otel_logging.spool.queue import SEAL_S, Spool
@@ -38,8 +39,8 @@ class Delivery:
     """Brings segments to the collector in a thread of its own.
 
     Scope: process. Failure: nothing here raises into the application. Cost: one
-    daemon thread, started with the first ``wake``. Concurrency: any thread; a
-    forked child has a worker of its own. Requests are made by the worker alone,
+    daemon thread of the system, started with the first ``wake``. Concurrency: any
+    thread; a forked child has a worker of its own. Requests are made by the worker alone,
     so that a wait for it can be given up; where no thread can be started, by
     the thread that waits.
     """
@@ -67,39 +68,17 @@ class Delivery:
         self._is_behind = False  # the last try left something
         #: Does what the worker is for; has the results of its tries.
         self.sender = Sender(self.spool, self._client, timeout_s=self._timeout_s)
-        # numbers of flushes, under the condition: asked for; tried since; done
+        # numbers of flushes: asked for, under a lock; tried since; done
+        self._asks = RLock()
         self._asked = self._tried = self._done = 0
         self._asked_until = -math.inf  # monotonic: nobody waits any more after that
-        self._employ()
-
-    def _employ(self) -> None:
-        """Begin with no worker, and with locks of the kind that there is now."""
-        self._kind = threading.Lock
         self._thread: threading.Thread | None = None
-        self._may_start = [True]  # popped by the one thread that starts the worker
         #: Held while there is nothing new. A lock, for its release may be interrupted by a signal
-        #: handler that releases, also where it is a library's own.
-        self._news = threading.Lock()
+        #: handler that releases.
+        self._news = Lock()
         self._news.acquire()
-        self._works = threading.Lock()  # held by the worker until its end
-        self._sending = threading.Lock()  # one round at a time
-        self._flushed = threading.Condition()
-
-    def _follow(self) -> None:
-        """Replace the worker where gevent or eventlet has patched ``threading`` after it began, or
-        after its parent set up, as in ``gunicorn --preload -k gevent``.
-        """
-        if threading.Lock is self._kind:
-            return
-        worker, self._thread = self._thread, None
-        self._tell()
-        if self._client is not None:  # pragma: no branch - none: there is no network in tests
-            self._client.interrupt()
-        if worker is not None:
-            worker.join(_END_S)
-        if self._client is not None:  # pragma: no branch - as above
-            self._client.reset()
-        self._employ()
+        self._works = Lock()  # held for the worker, until its end
+        self._sending = Lock()  # one round at a time
 
     def after_fork(self) -> None:
         """Be a worker that has not begun: the parent's goes on in the parent."""
@@ -121,10 +100,9 @@ class Delivery:
     def wake(self) -> None:
         """Say that there may be work. Never blocks, never raises."""
         try:
-            if self.has_threads and (self._is_child or not _forks.is_before_fork()):
-                self._follow()
-                if not self._stopping:
-                    self._start()
+            may_run = self.has_threads and (self._is_child or not _forks.is_before_fork())
+            if may_run and not self._stopping:
+                self._start()
             self._tell()
         except Exception as error:  # no more threads to be had: the spans wait on disk
             _diagnostics.report("failures to start the delivery thread", detail=error)
@@ -134,22 +112,12 @@ class Delivery:
             self._news.release()
 
     def _start(self) -> None:
-        try:
-            token = self._may_start.pop()
-        except IndexError:  # started, perhaps by another thread just now
-            return
-        try:
-            thread = threading.Thread(target=self._run, name="otel_logging delivery", daemon=True)
-            self._thread = thread
-            self._works.acquire()
-            thread.start()
-        except BaseException:
-            self._works = threading.Lock()
-            self._may_start.append(token)
-            raise
-
-    def _running(self) -> threading.Thread | None:
-        return self._thread if self._thread is not None and self._thread.is_alive() else None
+        if self._works.acquire(blocking=False):
+            try:
+                self._thread = start_thread(self._run, "otel_logging delivery")
+            except BaseException:
+                self._works = Lock()
+                raise
 
     def flush(self, timeout_s: float, gives_up: Callable[[], bool] = lambda: False) -> bool:
         """Wait until all that has ended by now is delivered; False if the time ran out, or if it
@@ -158,22 +126,20 @@ class Delivery:
         _forks.check()
         if time.monotonic() >= self._alone_until:
             self.sender.next_housekeeping = -math.inf  # what children left that have ended, too
-        timeout_s = _possible(timeout_s)
-        deadline = time.monotonic() + timeout_s
-        self._follow()
-        with self._flushed:
+        deadline = time.monotonic() + max(0.0, timeout_s)  # 0 of what is no number
+        with self._asks:
             self._asked += 1
             mine = self._asked
             self._asked_until = max(self._asked_until, deadline)
         self.wake()
-        if self._running() is None:
+        if not self._works.locked():
             return self._flush_here(deadline, gives_up)
-        with self._flushed:
-            with _no_wait_reported():
-                self._flushed.wait_for(
-                    lambda: self._done >= mine or (self._tried >= mine and gives_up()), timeout_s
-                )
-            return self._done >= mine
+
+        def is_over() -> bool:
+            return self._done >= mine or (self._tried >= mine and gives_up())
+
+        wait_until(is_over, deadline)
+        return self._done >= mine
 
     def _flush_here(self, deadline: float, gives_up: Callable[[], bool]) -> bool:
         # at the interpreter's exit no thread can be started any more
@@ -182,7 +148,7 @@ class Delivery:
             while True:
                 done = False
                 # with a deadline: a signal handler may have come into this very thread's round
-                if self._sending.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                if wait_until(lambda: self._sending.acquire(blocking=False), deadline):
                     try:
                         done = self._round(deadline)
                     finally:
@@ -201,7 +167,7 @@ class Delivery:
         one that says no; these get one short try.
         """
         _forks.check()
-        sender, timeout_s = self.sender, _possible(timeout_s)
+        sender, timeout_s = self.sender, max(0.0, timeout_s)
         deadline = time.monotonic() + timeout_s
         give_up = time.monotonic() + timeout_s * _WAIT
         done = False
@@ -216,44 +182,35 @@ class Delivery:
         self._tell()
         if self._client is not None:
             self._client.interrupt()
-        if (worker := self._running()) is not None:
-            with _no_wait_reported():
-                # join() alone raises a BaseException at its timeout, where the thread is eventlet's
-                if self._works.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-                    worker.join(_END_S)
-        elif self._client is not None:
-            self._client.reset()
+        if wait_until(lambda: not self._works.locked(), deadline):
+            if self._thread is not None:
+                self._thread.join(_END_S)
+            if self._client is not None:
+                self._client.reset()
         return done
 
     # ---- the worker's side
 
     def _run(self) -> None:
-        me, works = threading.current_thread(), self._works
-
-        def serves() -> bool:
-            # Green threads survive a fork: in the child the parent's worker ends here. So does
-            # one from before gevent or eventlet: its locks have nothing in common with theirs.
-            return self._thread is me and threading.Lock is self._kind
-
-        otel_context.attach(unobserved())
-        while serves() and not self._stopping:
-            try:
-                with self._sending:
-                    done = self._round(math.inf)
-                if done:
-                    self.sender.tidy(go_on=lambda: self._news.locked() and not self._stopping)
-            except Exception as error:
-                if serves():  # pragma: no branch - not: a greenlet of the parent's
-                    _diagnostics.report("errors of the delivery thread", detail=error)
-                    self.sender.failed(failed(error))
-                    self.sender.next_housekeeping = time.monotonic() + ROUND_S
-            if serves():  # pragma: no branch - as above
+        works = self._works
+        try:
+            otel_context.attach(unobserved())
+            while not self._stopping:
+                self._try_once()
                 self._wait()
-        if self._client is not None and serves():
-            self._client.reset()
-        # which Python has forgotten in a forked child, and fails for at its end: this adds it again
-        threading.current_thread()
-        works.release()
+            if self._client is not None:
+                self._client.reset()
+        finally:
+            works.release()
+
+    def _try_once(self) -> None:
+        try:
+            with self._sending:
+                self._round(math.inf)
+        except Exception as error:
+            _diagnostics.report("errors of the delivery thread", detail=error)
+            self.sender.failed(failed(error))
+            self.sender.next_housekeeping = time.monotonic() + ROUND_S
 
     def _wait(self) -> None:
         """Sleep until there is something to do: a flush, a try that is due, a segment to seal."""
@@ -275,10 +232,9 @@ class Delivery:
 
     def _round(self, deadline: float) -> bool:
         """Deliver what waits if a try is due; return whether nothing of it is left."""
-        with self._flushed:
-            asked, flushing = self._asked, self._is_flushing()
-            if time.monotonic() < self._alone_until:
-                deadline = min(deadline, self._asked_until)
+        asked, flushing = self._asked, self._is_flushing()
+        if time.monotonic() < self._alone_until:
+            deadline = min(deadline, self._asked_until)
         due = time.monotonic() >= (self.sender.next_flush_try if flushing else self.sender.next_try)
         self.before_round(flushing and due)
         sends = due and self._client is not None
@@ -287,11 +243,9 @@ class Delivery:
             return False
         done = self.sender.send_waiting(deadline)
         self._is_behind = not done
-        with self._flushed:
-            self._tried = asked
-            if done:
-                self._done = asked
-            self._flushed.notify_all()
+        if done:
+            self._done = asked
+        self._tried = asked
         return done
 
 
@@ -301,20 +255,6 @@ def unobserved() -> otel_context.Context:
     names = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
     keys = ["suppress_instrumentation", *(getattr(otel_context, name, name) for name in names)]
     return otel_context.Context({**otel_context.get_current(), **dict.fromkeys(keys, True)})
-
-
-def _possible(timeout_s: float) -> float:
-    """Return the nearest time that a thread can wait; none for what is no number."""
-    return min(max(0.0, timeout_s), threading.TIMEOUT_MAX)
-
-
-@contextlib.contextmanager
-def _no_wait_reported() -> Iterator[None]:
-    """Report that a wait is not possible: gevent and eventlet raise for one in their hub."""
-    try:
-        yield
-    except Exception as error:
-        _diagnostics.report("waits for delivery that are not possible here", detail=error)
 
 
 def _threads_run() -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from otel_logging import _forks, _names
-from otel_logging._green import apart, sleep
+from otel_logging._green import sleep
 from otel_logging.export import outcome
 from otel_logging.export.outcome import Answer, Outcome
 from otel_logging.settings import ConfigurationError, Exporter
@@ -24,7 +24,6 @@ _PORT: Final = 4317  # OpenTelemetry specification
 #: How long the core's threads take to end [run: 11 ms at most; of children forked at once, on a
 #: busy machine, one in thirty hung, of those forked 20 ms later none in 150].
 _SETTLE_S: Final = 0.05
-_LATE_S: Final = 1.0  # what a call may take beyond its deadline
 _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
@@ -81,9 +80,7 @@ class OtlpGrpc:
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Send *body*. See ``Client``."""
-        answer = apart(lambda: self._send(body, timeout_s), timeout_s + _LATE_S)
-        answer = answer or outcome.failed(TimeoutError("not answered in time"))
-        return outcome.explained(answer, self._exporter)
+        return outcome.explained(self._send(body, timeout_s), self._exporter)
 
     def _send(self, body: bytes, timeout_s: float) -> Answer:
         if self._channel is not None:

@@ -7,9 +7,7 @@ of exactly one span. Deliberately absent: the network (``delivery``).
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
@@ -21,7 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _names, _otlp, _runtime
-from otel_logging._green import is_green
+from otel_logging._green import is_green, wait_until
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.export import foreign
 from otel_logging.export.ids import encode_resource, in_this_process, new_span_id, new_trace_id
@@ -30,7 +28,6 @@ from otel_logging.export.span_bytes import encode_line, encode_span, fitted_attr
 from otel_logging.settings import Limits, Settings
 from otel_logging.spool.queue import LOST_AFTER, Spool
 
-_LOOK_S: Final = 0.005
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
 
 
@@ -326,10 +323,7 @@ class LastCalls:
 
     def wait(self, until: float) -> bool:
         """Wait for all calls, and until then at most; return whether they have returned."""
-        with suppress(Exception):  # gevent and eventlet raise for a wait in their hub
-            while self._open and time.monotonic() < until:
-                time.sleep(_LOOK_S)
-        return not self._open
+        return wait_until(lambda: not self._open, until)
 
     def _start(self) -> None:
         name = "otel_logging processors"

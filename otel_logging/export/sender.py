@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from otel_logging import _diagnostics, _otlp
@@ -45,7 +45,6 @@ class Sender:
         if client is None:
             spool.seal_after_s = _LONGEST_PAUSE_S
         self.delivered_segments = 0
-        self._is_tidy = False
         #: Whether a collector has ever answered this process.
         self.answered = False
         self.last_failure = ""
@@ -75,11 +74,6 @@ class Sender:
             self._spool.adopt()
             self._spool.prune()
             _diagnostics.say_due()
-            self._is_tidy = False
-
-    def tidy(self, *, go_on: Callable[[], bool]) -> None:
-        """Once after housekeeping, make few files of what was sent, while *go_on* says so."""
-        self._is_tidy = self._is_tidy or self._spool.merge(go_on=go_on)
 
     def send_waiting(self, deadline: float) -> bool:
         """Deliver what waits now, until the first failure; return whether nothing of it is left."""

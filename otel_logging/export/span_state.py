@@ -7,12 +7,13 @@ Deliberately absent: how it changes while it is open (``span``), its bytes (``sp
 
 import copy
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags
 
 from otel_logging import _diagnostics, _forks, _json, _otlp
@@ -62,7 +63,6 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     _line_end: bytes | None
     _pages = _paged_events = 0
     _own_resource: "Resource | None" = None
-    _instrumentation_info = None  # what a scope was called before OpenTelemetry 1.11
 
     def __init__(
         self,
@@ -236,6 +236,15 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     def _instrumentation_scope(self, scope: InstrumentationScope) -> None:
         self._scope = span_bytes.make_scope(scope)
 
+    @property  # what a scope was called before OpenTelemetry 1.11: some exporters still read it
+    def _instrumentation_info(self) -> InstrumentationInfo:  # type: ignore[override]
+        # as the SDK does, whose class warns; ``catch_warnings`` would change other threads' filters
+        warnings.filterwarnings(
+            "ignore", ".*You should use InstrumentationScope", DeprecationWarning, "otel_logging"
+        )
+        scope = self._scope[1]
+        return InstrumentationInfo(scope.name, scope.version or "", scope.schema_url)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> ReadableSpan:
         """Return an ended span as a ``ReadableSpan`` of its own; an open one is itself."""
         if self._end_time is None:
@@ -246,5 +255,6 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
             attributes=copy.deepcopy(dict(self.attributes), memo),
             events=[Event(e.name, dict(e.attributes or {}), e.timestamp) for e in self.events],
             links=[Link(link.context, dict(link.attributes or {})) for link in self.links],
+            instrumentation_info=self._instrumentation_info,
             instrumentation_scope=self.instrumentation_scope,
         )

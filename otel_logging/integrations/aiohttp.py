@@ -22,6 +22,8 @@ class _Request(Request):
     """One request, and the WebSocket that it became."""
 
     socket: Any = None
+    #: Whether its handler has failed because its client has gone.
+    is_left = False
 
     def __init__(self, request: web.BaseRequest) -> None:
         self.request = request
@@ -36,6 +38,8 @@ class _Request(Request):
     def end(self, error: BaseException | None = None) -> None:
         """End it, and what is open on the WebSocket."""
         error = self.handled or error  # aiohttp's own, where an answer has begun
+        if self.is_left:  # an answer of failure is for nobody
+            error, self.status = None, self.status if self.status < 500 else 0
         if self.socket is not None:
             connection = vars(self.socket).pop(OBSERVED)
             connection.code = self.socket.close_code
@@ -70,7 +74,10 @@ async def _handle(original: Any, self: Any, request: web.BaseRequest, *args: Any
 def _fail(original: Any, self: Any, request: web.BaseRequest, *args: Any, **named: Any) -> Any:
     served = _served.get()
     if served is not None and served.request is request:  # else of what is no HTTP
-        served.handled = handled()
+        error = handled()
+        has_gone = request.transport is None or request.transport.is_closing()
+        served.is_left = has_gone and isinstance(error, ConnectionError)
+        served.handled = None if served.is_left else error
     return original(self, request, *args, **named)
 
 

@@ -45,6 +45,9 @@ class ObservabilityMiddleware:
     Scope: what is served through it. Failure: what *app* raises, unchanged. Concurrency: any.
     """
 
+    #: Whether a request stays current after its end, for what its server says then.
+    stays = False
+
     def __init__(
         self, app: App, *, read_ahead: int = READ_AHEAD, quiet: Collection[str] = QUIET
     ) -> None:
@@ -69,10 +72,10 @@ class ObservabilityMiddleware:
             with http.HttpRequest(scope, receive, send, self._quiet) as request:
                 scope[_SEEN] = request
                 try:
-                    await self.app(scope, receive, request.send)
+                    await self.app(scope, request.receive, request.send)
                 finally:
                     scope[_SEEN] = True  # else a circle
-                    if not request.status:  # its server is to answer, and to log that
+                    if self.stays or not request.status:  # its server is to log, or to answer
                         scope[_names.STANDING] = Here.now()
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
@@ -122,6 +125,10 @@ class _OfServer(ObservabilityMiddleware):
         finally:
             if scope["type"] == "http" and (here := scope.get(_names.STANDING)) is not None:
                 here.put_back()
+
+
+class _OfGunicorn(_OfServer):
+    stays = True
 
 
 # ---------------------------------------------------------------- in place by itself
@@ -198,6 +205,15 @@ def _for_connection(original: Any, *given: Any) -> None:
     copy_context().run(act)
 
 
+async def _access(original: Any, self: Any, scope: Scope, response: Any, *given: Any) -> None:
+    """Let hypercorn log of a request that has no answer yet, and whose client has gone, as it."""
+    request, before = scope.get(_SEEN), Here.now()
+    if response is None and isinstance(request, http.HttpRequest):
+        request.here.put_back()
+    await original(self, scope, response, *given)
+    before.put_back()
+
+
 async def _stream_call(original: Any, self: Any, scope: Scope, *given: Any) -> None:
     """Tell the request of what fails: ``BaseHTTPMiddleware`` ends the answer first, as if whole."""
     try:
@@ -233,6 +249,8 @@ _replaced = Replaced(
     (f"{_HTTP}httptools_impl", "HttpToolsProtocol", "on_response_complete", _for_connection),
     (f"{_HTTP}zttp_impl", "ZttpProtocol", "on_response_complete", _for_connection),
     ("hypercorn.app_wrappers", "ASGIWrapper", "__call__", _serving("app")),
+    ("hypercorn.logging", "Logger", "access", _access),
+    ("gunicorn.workers.gasgi", "ASGIWorker", "run", partial(http.serve, _OfGunicorn, "asgi")),
     ("starlette.background", "BackgroundTask", "__call__", _background_call),
     ("starlette.responses", "StreamingResponse", "__call__", _stream_call),
     ("sse_starlette.sse", "EventSourceResponse", "__call__", _stream_call),

@@ -50,8 +50,7 @@ class Message:
         stage.asked = tuple.__new__(type(stage.asked), (*stage.asked[:-2], waited, arrived_ns))
         if is_own := bindings.state() is connection.shared:  # else in a block of the application's
             bindings.restore(self.bound)
-        is_known = is_own and not bindings.current_job().otel_logging_closed
-        self.span = tracing.start(stage, self.bound if is_known else None)
+        self.span = tracing.start(stage, self.bound if is_own else None)
         self.span.otel_logging_outer = before
         self.span.otel_logging_token = None  # who works on it leaves it by itself, or stays there
         self.bound = bindings.state()

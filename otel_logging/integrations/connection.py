@@ -354,8 +354,8 @@ class Connection:
             self.last.otel_logging_began = self.handshake.began
         self.standing.now = self.last
 
-    def close(self, error: BaseException | None) -> None:
-        """End what is open: the application has returned, or raised *error*."""
+    def close(self, error: BaseException | None) -> BaseException | None:
+        """End what is open: the application has returned, or raised *error*. Return its failure."""
         self.over_ns = _runtime.current.now_ns()
         raised, self.handshake.handled = error or self.handshake.handled, None
         error = None if type(raised).__name__ in _GONE else raised
@@ -385,6 +385,7 @@ class Connection:
             failed = 500 if self.code is None else 403  # what the server answers
             self.end_handshake(self.handshake.status or failed, error)
         self.standing.otel_logging_closed = True
+        return error
 
 
 def sent() -> None:

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _exceptions, _failures, _names, _runtime, background_tasks, tracing
-from otel_logging.context import bind_context, detached, take_off, unbound
+from otel_logging.context import Here, bind_context, detached, take_off, unbound
 from otel_logging.integrations.arrival import arrived_ns
 from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
@@ -263,15 +263,24 @@ class Request:
             span.set_status(StatusCode.ERROR)
         elif has_gone or not self.is_complete:  # the client has gone
             span.set_attribute(_names.CANCELLED, True)  # noqa: FBT003 - an attribute's value
-        copy_context().run(tracing.end, span, error, self.done_ns)
+        copy_context().run(tracing.end, span, error, self.done_ns, is_block=False)
 
 
 class HttpRequest(Request):
     """One request, and what is sent for it."""
 
+    #: Whether its application has been told that its client has gone.
+    is_left = False
+
     def __init__(self, scope: Scope, receive: Receive, send: Send, quiet: Collection[str]) -> None:
         super().__init__(scope, quiet, arrived_ns(receive))
-        self._send = send
+        self._receive, self._send, self.here = receive, send, Here.now()
+
+    async def receive(self) -> Event:
+        """Return what its server has next."""
+        event = await self._receive()
+        self.is_left = self.is_left or event["type"] == "http.disconnect"
+        return event
 
     async def send(self, event: Event) -> None:
         """Pass *event* on; the last one ends the span."""
@@ -283,11 +292,12 @@ class HttpRequest(Request):
                 if self.span is None:
                     self.begin(self.began_ns)  # a quiet path fails
             event = answered(event, self)
+        is_complete = not self.is_left  # after the answer all are told so
         await self._send(event)
         if event.get("more_body", False):
             background_tasks.look()  # a stream is as long as a connection
         elif kind in _ENDS:
-            self.is_complete, self.done_ns = True, _runtime.current.now_ns()
+            self.is_complete, self.done_ns = is_complete, _runtime.current.now_ns()
             if self.status < 500:  # else the exception is still to come
                 self.end()
 

@@ -6,7 +6,8 @@ are ASGI's.
 
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ _INTERNAL_ERROR: Final = 1011  # how the library closes a connection whose handl
 _WAITING: Final = 128
 #: Attribute of a connection: how its messages are observed.
 OBSERVED: Final = "otel_logging_connection"
+#: Attributes of a protocol: whose handshake it is to answer, and since when; on whose behalf it is.
+_ASKED, _CONTEXT = "otel_logging_asked", "otel_logging_context"
 
 
 class Handled(Connection):
@@ -60,7 +63,7 @@ class Handled(Connection):
 
 def _scope_of(connection: Any) -> Scope | None:
     request = getattr(connection, "request", connection)  # the legacy one is its request itself
-    if request is None:
+    if not hasattr(request, "path"):  # it has sent none
         return None
     headers = request.request_headers if request is connection else request.headers
     addresses = {}
@@ -87,25 +90,47 @@ def _waiting_at(self: Any) -> int:
 
 
 async def _handshake(original: Any, self: Any, *args: Any, **options: Any) -> Any:
-    began_ns = _runtime.current.now_ns()
-    result = await original(self, *args, **options)
     if _runtime.current.tracer is not None and not type(self).__module__.startswith("uvicorn."):
-        _begin(self, began_ns)
-    return result
+        setattr(_told(self), _ASKED, (self, _runtime.current.now_ns()))
+    return await original(self, *args, **options)
 
 
-def _begin(self: Any, began_ns: int) -> None:
-    scope = _scope_of(self)
-    status = getattr(getattr(self, "response", None), "status_code", 101)
-    if scope is None or (status < 500 and status != 101 and scope["path"] in QUIET):
-        return
-    connection = Handled(lambda: _waiting_at(self))
+def _told(connection: Any) -> Any:
+    return getattr(connection, "protocol", connection)  # the legacy one is its protocol itself
+
+
+def _answer(original: Any, self: Any, response: Any, *rest: Any) -> Any:
+    """Answer a handshake: what is logged then, and of the connection's end, is the connection's."""
+    of, began_ns = vars(self).pop(_ASKED, (None, 0))
+    scope = of and _scope_of(of)
+    status = int(getattr(response, "status_code", response))
+    if not scope or (status < 500 and status != 101 and scope["path"] in QUIET):
+        return original(self, response, *rest)
+    connection = Handled(lambda: _waiting_at(of))
     connection.open(scope, began_ns)  # the task is this connection's alone
-    if status == 101:
-        connection.accept()
-        setattr(self, OBSERVED, connection)
-    else:
-        connection.end_handshake(status)
+    setattr(self, _CONTEXT, copy_context())
+    try:
+        return original(self, response, *rest)
+    finally:
+        if status == 101:
+            connection.accept()
+            setattr(of, OBSERVED, connection)
+            if hasattr(of, "ws_handler"):  # the legacy one tells nobody that this has failed
+                of.ws_handler = partial(_run, of.ws_handler)
+        else:
+            connection.end_handshake(status)
+
+
+async def _run(handler: Any, self: Any, *args: Any) -> None:
+    try:
+        await handler(self, *args)
+    except Exception:
+        _end(self, _INTERNAL_ERROR, "")
+        raise
+
+
+def _receive_eof(original: Any, self: Any) -> None:
+    (getattr(self, _CONTEXT, None) or copy_context()).copy().run(original, self)
 
 
 async def _process_request(original: Any, self: Any, *args: Any) -> Any:
@@ -142,16 +167,16 @@ def receive(original: Any, self: Any, *args: Any, **options: Any) -> Any:
     return connection.next_message(lambda: original(self, *args, **options))
 
 
-async def _stream(original: Any, self: Any, *args: Any, **options: Any) -> Any:
-    async with aclosing(original(self, *args, **options)) as parts:
-        yield await receive(lambda _: anext(parts), self)
-        async for part in parts:
-            yield part
-
-
 async def send(original: Any, *args: Any, **options: Any) -> Any:
     """Send by a library's method: what is sent for a message is part of it."""
     result = await original(*args, **options)
+    sent()
+    return result
+
+
+def _written(original: Any, *args: Any, **options: Any) -> Any:
+    """Write by a library's method, which it calls also for who sends to many at once."""
+    result = original(*args, **options)
     sent()
     return result
 
@@ -163,21 +188,16 @@ async def _close(original: Any, self: Any, code: int = 1000, reason: str = "") -
     return await original(self, code, reason)
 
 
-async def _handler(original: Any, self: Any) -> None:
-    await original(self)
-    _end(self, _INTERNAL_ERROR, "")  # the legacy one's does not close it then
-
-
 def _end(self: Any, code: int, reason: str) -> None:
     connection: Handled | None = getattr(self, OBSERVED, None)
     # a server that ends closes its connections, before their handlers have ended
     if connection is not None and connection.task == worker():
         delattr(self, OBSERVED)
-        told = getattr(self, "protocol", self)  # the legacy one is its protocol itself
+        told = _told(self)
         connection.code = told.close_code or code
         connection.reason = told.close_reason or reason
-        connection.close(sys.exception() if code == _INTERNAL_ERROR else None)
-        if code == _INTERNAL_ERROR:  # the library's line about it is of where it has come from
+        error = connection.close(sys.exception() if code == _INTERNAL_ERROR else None)
+        if error is not None:  # the library's line about it is of where it has come from
             CURRENT.set(otel_context.Context())
             bindings.restore(NOTHING)
 
@@ -194,19 +214,18 @@ def _in_thread(act: Callable[..., Any], original: Any, *args: Any, **options: An
         return done.value
 
 
-def _stream_in_thread(original: Any, self: Any, *args: Any, **options: Any) -> Any:
-    parts = original(self, *args, **options)
-    yield _in_thread(receive, lambda _: next(parts), self)
-    yield from parts
-
-
 _METHODS: Final[dict[str, Callable[..., Any]]] = {
     "handshake": _handshake,
     "read_message": _read_message,  # the legacy one's
     "recv": receive,
     "send": send,
     "close": _close,
-    "handler": _handler,
+}
+_PROTOCOL: Final[dict[str, Callable[..., Any]]] = {
+    "send_response": _answer,
+    "receive_eof": _receive_eof,
+    "send_text": _written,
+    "send_binary": _written,
 }
 _ASYNCIO, _LEGACY = "websockets.asyncio.server", "websockets.legacy.server"
 _THREADS = "websockets.sync.server"
@@ -214,9 +233,10 @@ _replaced = Replaced(
     *((_ASYNCIO, "ServerConnection", *method) for method in _METHODS.items()),
     *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
     *((_THREADS, "ServerConnection", k, partial(_in_thread, act)) for k, act in _METHODS.items()),
+    *(("websockets.server", "ServerProtocol", *method) for method in _PROTOCOL.items()),
+    (_LEGACY, "WebSocketServerProtocol", "write_http_response", _answer),
+    (_LEGACY, "WebSocketServerProtocol", "write_frame_sync", _written),
     (_names.UVICORNS, "WebSocketProtocol", "process_request", _process_request),
-    (_ASYNCIO, "ServerConnection", "recv_streaming", _stream),
-    (_THREADS, "ServerConnection", "recv_streaming", _stream_in_thread),
     *((each, "ServerConnection", "process_event", _process_event) for each in (_ASYNCIO, _THREADS)),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -30,7 +30,6 @@ DEPTH: Final = 40
 SHOWN: Final = 3  # places in a sentence
 _KEPT: Final = 8  # steps of a stack
 _OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
-INTEGRATIONS: Final = f"{_OURS}integrations{os.sep}"
 #: Python's own modules, and this package.
 _LIBRARIES: Final = (f"{Path(os.__file__).parent}{os.sep}", _OURS, "<frozen ")
 #: Where commands are installed, which have no ``.py`` at their end.
@@ -202,7 +201,8 @@ def _to_answer(answers: set[int], beside: Callable[[], Iterable[Any]]) -> Any:
         there = has = gc.get_referents(*(coroutine for coroutine, _ in coroutines))
         for _ in range(2):  # ``handed.item.answer``
             parts = gc.get_referents(*(each for each in has if type(each) not in _LARGE))
-            has = [*parts, *chain(*(list(attributes(each).values()) for each in has))]
+            small = (e for e in parts if type(e) is dict and len(e) < DEPTH)  # attributes, say
+            has = [*parts, *chain(*(list(each.values()) for each in small))]
             there = [*there, *has]
         is_there = not answers.isdisjoint(map(id, there))
         if is_there and answers.isdisjoint(_answers_for(task, coroutines)):

@@ -70,8 +70,9 @@ def event_of_call(args: tuple[Any, ...], fields: Mapping[str, Any]) -> EventDict
     return event_dict
 
 
-#: Attributes of every log record, which ``extra`` cannot set.
-OF_RECORDS: Final = frozenset(vars(logging.makeLogRecord({})).keys() | {"message", "asctime"})
+#: Attributes of every log record, which ``extra`` cannot set; of Python's own, not of a factory.
+_RECORD: Final = logging.LogRecord("", 0, "", 0, "", (), None)
+OF_RECORDS: Final = frozenset({*vars(_RECORD), "message", "asctime"})
 
 
 def as_extra(fields: Mapping[str, Any]) -> dict[str, Any]:

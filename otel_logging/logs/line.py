@@ -7,7 +7,6 @@ Deliberately absent: levels, and who calls (``logger``).
 import logging
 import re
 import sys
-import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -19,7 +18,7 @@ from structlog.processors import StackInfoRenderer
 from otel_logging import _exceptions, _fields, _json, _names, _otlp, _runtime, processors
 from otel_logging import context as bindings
 from otel_logging._redact import Redaction
-from otel_logging._text import later
+from otel_logging._text import later, rfc3339
 from otel_logging._values import MAX_CHARACTERS, bounded, is_true
 from otel_logging.background_tasks import here
 from otel_logging.binding import CLOSED, STRUCTLOGS, encode_field, json_of, on_lines, remember
@@ -36,7 +35,6 @@ TRACEBACK: Final = later(r"\s*(?:\+ Exception Group )?Traceback \(most recent ca
 #: What was raised, behind the last place of a traceback that is a text.
 _RAISED: Final = later(r"(?:.*\n[ \t][^\n]*\n|\A)([\w.<>]+)(?:: (.*))?\Z", re.DOTALL)
 _render_stack: Final = StackInfoRenderer(additional_ignores=["otel_logging"])
-_second: tuple[int, str] = (0, "")
 
 
 def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -> EventDict:
@@ -109,18 +107,7 @@ def _without_traceback(event: str, text: str) -> str:
 def stamp(span: Any, event_dict: EventDict) -> None:
     """Add the time, by the span's own clock inside one of ours."""
     now_ns = getattr(span, "now_ns", _runtime.current.now_ns)()
-    event_dict[_names.TIME_NS], event_dict[_names.TIMESTAMP] = now_ns, _timestamp(now_ns)
-
-
-def _timestamp(now_ns: int) -> str:
-    global _second
-    seconds = now_ns // 1_000_000_000
-    known, text = _second
-    if known != seconds:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds))
-        _second = (seconds, text)
-    rest = now_ns // 1000 % 1_000_000 + 1_000_000  # with its zeros: a format takes twice the time
-    return f"{text}{str(rest)[1:]}Z"
+    event_dict[_names.TIME_NS], event_dict[_names.TIMESTAMP] = now_ns, rfc3339(now_ns)
 
 
 # ---------------------------------------------------------------- the usual line
@@ -197,7 +184,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             message = redaction.encoded.get(event) or _message(redaction, event)
             now_ns = span.now_ns()
             before, behind, placed = around
-            at, more = _timestamp(now_ns).encode(), fields[0] + bound[0] + tagged[0]
+            at, more = rfc3339(now_ns).encode(), fields[0] + bound[0] + tagged[0]
             line = b"".join((_BEGIN, at, before, message[0], behind, more, span.line_end))
             more = fields[1] + bound[1] + tagged[1]
             encoded = _otlp.event_of(now_ns, message[1], more, placed)

@@ -105,7 +105,7 @@ class LineLogger:
 
     def is_heard(self) -> bool:
         """Say whether handlers of the application take its lines as well."""
-        return bool(levels.ours) and handlers.hears(self.known or self.standard)
+        return bool(levels.ours) and handlers.hears(self.standard)
 
     def take(self, level: int, args: tuple[Any, ...], fields: Mapping[str, Any]) -> None:
         """Make a line of the result of other processors than ours.

@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Any, Final, cast
 
 from otel_logging import _names, processors
-from otel_logging._values import is_true, plain
+from otel_logging._values import as_text, is_true, plain
 from otel_logging.binding import PLAIN
 from otel_logging.jobs import TaggedText, tagged_text
 from otel_logging.logs import call, caller, handlers, levels, uncaught
@@ -61,12 +61,18 @@ def _replace_methods() -> None:
     _has_handlers = kind.hasHandlers
     kind.callHandlers, kind.hasHandlers = _to_line_and_handlers, _has_handlers_or_line
     _python.Handler.handle = _unless_console
-    if getattr(_call_handlers, "__globals__", None) is vars(logging):
+    if _is_pythons(_call_handlers):
         handlers.only_handlers.append(_to_line_and_handlers)
     log = kind._log  # noqa: SLF001 - what all of a logger's methods call
-    if handlers.only_handlers and getattr(log, "__globals__", None) is vars(logging):
+    before = log, kind.makeRecord, kind.handle, kind.filter, _call_handlers
+    if all(map(_is_pythons, before)):
         kind._log = _as_loggings(_log_or_line, log)  # noqa: SLF001
         _ways = (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers)
+
+
+def _is_pythons(method: Any) -> bool:
+    """Say whether nobody has replaced *method* of a logger: by type, a proxy says what it wraps."""
+    return type(method) is FunctionType and method.__globals__ is vars(logging)
 
 
 def _set_and_follow(self: logging.Logger, level: Any) -> None:
@@ -79,7 +85,6 @@ def _set_and_follow(self: logging.Logger, level: Any) -> None:
 
 # ---------------------------------------------------------------- a record
 
-_PLAIN: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None)).keys()  # not of a factory
 #: No ``extra=`` fields: what records and formatters have, and copies of what a line has anyway,
 #: from OpenTelemetry's logging instrumentation.
 _NO_FIELDS: Final = call.OF_RECORDS | {
@@ -99,7 +104,6 @@ _REPEATED: Final = {
 }
 #: Loggers of which a record needs a closer look.
 _APART: Final = uncaught.LOOPS | {uncaught.WARNINGS}
-_last_resort: Final = logging.lastResort
 
 
 def _log_or_line(  # pragma: no cover - its frames are in logging's file
@@ -142,7 +146,7 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
         or logger.disabled
         or logging.getLogRecordFactory() is not logging.LogRecord
         or (kind.makeRecord, kind.handle, kind.filter, kind.callHandlers) != _ways
-        or logging.lastResort is not _last_resort
+        or logging.lastResort is not _python._defaultLastResort  # noqa: SLF001 - nobody else's
     ):
         return False
     if arguments:
@@ -197,7 +201,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     """Return the event dict of a record, with every field that it was given."""
     given = record.__dict__
     event_dict: EventDict = {}
-    if not given.keys() <= _PLAIN:
+    if not given.keys() <= call.OF_RECORDS:
         if type(bound := given.get("extra")) is dict and "loguru" in sys.modules:
             given = {**bound, **given}  # of a handler that loguru has
             del given["extra"]
@@ -210,14 +214,16 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     arguments = record.args if isinstance(record.args, tuple) else (record.args,)
     if not is_true(record.args):
         arguments = ()
-    call.put_message((_text_of(record), *arguments), event_dict)
+    tagged = record.msg if type(record.msg) is TaggedText else None
+    message = as_text(record.msg) if tagged is None else tagged.message
+    call.put_message((message, *arguments), event_dict)
     if _names.FORMAT_ARGS in event_dict and _is_filtered(record):
         del event_dict[_names.FORMAT_ARGS]
     event = processors.without_colors(event_dict[_names.EVENT].rstrip("\n"))
     if record.name in uncaught.LOOPS:
         event = uncaught.with_parts(event, event_dict)
-    if type(record.msg) is TaggedText:
-        event = tagged_text(record.msg.tag, event)
+    if tagged is not None:
+        event = tagged_text(tagged.tag, event)
     if is_true(record.exc_info) or is_true(record.exc_text) or record.args is None:
         event = _put_exception(record, event, event_dict)
     if is_true(record.stack_info):
@@ -260,15 +266,6 @@ def _of_structlog(record: logging.LogRecord, event_dict: EventDict) -> EventDict
     if type(event_dict.get(_names.EXCEPTION)) is str and "exc_info" not in event_dict:
         event_dict["exc_info"] = TracebackText(event_dict.pop(_names.EXCEPTION))
     return event_dict
-
-
-def _text_of(record: logging.LogRecord) -> str:
-    if type(message := record.msg) is TaggedText:
-        return message.message
-    try:
-        return message if type(message) is str else str(message)  # as logging does
-    except Exception:
-        return str(plain(message))
 
 
 # ---------------------------------------------------------------- handlers

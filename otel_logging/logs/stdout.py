@@ -11,13 +11,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
 from otel_logging import _diagnostics
 from otel_logging._green import OfThread
-from otel_logging._stream import PATIENCE_S, Descriptor, encoder_of, fd_of, write_below
+from otel_logging._stream import PATIENCE_S, Descriptor, fd_of, write_below
 
 LOST: Final = "log lines lost: stdout takes none"
 
@@ -70,7 +69,7 @@ class _Print:
 
 def _empty(stream: Any, descriptor: Descriptor, until: float) -> None:
     """Write to *descriptor* what *stream*, a wrapper of Python's own, and its buffer keep."""
-    descriptor.flush(getattr(stream, "buffer", stream), until)
+    descriptor.flush(stream.buffer, until)
     taken: list[bytes] = []
     with _taking.doing(taken):
         stream.flush()
@@ -110,7 +109,7 @@ class Stdout:
     def __init__(self) -> None:
         self._original = Descriptor(sys.__stdout__)
         self.is_pipe = self._original.is_pipe
-        #: The last ``sys.stdout``, what lines past it are written to, and in which bytes.
+        #: The last ``sys.stdout``, what lines past it are written to, and in which encoding.
         self._judged: _Judged = (None, None, None)
         with suppress(Exception):  # closed
             printed = _notice(sys.__stdout__)
@@ -132,15 +131,15 @@ class Stdout:
             stream, descriptor = sys.stdout, self._original
             if stream is not sys.__stdout__:
                 judged = self._judged
-                _, past, encode = judged if judged[0] is stream else self._judge(stream)
+                _, past, encoding = judged if judged[0] is stream else self._judge(stream)
                 if past is None:
                     if _write_text(stream, line):
                         return
                     self._judged = (stream, descriptor, None)
                 else:
                     descriptor = past
-                    if encode is not None:
-                        line = encode(line.decode())
+                    if encoding is not None:
+                        line = line.decode().encode(encoding, "backslashreplace")
             if descriptor.fd < 0:
                 _write_text(sys.__stdout__, line)
                 return
@@ -156,21 +155,21 @@ class Stdout:
         """Say where lines go past *stream*: it has a logger, or would hold the caller for as long
         as a reader sleeps.
         """
-        past, encode, fd = None, None, fd_of(stream)
+        past, encoding, fd = None, None, fd_of(stream)
         parts = getattr(stream, "__dict__", {}).values()
         if fd == self._original.fd >= 0 or any(
             isinstance(part, (logging.Logger, logging.LoggerAdapter)) for part in parts
         ):
             past = self._original
         elif fd >= 0:
-            past, encode = Descriptor(stream), encoder_of(stream)
+            past, encoding = Descriptor(stream), stream.encoding
         if past is not None:
             _notice(stream)
-        self._judged = (stream, past, encode)
+        self._judged = (stream, past, encoding)
         return self._judged
 
 
-_Judged = tuple[Any, Descriptor | None, Callable[[str], bytes] | None]
+_Judged = tuple[Any, Descriptor | None, str | None]
 
 
 def _notice(stream: Any) -> Any:
@@ -181,7 +180,7 @@ def _notice(stream: Any) -> Any:
         stream.write.last = "\n"
     elif fd_of(stream) >= 0:
         stream.write = _Print(stream)
-        binary = getattr(stream, "buffer", None) or stream.stream
+        binary = stream.buffer
         if type(binary.write) is _PrintBytes:  # of another wrapper of it
             stream.write.last = binary.write.text.last or "\n"
             binary.write.text = stream.write

@@ -19,6 +19,7 @@ from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from operator import attrgetter
+from types import FunctionType
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -36,8 +37,11 @@ WARNINGS: Final = "py.warnings"
 #: Loggers of the standard library that report what nobody waited for, by its ``repr``.
 LOOPS: Final = frozenset({"asyncio", "concurrent.futures"})
 _AGAIN_S: Final = 0.01  # after so long a signal comes again
-#: Modules of Python's own hooks.
-_PYTHONS: Final = frozenset({"sys", "threading", "_thread", "warnings", "_py_warnings"})
+#: Python's own hooks. What is put before one may say that it is that: a proxy, ``functools.wraps``.
+_PYTHONS: Final = (
+    *(sys.__excepthook__, threading.__excepthook__, sys.__unraisablehook__),
+    getattr(warnings, "_showwarning_orig", None),
+)
 #: Set while asyncio reports a task: the current context is the task's already, or unowned.
 _placed: ContextVar[bool] = ContextVar("otel_logging.placed", default=False)
 _PARTS: Final = later(r"\n(?=\w+: )")
@@ -96,10 +100,10 @@ class _Hook:
     def __call__(self, *args: Any, **options: Any) -> None:
         report = self._report
         is_line = _passing.mine() is report or (bool(levels.ours) and report(*args, **options))
-        if is_line and getattr(self.before, "__module__", None) in _PYTHONS:
+        if is_line and any(self.before is each for each in _PYTHONS):
             # what ``catch_warnings(record=True)`` replaces, and has no public name for
             show = getattr(warnings, "_showwarnmsg_impl", None)
-            if report is not _of_warning or getattr(show, "__module__", "sys") in _PYTHONS:
+            if report is not _of_warning or type(show) is FunctionType:
                 return
         with _passing.doing(report if is_line else None):
             self.before(*args, **options)

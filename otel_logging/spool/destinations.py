@@ -174,7 +174,7 @@ def prune(
     rows = list(directories.sizes(destination_dir))
     total = sum(size for _, _, size, _ in rows)
     for waits, modified, size, path in sorted(rows):
-        if path.suffix == OPEN or (total <= bytes_bound and modified >= oldest):
+        if (waits and path.suffix == OPEN) or (total <= bytes_bound and modified >= oldest):
             continue
         with contextlib.suppress(OSError):
             # a neighbour that prunes too may have been quicker: no less room for that
@@ -197,10 +197,7 @@ def purge(destination_dir: Path, *, oldest: float, is_asked: bool = True) -> Non
     with contextlib.suppress(OSError):
         about = [path for path in listed(destination_dir) if path.name != SENT]
         if all(path.name.startswith(_ABOUT) for path in about):
-            sent = destination_dir / SENT
-            for path in (sent / "merging", *listed(sent, OPEN)):  # of merges
-                path.unlink(missing_ok=True)
-            sent.rmdir()
+            (destination_dir / SENT).rmdir()
             for path in about:
                 path.unlink(missing_ok=True)
             destination_dir.rmdir()

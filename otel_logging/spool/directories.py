@@ -6,7 +6,7 @@
             000001.open               being appended to
             000002.segment            sealed, waits for delivery
             <pid>-<start>-000001.segment    of a dead process, moved here
-        sent/                         delivered, kept within the bound; small ones are merged
+        sent/                         delivered, kept within the bound (``recorder``)
         destination                   where it leads to (``destinations``)
 
 In: paths. Out: paths. Invariant: no symbolic link is followed, no other user's

@@ -4,10 +4,10 @@ In: frames. Out: segments that wait in memory. Invariant: no I/O, and no lock he
 any: who cannot have the spool's comes here. Deliberately absent: when the disk is back.
 """
 
-import threading
 from collections.abc import Callable
 from typing import Final
 
+from otel_logging._green import RLock
 from otel_logging.spool.reading import Waiting
 
 #: A request stays under 1 MiB, nginx's default limit, and the 4 MiB that gRPC servers accept.
@@ -24,7 +24,7 @@ class Memory:
     def __init__(self) -> None:
         self.filling: list[tuple[bytes, Waiting]] = []  # with their scope
         self.segments: list[Waiting] = []
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def put(self, scope: bytes, data: bytes, begin: Callable[[], Waiting]) -> int:
         """Put frames into a segment, which *begin* returns where none has room for them.

@@ -40,6 +40,7 @@ class Held:
         self.destination_dir = destination_dir
         self._own: Path | None = None
         self.lock: OpenFile | None = None  # of our own
+        self._lost: Path | None = None  # the last one whose lock somebody has closed
         _all.add(self)
 
     def own(self) -> Path | None:
@@ -48,8 +49,14 @@ class Held:
         """
         own, lock = self._own, self.lock  # what comes after ``close`` may not have the lock
         if lock is not None and not lock.is_ours():
+            self._lost = own
             own = self._own = self.lock = None
         return own
+
+    def is_lost(self, process_dir: Path) -> bool:
+        """Say whether a neighbour may have taken what was in that directory of ours."""
+        self.own()  # by now
+        return process_dir == self._lost
 
     def own_dir(self) -> Path:
         """Return our directory; a new one at first, after a fork, or if somebody removed it or

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import math
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,13 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from otel_logging import _diagnostics, _forks
-from otel_logging._green import is_busy
-from otel_logging.spool import destinations, directories, merging, open_file, process_dirs
+from otel_logging._green import RLock, is_busy
+from otel_logging.spool import destinations, directories, open_file, process_dirs
 from otel_logging.spool.directories import OPEN, SEALED
 from otel_logging.spool.memory import SEAL_BYTES, Memory, count
 from otel_logging.spool.open_file import OpenSegment
 from otel_logging.spool.process_dirs import Held, in_use, write_file
 from otel_logging.spool.reading import Waiting
+from otel_logging.spool.recorder import Recorder
 from otel_logging.spool.segment import frame, header
 
 SEAL_S: Final = 0.5  # how long a span may wait for company
@@ -88,12 +88,13 @@ class Spool:
     def _begin(self) -> None:
         # One re-entrant lock covers append and rotation. _busy is for a signal handler or a
         # __del__ that appends while this thread is inside.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._busy = False
         #: What others append while the lock is taken; who has it next writes it along.
         self._deferred: deque[tuple[bytes, bytes]] = deque()
         self._segments: dict[bytes, OpenSegment] = {}
         self._memory = Memory()
+        self._recorder = Recorder()
         self._stalled = self._held.destination_dir is None
         self._slow_s = 0.0  # that the slow appends took since the last quick one
         self._announced = self.opened
@@ -240,8 +241,7 @@ class Spool:
         try:
             segment.path.rename(sealed)
         except FileNotFoundError:
-            # a neighbour that had our lock meanwhile may have it, or have delivered it
-            if not (sealed.exists() or directories.sent(sealed).exists()):
+            if not self._held.is_lost(segment.path.parent):
                 _diagnostics.report(LOST_REMOVED)
         except OSError:  # pragma: no cover - a disk that fails between two calls
             pass  # it is adopted as it is
@@ -311,7 +311,7 @@ class Spool:
             self._memory.drop(segment)
             return
         try:
-            segment.path.rename(directories.sent(segment.path))
+            self._recorder.keep(segment.path)
         except OSError:  # better out of the recorder than delivered twice
             try:
                 segment.path.unlink(missing_ok=True)
@@ -351,11 +351,6 @@ class Spool:
         if self.base is not None and time.monotonic() >= self._next_visit:
             self._next_visit = time.monotonic() + VISIT_S
             destinations.prune_unused(self.base, in_use(), self._max_age_s / 3600)
-
-    def merge(self, *, go_on: Callable[[], bool]) -> bool:
-        """Make few files of the sent segments while *go_on* says so; return whether it is done."""
-        home = self._held.destination_dir
-        return home is None or merging.merge(home, go_on=go_on)
 
     def close(self) -> None:
         """Seal what is open and leave the directory; what waits is delivered by the next process.

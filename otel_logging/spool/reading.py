@@ -39,7 +39,8 @@ def segments(base: Path, *, of_logs: bool = False, of_others: bool = False) -> l
     found = [path for each in processes for path in listed(each, OPEN)]
     # in this order: what moves on while we look is met twice rather than never
     found += [path for each in processes for path in listed(each, SEALED)]
-    found += [path for each in destinations for path in listed(each / SENT, SEALED)]
+    for each in destinations:
+        found += [*listed(each / SENT, SEALED), *listed(each / SENT, OPEN)]
     return list({sent(path): path for path in found}.values())
 
 
@@ -65,8 +66,8 @@ def read(
     """Yield the contents of every readable segment below *base*, as ``segments``; *only*: of these
     destinations.
 
-    Of a merge meanwhile a span may come twice, never not at all: a segment that a merge or an
-    adoption took away is looked for again, where it is now.
+    What is delivered meanwhile may come twice, never not at all: a segment that is gone by then is
+    looked for again, where it is now; so a file that others may be put into is read again then.
     """
     seen: set[Path] = set()
     is_complete = False
@@ -76,7 +77,8 @@ def read(
             is_asked = only is None or path.parent.parent in only
             if is_asked and seen.isdisjoint((path, sent(path))):
                 found = contents(path)
-                seen.add(path if found is None else sent(path))
+                if path.suffix != OPEN or path.parent.name != SENT:
+                    seen.add(path if found is None else sent(path))
                 is_complete = is_complete and found is not None
                 yield from found or ()
 
@@ -92,7 +94,7 @@ def contents(path: Path) -> Iterator[Contents] | None:
 def load(path: Path) -> bytes | None:
     """Return what is in one segment; None if it is gone or cannot be read.
 
-    A segment that is being renamed meanwhile (sealed, delivered) is found under its new name.
+    A segment that is renamed meanwhile (sealed, delivered) is found under its new name.
     """
     for candidate in (path, path.with_suffix(SEALED), sent(path)):
         with contextlib.suppress(OSError):

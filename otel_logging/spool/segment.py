@@ -5,7 +5,7 @@
               then frames: u32 span length, the same again, u32 crc32, 16 bytes trace id,
               span bytes
 
-A file that was merged of sent ones holds several, one behind another. Big endian; a frame's
+A file of sent ones may hold several, one behind another. Big endian; a frame's
 crc covers length, trace id and span; the bytes are those of ``_otlp``. In: bytes. Out:
 bytes. Invariant: one flipped bit costs at most one span, and never gives a wrong one.
 Deliberately absent: files.

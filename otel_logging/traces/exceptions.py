@@ -19,7 +19,7 @@ ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _names.STACKTRACE, "except
 _FRAME: Final = re.compile(
     r'^(?P<indent>[ |+]*)File "(?P<file>[^…]*)", line (?P<line>\d+), in (?P<name>[^…]*)$'
 )
-_HEAD: Final = "Traceback (most recent call last)"
+_HEAD: Final = "Traceback (most recent call last):"
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
 _FROM: Final = " (from "
 _GROUP: Final = "ExceptionGroup"
@@ -74,37 +74,27 @@ def _last(traceback: str) -> tuple[str, list[re.Match[str]], str]:
 
     Of chained exceptions that is the last one raised, which Python prints last.
     """
-    lines = [line for line in traceback.splitlines() if line.strip(" |+\t")]
-    what, frames, begin = _one(lines)
+    *causes, last = traceback.split(_CAUSE)
+    above, _, below = last.rpartition(_HEAD)
+    what, frames = _one(below)
     first = what
-    while begin > 1 and _CAUSE in lines[begin - 1]:
-        first, inner, begin = _one(lines[: begin - 1])
+    while causes and not above.strip(" |+\n"):
+        above, _, below = causes.pop().rpartition(_HEAD)
+        first, inner = _one(below)
         if first == what:  # a pool's process raised it, and whoever waits for that raises it anew
             frames = [*inner, *frames]
     return what, frames, f"{_FROM}{first})" if first not in ("", what) else ""
 
 
-def _one(lines: list[str]) -> tuple[str, list[re.Match[str]], int]:
-    """Return the last exception of *lines*: below its last frame it is what is indented less; its
-    frames, and where it begins.
-    """
-    frames: list[re.Match[str]] = []
-    what, begin = "", 0
-    for at in range(len(lines) - 1, -1, -1):
-        if (frame := _FRAME.match(lines[at])) is not None:
-            if not frames:
-                below = (s for s in lines[at + 1 :] if _indent(s) < len(frame["indent"]))
-                what = next(below, lines[-1]).lstrip(" |+")
-            frames.append(frame)
-        elif frames and _HEAD in lines[at]:
-            begin = at
-            break
-        elif not frames and _CAUSE in lines[at]:  # one without a traceback
-            begin = at + 1
-            break
+def _one(text: str) -> tuple[str, list[re.Match[str]]]:
+    """Return an exception: below its last frame it is what is indented less; and its frames."""
+    lines = [line for line in text.splitlines() if line.strip(" |+\t")]
+    frames = [(at, frame) for at, line in enumerate(lines) if (frame := _FRAME.match(line))]
     if not frames:
-        what = _one_line("\n".join(s for s in lines[begin:] if not s.startswith(_HEAD)))
-    return what, frames, begin
+        return _one_line(text), []
+    at, inner = frames[-1]
+    below = (line for line in lines[at + 1 :] if _indent(line) < len(inner["indent"]))
+    return next(below, lines[-1]).lstrip(" |+"), [frame for _, frame in reversed(frames)]
 
 
 def _one_line(text: str) -> str:

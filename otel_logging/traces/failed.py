@@ -97,11 +97,7 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     under = {span.span_id for span in trace.descendants(*(row.span for row in rows))}
     may_be.sort(key=attrgetter("may_have_raised", "start_ns", "span_id"), reverse=True)
     bad = (s for s in may_be if (s.span_id in own or s.span_id in under) and is_bad(s, trace))
-    told = list[tuple[exceptions.Raised | None, Span]]()
-    for span in islice(bad, _LOOKED_AT):
-        told.append((_raised(span, trace), span))
-        if (error := told[-1][0]) and error.is_traced and error.is_own:
-            break
+    told = [(_raised(span, trace), span) for span in islice(bad, _LOOKED_AT)]
     if not told:
         return None
     # a line after the end may tell of it again, without a traceback
@@ -113,8 +109,8 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     if error is None:
         message = deepest.details.status_message or f"{deepest.name} has status ERROR"
         return Failure(row, deepest, message, "")
-    known = [each.where for each, _ in told if each and each.is_own]
-    where = error.where if error.is_own or not known else known[-1]
+    known = (each.where for each, _ in told if each and each.is_own)
+    where = error.where if error.is_own else next(known, error.where)
     return Failure(row, deepest, error.what, where)
 
 

@@ -271,16 +271,15 @@ class Folding:
         if max(Counter([s.stored_name for s in siblings]).values(), default=0) < _FOLDED:
             return one_by_one(siblings)  # 100,000 different ones
         apart = self._apart
-        number = Counter([_kind(span) for span in siblings if span.span_id not in apart])
-        equal, parts = dict[tuple[str, str], list[Span]](), list[list[Span]]()
+        equal, parts = defaultdict[Any, list[Span]](list), list[list[Span]]()
         for span in siblings:
-            if span.span_id in apart or number[kind := _kind(span)] < _FOLDED:
+            if span.span_id in apart:
                 parts.append([span])
-            elif kind in equal:
-                equal[kind].append(span)
             else:
-                parts.append(equal.setdefault(kind, [span]))
-        return parts
+                equal[_kind(span)].append(span)
+        for some in equal.values():
+            parts += [some] if len(some) >= _FOLDED else one_by_one(some)
+        return sorted(parts, key=lambda part: part[0].start_ns)
 
 
 def one_by_one(siblings: Sequence[Span]) -> list[list[Span]]:

@@ -19,14 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 from otel_logging._http import HttpClient, NotHttpError, Response, make_tls
 from otel_logging._text import one_line, rfc3339
-from otel_logging.traces.span import (
-    INVALID,
-    Resource,
-    Span,
-    from_json,
-    id_of,
-    resource_from_json,
-)
+from otel_logging.traces.span import INVALID, Resource, Span, from_json, id_of, resource_from_json
 
 HELLO_S: Final = 2.0  # for its first answer: who waits longer has no use for it at 3 a.m.
 ANSWER_S: Final = 15.0  # for each later one
@@ -56,11 +49,7 @@ class UnreachableError(JaegerError):
 
 
 class NotUnderstoodError(JaegerError):
-    """The server is not Jaeger, or too old."""
-
-
-class NotLetInError(JaegerError):
-    """Something before Jaeger redirects us, or wants a login."""
+    """The server is not Jaeger, or too old; or something before it wants a login."""
 
 
 class TooMuchError(JaegerError):
@@ -140,10 +129,10 @@ class Jaeger:
         """Return the JSON objects of a good reply: one, or more where it was streamed."""
         status, text = reply.status, one_line(reply.body)
         if status in (401, 403):
-            raise NotLetInError(f"{self.url} lets nobody in: HTTP {status} {text}".rstrip())
+            raise NotUnderstoodError(f"{self.url} lets nobody in: HTTP {status} {text}".rstrip())
         if 300 <= status < 400:
             elsewhere = one_line(reply.headers.get("location", "")) or "nowhere"
-            raise NotLetInError(f"{self.url} sends us elsewhere: to {elsewhere}")
+            raise NotUnderstoodError(f"{self.url} sends us elsewhere: to {elsewhere}")
         if status not in (200, 404):
             raise JaegerError(f"{self.url} answers HTTP {status}: {text}")
         try:  # 404: servers of other things; and Jaeger before it had this API

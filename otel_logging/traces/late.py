@@ -6,7 +6,7 @@ listed for the same delay.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -199,7 +199,8 @@ SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
 class Answer(Generic[_Each]):
     """*rows*: in order, cut at the limit; *every*: without it. *considered*: every stage that was
     looked at. *judged*: whether a budget or ``over_s`` defined what late is; if not, the slowest
-    are listed. *name*: by what a row is known again.
+    are listed. *name*: by what a row is known again. *narrowed*: not all stages that are not late
+    were looked at.
     """
 
     rows: list[_Each]
@@ -207,6 +208,7 @@ class Answer(Generic[_Each]):
     considered: list[Row]
     judged: bool
     name: Callable[[Row], str]
+    narrowed: bool = False
 
     @property
     def found(self) -> int:
@@ -247,25 +249,12 @@ def _name(row: Row) -> str:
 
 
 def matching(trace: Trace, question: Question) -> list[Row]:
-    """Return the stages of a trace that *question* looks at, late or not. In a circle of parents,
-    without a root, the first one is as a root.
+    """Return the stages of a trace that *question* looks at, late or not: roots, and those that
+    have a budget.
     """
-    found = _matching(trace, question, trace.spans.values(), trace.spans)
-    if not found and not any(map(trace.is_root, trace.spans.values())):
-        found = _matching(trace, question, trace.in_order[:1], ())
-    if found and question.where:
-        found = _related(found, trace, question.where)
-    if question.who is not None:
-        found = [row for row in found if _is_for(row, question.who)]
-    return found
-
-
-def _matching(
-    trace: Trace, question: Question, spans: Iterable[Span], above: Container[str]
-) -> list[Row]:
-    """Return those of *spans* that have a budget, or a parent that is not *above*."""
     over_s, service, found = question.over_s, question.service, list[Row]()
-    for span in spans:
+    above = trace.spans
+    for span in above.values():
         is_root, budget_s = span.parent_span_id not in above, span.budget_s
         if (
             (is_root or budget_s is not None)
@@ -278,6 +267,10 @@ def _matching(
             found.append(
                 Row(span, trace, is_root, None if over is None else int(over * 1e9 + 0.5) / 1e9)
             )
+    if found and question.where:
+        found = _related(found, trace, question.where)
+    if question.who is not None:
+        found = [row for row in found if _is_for(row, question.who)]
     return found
 
 
@@ -294,14 +287,11 @@ def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...])
 
 
 def _late(trace: Trace, rows: list[Row]) -> list[Row]:
-    """Return the late ones that are under no late one: a delay is listed once; of a circle of
-    parents the one that began first.
-    """
+    """Return the late ones that are under no late one: a delay is listed once."""
     late = [row for row in rows if row.late_by_s is not None]
     if len(late) > 1:
         under = set(trace.descendants(*(row.span for row in late)))
-        outermost = [row for row in late if row.span not in under]
-        return outermost or [min(late, key=lambda row: row.span.start_ns)]
+        return [row for row in late if row.span not in under]
     return late
 
 
@@ -336,27 +326,25 @@ def _is_for(row: Row, wanted: str) -> bool:
     return False
 
 
-def there_is(spans: Iterable[Span], question: Question) -> Iterator[str]:
+def there_is(spans: Sequence[Span], question: Question) -> Iterator[str]:
     """Yield which services, users, values of an attribute and causes there are, and when the last
     stage ended, where what *question* says is not among them.
     """
-    traces = by_trace(spans).values()
-    here = [span for trace in traces for span in trace.spans.values()]
 
     def valued(*keys: str) -> Counter[str]:
-        values = (typed(span.get(key)) for span in here for key in keys)
+        values = (typed(span.get(key)) for span in spans for key in keys)
         return Counter(value for value in values if value is not None)
 
-    services = Counter(span.resource.service for span in here)
+    services = Counter(span.resource.service for span in spans)
     if question.service not in (None, *services):
         yield f"known services: {some(services)}"
-    keys = {key for trace in traces for key in trace.who_keys}
+    keys = {key for span in spans for key in span.resource.who}
     if question.who not in (None, *(users := valued(*keys))):
         yield f"known users ({', '.join(sorted(keys))}): {some(users)}"
     for key, wanted in question.where:
         if wanted not in (values := valued(key)):
             yield f"known values of {key}: {some(values)}"
-    last_ns = max((span.end_ns for span in here), default=0)
+    last_ns = max((span.end_ns for span in spans), default=0)
     if 0 < last_ns < question.since_ns:
         yield f"the last stage ended {datetime.fromtimestamp(last_ns / 1e9).astimezone():{_MOMENT}}"
     if question.cause not in (None, *(causes := valued(_names.LATE_CAUSE))):

@@ -1,13 +1,13 @@
 """Where the time of a stage went: down its critical path, to what it did itself.
 
-Pure, and every walk ends, also where broken senders made a span its own ancestor.
+Pure.
 """
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
@@ -19,7 +19,6 @@ from otel_logging.traces.trace import Trace
 NOTHING: Final = (
     "nothing recorded inside: open stages in it, or install the instrumentation of your database"
 )
-_APART = ", whose parent is not stored"
 _AT_ONCE = 1.5  # times the time they took together: less is an overlap by chance
 _NEARLY_ALL = 0.9
 _SPREAD = 4  # less than a quarter of the time is not where it went
@@ -27,7 +26,6 @@ _SAID = 80  # characters of a line that the time is next to
 _FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _END: Final = attrgetter("end")
-_START: Final = attrgetter("start_ns")
 _MOST_DRAWN = 10_000  # stages with others in them, whose part of the critical path is marked
 _Gaps = list[tuple[int, int]]  # start and end
 _GOES_ON = 20  # a twentieth of its parent's time after its end
@@ -51,10 +49,8 @@ class Step:
     own_s: float = 0.0
     piece: tuple[int, int] = (0, 0)
     between: tuple[str | None, str | None] | None = None
-    is_apart: bool = False  # one's parent is not stored: it is here by its time
     spread: str = ""  # in words: over how many names, where none has a quarter of it
-    others: str = ""  # in words: what else its parent waited for, where that is a quarter of it
-    rest: str = ""  # in words: what is no longer than its own time, where that is a quarter of it
+    rest: str = ""  # in words: what else it waited for than the next, where that is a quarter of it
     inside: "Sequence[Part]" = field(default=(), repr=False, compare=False)  # right below it
 
     def as_json(self) -> dict[str, Any]:
@@ -70,9 +66,7 @@ class Step:
         }
 
     def __str__(self) -> str:
-        said = _times(self.stage, self.count, self.took_s, " at once" * self.at_once)
-        said += _APART * self.is_apart
-        return f"{said} (and {self.others})" if self.others else said
+        return _times(self.stage, self.count, self.took_s, " at once" * self.at_once)
 
     @property
     def itself(self) -> str:
@@ -116,7 +110,10 @@ def words(steps: list[Step], stood: str = "") -> list[str]:
     """
     last = steps[-1]
     own = [last.spread, last.beside(stood)] if stood else [last.itself or last.beside("")]
-    found = [*map(str, steps[1:]), *filter(None, own)]
+    way = [
+        f"{step} (and {above.rest})" if above.rest else f"{step}" for above, step in pairwise(steps)
+    ]
+    found = [*way, *filter(None, own)]
     return without_middle(found) or [NOTHING]
 
 
@@ -140,7 +137,6 @@ class Part:
     start: int
     end: int
     whole: int = 0
-    is_apart: bool = False  # its parent is not stored
 
 
 def steps(trace: Trace, span: Span) -> list[Step]:
@@ -151,14 +147,12 @@ def steps(trace: Trace, span: Span) -> list[Step]:
     if len(trace.spans) == 1 and (own_s := span.duration_s):  # there may be 100,000 of these
         inside = _between(trace, parts, [(span.start_ns, span.end_ns)], [])
         return [Step(span.name, span.span_id, own_s, 1, False, own_s, *inside)]  # noqa: FBT003
-    seen, others, has_inside, orphans = {span.span_id}, "", trace.has_inside, trace.orphans
+    has_inside = trace.has_inside
     while len(found) <= _MOST_STEPS:
         gaps, below, on_path = _Gaps(), list[Part](), list[Part]()
-        if is_apart := bool(trace.orphans) and any(part.is_apart for part in parts):
-            orphans = []  # nobody knows whether one is in another
         for part in parts:
-            if has_inside(part.span) or orphans:
-                below += _split(trace, part, seen, gaps, orphans)
+            if has_inside(part.span):
+                below += _split(trace, part, gaps)
             elif part.start < part.end:  # of 100,000 queries most
                 gaps.append((part.start, part.end))
         took_of: dict[str, int] = defaultdict(int)
@@ -170,40 +164,34 @@ def steps(trace: Trace, span: Span) -> list[Step]:
         took, own = sum([p.end - p.start for p in parts]), sum([end - at for at, end in gaps])
         longest = max(reversed(parts), key=lambda p: p.end - p.start)
         step = (parts[0].span.name, longest.span.span_id, took / 1e9, count, at_once, own / 1e9)
-        more: dict[str, Any] = {"is_apart": is_apart, "others": others, "inside": on_path}
         if max(own, most_took) * _SPREAD < took and most_took > 0:
             spread = _spread(on_path, took_of, most)
-            found.append(Step(*step, spread=spread, **more))
+            found.append(Step(*step, spread=spread, inside=on_path))
             break
         if most_took <= 0 or most_took < own:
             rest = _stages(on_path, took_of, took)
             inside = _between(trace, parts, gaps, below)
-            found.append(Step(*step, *inside, rest=rest, **more))
+            found.append(Step(*step, *inside, rest=rest, inside=on_path))
             break
-        found.append(Step(*step, **more))
         del took_of[most]
-        others = _stages(on_path, took_of, took, "other ") if took_of else ""
+        rest = _stages(on_path, took_of, took, "other ")
+        found.append(Step(*step, rest=rest, inside=on_path))
         below = [part for part in below if part.span.stored_name == most]
         count, whole = len(below), sum([part.whole for part in below])
         at_once = count > 1 and whole > _AT_ONCE * most_took
         parts = [part for part in below if part.start < part.end]
-        seen.update([part.span.span_id for part in parts])
     else:
         found[-1] = replace(found[-1], rest="what is deeper is not looked at")
     return found
 
 
-def _split(
-    trace: Trace, whole: Part, seen: set[str], gaps: _Gaps, orphans: list[Span]
-) -> list[Part]:
-    """Return the stages right below; add to *gaps* when none was open. Those of *orphans* count
-    that begin in a gap, and are whole in the time of the stage.
-    """
+def _split(trace: Trace, whole: Part, gaps: _Gaps) -> list[Part]:
+    """Return the stages right below; add to *gaps* when none was open."""
     inside, after = list[Part](), list[Part]()
-    parent, start, end = whole.span, whole.start, whole.end
+    start, end = whole.start, whole.end
     most = end + (end - start) // _GOES_ON
-    for child in trace.children(parent):
-        if child.span_id in seen or (child.stored_name in OF_LINES and not child.is_stage):
+    for child in trace.children(whole.span):
+        if child.stored_name in OF_LINES and not child.is_stage:
             continue
         began, ended = child.start_ns, child.end_ns
         if ended < began:
@@ -218,21 +206,7 @@ def _split(
     if after:
         after.sort(key=_END, reverse=True)
         inside += after
-    left = _gaps(inside, start, end)
-    if not orphans:
-        gaps += left
-        return inside
-    until = _end(parent)
-    for start, end in left:
-        first, last = (bisect_left(orphans, at, key=_START) for at in (start, end))
-        apart = [
-            Part(span, span.start_ns, min(_end(span), end), _end(span) - span.start_ns, True)  # noqa: FBT003
-            for span in orphans[first:last]
-            if span.end_ns <= until and span.span_id not in seen
-        ]
-        apart.sort(key=_END, reverse=True)
-        gaps += _gaps(apart, start, end)
-        inside += apart
+    gaps += _gaps(inside, start, end)
     return inside
 
 
@@ -255,19 +229,13 @@ def _gaps(parts: list[Part], start: int, end: int) -> _Gaps:
     return gaps
 
 
-def critical(trace: Trace, way: list[Step]) -> set[str]:
-    """Return the ids of the stages on the critical path, of which *way* is a part; of very many
-    the first ones.
-    """
-    inside = [part for step in way for part in step.inside]
-    found = {way[0].span_id, *(part.span.span_id for part in inside)}
-    left = _MOST_DRAWN
-    waiting = [part for part in inside if trace.has_inside(part.span)]
-    while waiting and left:
-        inside = [p for p in _split(trace, waiting.pop(), found, [], []) if p.start < p.end]
+def critical(trace: Trace, span: Span) -> set[str]:
+    """Return the ids of *span* and the stages on its critical path; of very many the first ones."""
+    found, waiting = {span.span_id}, [Part(span, span.start_ns, _end(span))]
+    for whole in islice(waiting, _MOST_DRAWN):  # which grows meanwhile
+        inside = [part for part in _split(trace, whole, []) if part.start < part.end]
         found.update(part.span.span_id for part in inside)
         waiting += [part for part in inside if trace.has_inside(part.span)]
-        left -= 1
     return found
 
 
@@ -280,13 +248,13 @@ def _spread(parts: list[Part], took_of: dict[str, int], most: str) -> str:
 
 def _stages(parts: list[Part], took_of: dict[str, int], of_ns: int, which: str = "") -> str:
     """Return the stages of these names in words, where they have a quarter of the time."""
-    count, took = _count(parts, took_of), sum(took_of.values())
+    took = sum(took_of.values())
     if not took or took * _SPREAD < of_ns:
         return ""
+    count = _count(parts, took_of)
     if len(took_of) > 1:
         return f"{count} {which}stages {duration(took / 1e9)}"
-    apart = any(part.is_apart and part.span.stored_name in took_of for part in parts)
-    return _times(next(iter(took_of)), count, took / 1e9) + _APART * apart
+    return _times(next(iter(took_of)), count, took / 1e9)
 
 
 def _count(parts: list[Part], names: Container[str]) -> int:

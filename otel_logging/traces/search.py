@@ -6,7 +6,7 @@ others may be. What Jaeger can select it does, and ``late`` selects again.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -64,12 +64,11 @@ def last(jaeger: Jaeger, service: str | None) -> Found:
     return read(jaeger, Question())
 
 
-def read(jaeger: Jaeger, question: Question, keys: Iterable[str] = ()) -> Found:
+def read(jaeger: Jaeger, question: Question) -> Found:
     """Return the spans of the traces in which *question* could find a row, and of others.
 
-    *keys*: attributes that are known to name the user; those that each service's newest
-    trace names are added. Failure: raises ``JaegerError``; what was read before Jaeger
-    went silent is returned as incomplete.
+    Failure: raises ``JaegerError``; what was read before Jaeger went silent is returned as
+    incomplete.
     """
     known = jaeger.services()
     if question.service is not None and question.service not in known:
@@ -77,7 +76,7 @@ def read(jaeger: Jaeger, question: Question, keys: Iterable[str] = ()) -> Found:
         message = f"{jaeger.url} has no service {question.service!r}; it has: {there}"
         raise UnknownServiceError(message)
     *far, near = _windows(question.since_ns, time.time_ns())
-    choices = _choices(jaeger, question, known, near, keys)
+    choices = _choices(jaeger, question, known, near)
     # Jaeger looks for tags and durations on one and the same span, and the tags may stand on
     # another one than the late stage, of another service even: so it is one or the other.
     over_s = 0.0 if choices else question.over_s or 0.0
@@ -112,13 +111,15 @@ def _search(
 
 
 def _choices(
-    jaeger: Jaeger, question: Question, known: list[str], near: tuple[int, int], keys: Iterable[str]
+    jaeger: Jaeger, question: Question, known: list[str], near: tuple[int, int]
 ) -> list[dict[str, str]]:
-    """Return the tags of which one set or another has to be on some span of a trace."""
+    """Return the tags of which one set or another has to be on some span of a trace. Which
+    attributes name the user, each service's newest trace says.
+    """
     if question.who is not None and finds_the_same("", question.who):
         newest = [jaeger.search(service, Window(*near), {}, most=1)[0] for service in known]
         named = {key for spans in newest for span in spans for key in span.resource.who}
-        return [{key: question.who} for key in sorted({*keys, *named})]
+        return [{key: question.who} for key in sorted(named)]
     pairs = {key: value for key, value in question.where if finds_the_same(key, value)}
     return [pairs] if pairs else []
 

@@ -124,12 +124,7 @@ class Sources:
 
     def late(self, question: Question) -> Answered:
         """Return the spans in which *question* finds its answer."""
-
-        def ask(jaeger: Jaeger, here: list[Span]) -> Found:
-            named = {span.resource.who for span in here}  # few: one for many spans
-            return search.read(jaeger, question, {key for keys in named for key in keys})
-
-        return self._answered(ask)
+        return self._answered(lambda jaeger: search.read(jaeger, question))
 
     def answer(
         self, question: Question, ask: Callable[[list[Span], Question], Answer[Any]]
@@ -146,22 +141,24 @@ class Sources:
                 ids += (each for each in considered if each not in told)
             if found.complete(ids):
                 answer = ask(found.spans, question)
-        return found, answer
+        # then Jaeger leaves out what was quick
+        narrowed = question.over_s is not None and found.jaeger is not None
+        return found, replace(answer, narrowed=narrowed)
 
     def trace(self, prefix: str) -> Answered:
         """Return the spans of the traces whose id begins with *prefix*, and others."""
-        return self._answered(lambda jaeger, _: search.trace(jaeger, prefix))
+        return self._answered(lambda jaeger: search.trace(jaeger, prefix))
 
     def last(self, service: str | None) -> Answered:
         """Return the spans among which the trace is that ended last, and others."""
-        return self._answered(lambda jaeger, _: search.last(jaeger, service))
+        return self._answered(lambda jaeger: search.last(jaeger, service))
 
     def _local(self) -> Answered:
         spans, is_damaged = local.read(self.places, of_others=self.of_others)
         said = "from the local store" + " (some of it is damaged)" * is_damaged
         return Answered(spans, said, is_damaged=is_damaged)
 
-    def _answered(self, ask: Callable[[Jaeger, list[Span]], Found]) -> Answered:
+    def _answered(self, ask: Callable[[Jaeger], Found]) -> Answered:
         if self.which == LOCAL:
             return self._local()
         answered, nothing = Answered([], "from"), ""
@@ -174,7 +171,7 @@ class Sources:
                 greeted(max(until - time.monotonic(), 0.0) if answered.spans else HELLO_S)
                 if answered.spans:
                     jaeger.hurry(*_BESIDE_S)
-            found = ask(jaeger, answered.spans)
+            found = ask(jaeger)
         except JaegerError as error:
             if self.which == JAEGER:
                 raise

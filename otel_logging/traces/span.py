@@ -364,14 +364,8 @@ def text_of(given: Any) -> str:
 
 def _otlp_of(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return OTLP's JSON as its messages take it; what a later version adds is left out."""
-    found = {}
-    for key, value in message.items():
-        if key in _SAME:
-            found[_SAME[key]] = value
-        elif key in _JSON:
-            name, read = _JSON[key]
-            found[name] = read(value)
-    return found
+    known = ((*_JSON[key], value) for key, value in message.items() if key in _JSON)
+    return {name: read(value) for name, read, value in known}
 
 
 def _all(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -387,14 +381,10 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(("kind", "code"), lambda given: given if isinstance(given, int) else 0),
     **dict.fromkeys(("status", "value", "arrayValue", "kvlistValue"), _otlp_of),
     **dict.fromkeys(("attributes", "events", "links", "values"), _all),
+    **dict.fromkeys(("key", "name", "message", "stringValue", "boolValue"), lambda given: given),
     "intValue": int,
     "doubleValue": float,
     "bytesValue": base64.b64decode,
 }
-#: By OTLP's names in JSON: what protobuf calls it, and what makes its value, unless it is the same.
+#: By OTLP's names in JSON: what protobuf calls it, and what makes its value.
 _JSON: Final = {k: (re.sub("[A-Z]", r"_\g<0>", k).lower(), read) for k, read in _READ.items()}
-_SAME: Final = {
-    **{key: key for key in ("key", "name", "message")},
-    "stringValue": "string_value",
-    "boolValue": "bool_value",
-}

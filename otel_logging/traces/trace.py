@@ -1,15 +1,14 @@
 """Spans put together to traces, and the one tree of each.
 
 A clock that is wrong is mended here: who asks for a stage's times gets those by the clock of the
-outermost. Every walk ends, also where broken senders made a span its own ancestor; every span and
-every line of a trace is in one row, log pages as lines of their stage.
+outermost. Every walk ends, also where a broken sender made a span its own ancestor, which is in no
+row; every other span and every line is in one, log pages as lines of their stage.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import merge, nlargest
-from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -90,19 +89,16 @@ class Trace:
 
     @property
     def roots(self) -> list[Span]:
-        """Its outermost stages; of a circle of parents, which a broken sender makes, all."""
-        spans = self.spans
-        outermost = [s for s in spans.values() if s.parent_span_id not in spans and s.is_stage]
-        return outermost or [s for s in spans.values() if s.is_stage]
+        """Its outermost stages."""
+        return [span for span in self._tops if span.is_stage]
 
-    @cached_property
-    def orphans(self) -> list[Span]:
-        """Its stages whose parent is not here, by start; none of a trace that has no real root."""
-        spans = self.spans
-        if all(span.parent_span_id for span in spans.values()):
-            return []
-        outside = (s for s in self.in_order if s.parent_span_id and s.parent_span_id not in spans)
-        return [span for span in outside if span.is_stage]
+    @property
+    def _tops(self) -> Iterator[Span]:
+        return filter(self.is_root, self.spans.values())
+
+    def downwards(self) -> list[Span]:
+        """Return its spans, each after its parent."""
+        return [*self._tops, *self.descendants(*self._tops)]
 
     def is_root(self, span: Span) -> bool:
         """Whether *span* has no parent, or one that is not here."""
@@ -127,13 +123,12 @@ class Trace:
         return found
 
     def descendants(self, *spans: Span) -> Iterator[Span]:
-        """Yield all spans below *spans*, each once; in a circle of parents also these."""
+        """Yield all spans below *spans*, each once, and after its parent."""
         seen: set[str] = set()
         waiting = list(spans)
         while waiting:
-            span = waiting.pop()
-            for child in self.children(span):
-                if child.span_id not in seen and child is not span:
+            for child in self.children(waiting.pop()):
+                if child.span_id not in seen:
                     seen.add(child.span_id)
                     waiting.append(child)
                     yield child
@@ -144,11 +139,8 @@ class Trace:
         pairs = ((spans.get(span.parent_span_id), span) for span in spans.values())
         if not any(_wrong(parent, span) for parent, span in pairs if parent):  # of most
             return
-        below, waiting = (
-            self._children,
-            [(span, 0) for span in filter(self.is_root, spans.values())],
-        )
-        for parent, by_ns in waiting:  # which grows meanwhile; no circle is below a root
+        below, waiting = self._children, [(span, 0) for span in self._tops]
+        for parent, by_ns in waiting:  # which grows meanwhile
             for span in below.get(parent.span_id, ()):
                 if by_ns:
                     span.move(by_ns)
@@ -156,8 +148,7 @@ class Trace:
                     span.move(wrong_ns)
                 if span.span_id in below:
                     waiting.append((span, by_ns + wrong_ns))
-        for by_time in ("in_order", "_children"):  # in a circle of parents nothing was moved
-            vars(self).pop(by_time, None)
+        del self.in_order, self._children  # they are by time
 
     # ---- the tree as it is drawn
 
@@ -167,74 +158,55 @@ class Trace:
         *shown*: attributes above the first row; *fold*: which of some siblings are one row. A
         loop, not a recursion: a recursive function that is traced makes a tree a thousand deep.
         """
-        seen: set[str] = set()
-        outermost = self._outermost()
-        roots = [self.spans[each] for each in outermost if each in self.spans]
-        folded = {equal[0].span_id: equal for equal in fold(roots) if equal[1:]}
-        everything = (span.span_id for span in self.in_order if not span.is_log_page)
-        # after the outermost there are only circles of parents: their first stands outside
-        for top in chain(outermost, everything):
-            if top in seen:
-                continue
-            first = self._stage(top, seen, "", "", shown, fold, folded.get(top, []))
-            waiting: list[Iterator[Row]] = [iter([first])]
-            while waiting:
-                for row in waiting[-1]:
-                    yield row
-                    if row.event is None and not row.equal:
-                        waiting.append(self._inside(row, seen, fold))
-                        break
-                else:
-                    waiting.pop()
-
-    def _outermost(self) -> list[str]:
-        """Return the ids of roots, and of parents that are missing, by start."""
-        spans = self.spans
-        return list(
-            dict.fromkeys(
-                s.span_id
-                if (not s.parent_span_id or s.has_remote_parent) and not s.is_log_page
-                else s.parent_span_id
-                for s in self.in_order
-                if s.parent_span_id not in spans
-            )
+        tops = [span for span in self.in_order if self.is_root(span)]
+        missing = dict.fromkeys(  # stages that have not ended, or are recorded elsewhere
+            span.parent_span_id
+            for span in tops
+            if span.parent_span_id and (span.is_log_page or not span.has_remote_parent)
         )
+        roots = fold([span for span in tops if span.parent_span_id not in missing])
+        parts = merge(roots, (self._children[each] for each in missing), key=_when)
+        waiting: list[Iterator[Row]] = [
+            (
+                self._stage(
+                    part, "", "", shown, fold, is_here=part[0].parent_span_id not in missing
+                )
+                for part in parts
+            )
+        ]
+        while waiting:
+            for row in waiting[-1]:
+                yield row
+                if row.event is None and not row.equal:
+                    waiting.append(self._inside(row, fold))
+                    break
+            else:
+                waiting.pop()
 
     def _stage(
         self,
-        span_id: str,
-        seen: set[str],
+        part: Sequence[Span],
         lead: str,
         below: str,
         shown: Mapping[str, Any],
         fold: Fold,
-        equal: Sequence[Span] = (),
+        *,
+        is_here: bool = True,
     ) -> Row:
-        seen.add(span_id)
-        span, inside = self.spans.get(span_id), self._children.get(span_id, [])
-        if len(equal) > 1:
-            start, end = equal[0].start_ns, max(s.end_ns for s in equal)
-            seen.update(s.span_id for s in equal)
-            above = (one for one in equal if one.span_id in self._children)
-            seen.update(s.span_id for one in above for s in self.descendants(one))
-            return Row(lead, below + "  ", shown, start, end, None, span, equal=equal)
+        """Return the row of equal stages; *is_here*: not, of one with these inside."""
+        span, stages = (part[0], part) if is_here else (None, ())
+        inside = self._children.get(part[0].span_id, []) if is_here else part
+        start, end = part[0].start_ns, max(s.end_ns for s in part)
+        if len(stages) > 1:
+            return Row(lead, below + "  ", shown, start, end, None, span, equal=stages)
         pages = [s for s in inside if s.stored_name == LOG_SPAN and s.is_log_page]
-        below_it = [s for s in inside if s.span_id not in seen]
-        children = fold([s for s in below_it if not s.is_log_page] if pages else below_it)
-        return Row(
-            lead,
-            below + ("│ " if children else "  "),
-            shown,
-            span.start_ns if span else inside[0].start_ns,
-            span.end_ns if span else max(s.end_ns for s in inside),
-            None,
-            span,
-            [event for one in (*([span] if span else ()), *pages) for event in one.events],
-            children,
-            common=common([each[0] for each in children]),
-        )
+        children = fold([s for s in inside if not s.is_log_page] if pages else inside)
+        inner = below + ("│ " if children else "  ")
+        events = [event for one in (*stages, *pages) for event in one.events]
+        shared = common([each[0] for each in children])
+        return Row(lead, inner, shown, start, end, None, span, events, children, common=shared)
 
-    def _inside(self, row: Row, seen: set[str], fold: Fold) -> Iterator[Row]:
+    def _inside(self, row: Row, fold: Fold) -> Iterator[Row]:
         below, to_come = row.inner[:-2], len(row.children)
         lines = sorted((each for each in row.events if is_line(each)), key=_when)
         # of 100,000 the first are drawn
@@ -248,7 +220,7 @@ class Trace:
             to_come -= 1
             lead, deeper = ("├ ", "│ ") if to_come else ("└ ", "  ")
             where = below + lead, below + deeper
-            yield self._stage(part[0].span_id, seen, *where, shown, fold, part)
+            yield self._stage(part, *where, shown, fold)
 
 
 def _when(part: Event | Sequence[Span]) -> int:

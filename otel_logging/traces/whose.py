@@ -1,5 +1,6 @@
 """On whose behalf each stage of a trace ran: a trace is looked through once for each key."""
 
+from collections import defaultdict
 from typing import Any, Final
 
 from otel_logging.traces.span import Span
@@ -14,31 +15,25 @@ class Whose:
     """
 
     def __init__(self, trace: Trace, key: str) -> None:
+        own = ((span.span_id, span.get(key)) for span in trace.spans.values())
+        self._own: dict[str, Any] = {span_id: value for span_id, value in own if value is not None}
         self._trace = trace
-        own = ((span, span.get(key)) for span in trace.spans.values())
-        self._own: dict[str, Any] = {s.span_id: value for s, value in own if value is not None}
-        self._nearest = dict(self._own)  # None: neither it nor any above has one
-        self._below: dict[str, list[Any]] = {}
+        self._nearest: dict[str, Any] = {}
+        self._below: dict[str, list[Any]] = defaultdict(list)
         self._above: dict[str, set[str]] = {}
-        for span_id, value in self._own.items():
-            above = trace.spans.get(trace.spans[span_id].parent_span_id)
-            while above:
-                known = self._below.setdefault(above.span_id, [])
-                if value in known or len(known) == _MANY:  # then all above know as much
-                    break
-                known.append(value)
-                above = trace.spans.get(above.parent_span_id)
+        downwards = trace.downwards() if self._own else []
+        for span in downwards:
+            above = self._nearest.get(span.parent_span_id)
+            self._nearest[span.span_id] = self._own.get(span.span_id, above)
+        for span in reversed(downwards):
+            known = self._below[span.parent_span_id]
+            for value in (self._own.get(span.span_id), *self._below.get(span.span_id, ())):
+                if value is not None and value not in known and len(known) < _MANY:
+                    known.append(value)
 
     def at_or_above(self, span: Span) -> Any:
         """Return the value of *span*, or of the nearest above that has one, or None."""
-        way, each = list[str](), span.span_id
-        while each in self._trace.spans and each not in self._nearest:
-            way.append(each)
-            self._nearest[each] = None  # in a circle of parents the walk ends here
-            each = self._trace.spans[each].parent_span_id
-        found = self._nearest.get(each)
-        self._nearest.update(dict.fromkeys(way, found))
-        return found
+        return self._nearest.get(span.span_id)
 
     def of(self, span: Span) -> Any:
         """Return the one value, or None: one user's work is never filed under another's name."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
+import uvicorn.server
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from uvicorn.config import WS_PROTOCOLS
@@ -25,6 +25,22 @@ WEBSOCKETS = tuple(
 )
 SERVERS = (*WEBSOCKETS, "hypercorn")
 PATIENCE_S = 8.0
+
+
+class _Prompt:
+    """asyncio as uvicorn's server sees it, which sleeps 0.1 s before each look whether it is to end
+    and whether it is done: most of many a test.
+    """
+
+    @staticmethod
+    async def sleep(delay: float) -> None:
+        await asyncio.sleep(min(delay, 0.01))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+
+uvicorn.server.asyncio = _Prompt()  # type: ignore[assignment]
 
 
 class Seen:

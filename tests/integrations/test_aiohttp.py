@@ -46,6 +46,21 @@ async def stream(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    log.info("begun")
+    while True:
+        await response.write(b"x")
+        await asyncio.sleep(0.005)
+
+
+async def read(request: web.Request) -> web.Response:
+    log.info("begun")
+    await request.read()
+    raise AssertionError
+
+
 async def broken(_: web.Request) -> web.Response:
     raise ValueError("no")
 
@@ -140,6 +155,8 @@ def ask(client: Callable[[aiohttp.ClientSession, str], Awaitable[Any]]) -> Any:
         app.router.add_get("/orders/{number}", order)
         app.router.add_get("/whose", whose)
         app.router.add_get("/stream", stream)
+        app.router.add_get("/endless", endless)
+        app.router.add_post("/read", read)
         app.router.add_get("/broken", broken)
         app.router.add_get("/torn", torn)
         app.router.add_get("/refused", refused)
@@ -193,6 +210,26 @@ def test_a_streamed_answer_is_in_the_request(run: Captured) -> None:
     span = run.span("GET /stream")
     assert {line["trace_id"] for line in run.lines} == {span["trace_id"]}
     assert "cancelled" not in span["attributes"]
+
+
+@pytest.mark.parametrize(("request_line", "status"), [("GET /endless", 200), ("POST /read", None)])
+def test_a_request_whose_client_has_gone_is_cancelled(
+    run: Captured, request_line: str, status: int | None
+) -> None:
+    """Though its handler fails: it writes to nobody, or reads what never comes."""
+
+    async def client(_: Any, url: str) -> None:
+        _, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        writer.write(f"{request_line} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n".encode())
+        while "begun" not in (line["event"] for line in run.lines):
+            await asyncio.sleep(0.01)
+        writer.transport.abort()
+
+    ask(client)
+    method, path = request_line.split()
+    span = run.span(f"{method} {path}")
+    assert (span["status"], span["attributes"]["cancelled"]) == ("unset", True)
+    assert span["attributes"].get("http.response.status_code") == status
 
 
 @pytest.mark.parametrize(

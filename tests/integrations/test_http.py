@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
@@ -26,7 +27,7 @@ from otel_logging import bind_context, get_logger, setup_observability
 from otel_logging.integrations import asgi
 from otel_logging.integrations.asgi import ObservabilityMiddleware, instrument
 from otel_logging.testing import capture
-from tests.integrations.serving import WEBSOCKETS, Seen, running, serving
+from tests.integrations.serving import PATIENCE_S, WEBSOCKETS, Seen, running, serving
 
 log: Any = get_logger("shop")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -217,6 +218,56 @@ def test_what_a_server_says_of_a_request_that_it_answers_itself_is_of_that(serve
     told = [line for line in seen.lines if re.search("GET /|ASGI|Error", line["event"])]
     assert {(line.get("user_id"), line.get("trace_id")) for line in told} == set(traces)
     assert len(told) >= 4
+
+
+def test_an_access_line_of_a_request_whose_client_has_gone_is_of_that() -> None:
+    """hypercorn logs it where it reads, before the application has ended."""
+    has_begun = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        bind_context(user_id="ada")
+        has_begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    with serving(app, "hypercorn") as seen:
+        with closing(HTTPConnection("127.0.0.1", seen.port)) as client:
+            client.request("GET", "/slow")
+            assert has_begun.wait(PATIENCE_S)
+        (span,) = seen.wait_for("GET")
+    told = [line for line in seen.lines if line["logger"] == "hypercorn.access"]
+    assert len(told) == 2
+    found = {(line.get("user_id"), line.get("trace_id")) for line in told}
+    assert found == {("ada", span["trace_id"])}
+
+
+@pytest.mark.parametrize("server", [WEBSOCKETS[-1], "hypercorn"])
+def test_a_stream_whose_client_goes_is_cancelled_inside_a_middleware_too(server: str) -> None:
+    """That ends the answer, as if it were whole."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1000
+            await asyncio.sleep(0.01)
+
+    async def endless(_: Request) -> StreamingResponse:
+        return StreamingResponse(pieces())
+
+    async def pass_on(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    around = Middleware(BaseHTTPMiddleware, dispatch=pass_on)
+    app = Starlette(routes=[Route("/endless", endless)], middleware=[around])
+    with serving(app, server) as seen:
+        with closing(HTTPConnection("127.0.0.1", seen.port)) as client:
+            client.request("GET", "/endless")
+            client.getresponse().read(1000)
+        (span,) = seen.wait_for("GET /endless")
+    assert (span["status"], attributes(span).get("cancelled")) == ("unset", True)
 
 
 def test_a_stream_that_nobody_observes_fails_as_ever() -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import pytest
 from fakeredis import FakeAsyncRedis
 from starlette.applications import Starlette
@@ -157,7 +158,9 @@ def test_a_handler_that_takes_from_a_queue_of_everybodys_is_its_connections() ->
         finally:
             reading.cancel()
 
-    with serving(Starlette(routes=[WebSocketRoute("/", talk)])) as seen:
+    app = Starlette(routes=[WebSocketRoute("/", talk)])
+    # it does not return by itself
+    with serving(app, options={"timeout_graceful_shutdown": 0}) as seen:
         with seen.connect("/?user=ann") as client:
             for _ in range(ROUNDS):
                 client.send("text")
@@ -219,13 +222,18 @@ async def pump(websocket: WebSocket, room: Room) -> None:
     await subscribed(room, {websocket})
 
 
-@pytest.mark.parametrize("is_shared", [True, False], ids=["room", "pump"])
+async def pump_in_a_group(websocket: WebSocket, room: Room) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(pump, websocket, room)
+
+
+@pytest.mark.parametrize("given", [None, pump, pump_in_a_group])
 def test_a_subscription_is_everybodys_but_for_who_was_given_the_connection(
-    *, is_shared: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    given: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """While that is open; a room has each of its members, and is given none."""
     monkeypatch.setattr(background_tasks, "_reported", set())
-    room = Room()
+    room, is_shared = Room(), given is None
 
     async def talk(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -234,7 +242,7 @@ def test_a_subscription_is_everybodys_but_for_who_was_given_the_connection(
         if is_shared:
             room.members.add(websocket)
         if user == "ann":
-            work = room.deliver() if is_shared else pump(websocket, room)
+            work = room.deliver() if is_shared else given(websocket, room)
             room.task = asyncio.create_task(work)
         async for text in websocket.iter_text():
             await room.redis.publish("room", text)

@@ -62,7 +62,7 @@ COMMAND = "from otel_logging.cli import main; main()"
 def port() -> Iterator[int]:
     """A Redis is served there."""
     server = TcpFakeServer(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server.server_address[1]
     server.shutdown()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from websockets import version
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_sync
 from websockets.sync.server import serve as serve_in_threads
@@ -81,11 +81,6 @@ async def by_renewal(socket: Any) -> None:
         await answer(socket, message)
 
 
-async def in_parts(socket: Any) -> None:
-    while True:
-        await answer(socket, "".join([part async for part in socket.recv_streaming()]))
-
-
 async def answer(socket: Any, message: str) -> None:
     bind_context(user_id=message)
     log.info("got", wanted=message)
@@ -124,12 +119,6 @@ def blocking_with_a_time_out(socket: Any) -> None:
         while True:
             with suppress(TimeoutError):
                 answer_blocking(socket, socket.recv(timeout=0.005))
-
-
-def blocking_in_parts(socket: Any) -> None:
-    with suppress(ConnectionClosed):
-        while True:
-            answer_blocking(socket, "".join(socket.recv_streaming()))
 
 
 def answer_blocking(socket: Any, message: str) -> None:
@@ -171,18 +160,15 @@ def legacy(*args: Any) -> Any:
 
 @pytest.mark.parametrize("make_server", [serve, legacy])
 @pytest.mark.parametrize(
-    "handler", [by_iteration, by_recv, by_task, by_wait_for, by_wait, by_renewal, in_parts]
+    "handler", [by_iteration, by_recv, by_task, by_wait_for, by_wait, by_renewal]
 )
 def test_each_message_is_a_trace_of_its_user(run: Captured, make_server: Any, handler: Any) -> None:
-    if handler is in_parts and (make_server is legacy or IS_OLD):
-        pytest.skip("it has no such method")
     asyncio.run(talk(make_server, handler, 5, 20))
     check_five_users(run)
 
 
 @pytest.mark.parametrize(
-    "handler",
-    [blocking_by_iteration, blocking_by_recv, blocking_with_a_time_out, blocking_in_parts],
+    "handler", [blocking_by_iteration, blocking_by_recv, blocking_with_a_time_out]
 )
 def test_each_message_of_a_thread_is_a_trace_of_its_user(run: Captured, handler: Any) -> None:
     talk_to_threads(handler, 5, 20)
@@ -203,31 +189,6 @@ def check_five_users(run: Captured) -> None:
     ends = [span for span in run.spans if span["name"] == "disconnect"]
     assert {span["parent_span_id"] for span in ends} == handshakes
     assert {span["attributes"]["websocket.close_code"] for span in ends} == {1000}
-
-
-@pytest.mark.skipif(IS_OLD, reason="it has no such method")
-@pytest.mark.parametrize("is_threads", [False, True])
-def test_a_message_that_is_read_in_parts_lasts_from_its_first(
-    run: Captured, is_threads: bool
-) -> None:
-    def send(url: str) -> None:
-        with connect_sync(url) as client:
-            for _ in range(2):
-                client.send(iter(["in ", "two ", "parts"]))
-                assert client.recv() == "in two parts"
-
-    async def serve_parts() -> None:
-        async with serve(in_parts, "127.0.0.1", 0) as server:
-            port = next(iter(server.sockets)).getsockname()[1]
-            await asyncio.to_thread(send, f"ws://127.0.0.1:{port}")
-
-    if is_threads:
-        with in_threads(blocking_in_parts) as url:
-            send(url)
-    else:
-        asyncio.run(serve_parts())
-    messages = [span for span in run.spans if span["name"] == "message"]
-    assert [span["attributes"]["user_id"] for span in messages] == ["in two parts"] * 2
 
 
 @pytest.mark.parametrize("make_server", [serve, legacy])
@@ -337,8 +298,8 @@ def test_a_handshake_that_is_refused_has_its_status(run: Captured, in_thread: bo
     assert len(run.spans) == 1
 
 
-@pytest.mark.parametrize("in_thread", [False, True])
-def test_a_handler_that_fails_is_an_error(run: Captured, in_thread: bool) -> None:
+@pytest.mark.parametrize("kind", ["asyncio", "legacy", "threads"])
+def test_a_handler_that_fails_is_an_error(run: Captured, kind: str) -> None:
     async def handler(socket: Any) -> None:
         message = await socket.recv()
         bind_context(user_id=message)
@@ -349,14 +310,102 @@ def test_a_handler_that_fails_is_an_error(run: Captured, in_thread: bool) -> Non
         answer_blocking(socket, socket.recv())
         raise ValueError("no such room")
 
-    if in_thread:
+    if kind == "threads":
         talk_to_threads(blocking, 1, 1)
     else:
-        asyncio.run(talk(serve, handler, 1, 1))
-    message = run.span("message")
-    assert (message["status"], run.span("disconnect")["status"]) == ("error", "error")
+        asyncio.run(talk(serve if kind == "asyncio" else legacy, handler, 1, 1))
+    message, end = run.span("message"), run.span("disconnect")
+    assert (message["status"], end["status"]) == ("error", "error")
+    assert end["attributes"]["websocket.close_code"] == 1011
+    assert "exception" in [event["name"] for event in message["events"]]
     (line,) = [line for line in run.lines if "ValueError" in line.get("exception", "")]
     assert (line["trace_id"], line["user_id"]) == (message["trace_id"], "u0")
+
+
+@pytest.mark.parametrize("make_server", [serve, legacy])
+def test_what_is_sent_to_many_at_once_is_sent_for_its_message(
+    run: Captured, make_server: Any
+) -> None:
+    """The library's own function writes by none of its methods that send."""
+    from websockets.legacy.protocol import broadcast as broadcast_legacy
+
+    async def handler(socket: Any) -> None:
+        async for message in socket:
+            (broadcast if make_server is serve else broadcast_legacy)({socket}, message)
+
+    asyncio.run(talk(make_server, handler, 1, 3))
+    assert [span["name"] for span in run.spans].count("message") == 3
+    assert run.span("disconnect")["attributes"]["websocket.messages_quiet"] == 0
+
+
+def greet(url: str) -> None:
+    """Say hello and goodbye, then ask for a page."""
+    with connect_sync(url) as socket:
+        socket.send("ann")
+        assert socket.recv() == "ann"
+    with create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
+        connection.sendall(b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n")
+        while connection.recv(1000):
+            pass
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "legacy", "threads"])
+def test_the_librarys_own_lines_are_their_connections(
+    run: Captured, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "websockets.server")
+
+    async def handler(socket: Any) -> None:
+        bind_context(user_id="ann")
+        await by_recv(socket)  # until the connection is closed, which raises
+
+    def blocking(socket: Any) -> None:
+        bind_context(user_id="ann")
+        blocking_by_recv(socket)
+
+    async def main(make_server: Any) -> None:
+        async with make_server(handler, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            await asyncio.to_thread(greet, f"ws://127.0.0.1:{port}/")
+
+    if kind == "threads":
+        with in_threads(blocking) as url:
+            greet(url)
+    else:
+        asyncio.run(main(serve if kind == "asyncio" else legacy))
+    spans = {
+        span["attributes"]["http.response.status_code"]: span["trace_id"]
+        for span in run.spans
+        if span["name"] == "WS"
+    }
+    opened, refused = spans[101], spans[426]
+    told = {
+        (line["event"].partition(" (")[0], line.get("trace_id"), line.get("user_id"))
+        for line in run.lines
+        if line["event"].startswith("connection ")
+    }
+    assert told == {
+        ("connection open", opened, None),
+        ("connection closed", opened, "ann"),
+        ("connection rejected", refused, None),
+        ("connection closed", refused, None),
+        *([] if kind == "threads" else [("connection handler failed", opened, "ann")]),
+    }
+
+
+def test_what_is_no_request_leaves_no_span(run: Captured) -> None:
+    def client(port: int) -> bytes:
+        with create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            return connection.recv(12)
+
+    async def main() -> bytes:
+        async with legacy(by_iteration, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            return await asyncio.to_thread(client, port)
+
+    assert asyncio.run(main()) == b"HTTP/1.1 400"
+    assert run.spans == []
 
 
 def test_clients_are_left_alone(run: Captured) -> None:

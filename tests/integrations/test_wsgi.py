@@ -407,7 +407,7 @@ def test_a_server_is_observed_until_it_is_left_alone() -> None:
             return connection.getresponse().status
 
     with capture(log_level="info") as captured, make_server("127.0.0.1", 0, app) as server:
-        serving = threading.Thread(target=server.serve_forever)
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
         serving.start()
         wsgi.instrument()
         wsgi.instrument()

@@ -1,9 +1,10 @@
-"""A task that cannot return, from where it stands, is told from one that can, by its source."""
+"""A loop that has no end is told from one that has, by its source; in doubt it has."""
 
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from functools import cache, lru_cache
 from typing import Any
 
 import anyio
@@ -284,6 +285,19 @@ async def may_be_left(queue: Queue) -> None:
             await queue.get()
 
 
+async def has_a_scope(queue: Queue) -> None:
+    with anyio.CancelScope() as scope:
+        asyncio.get_running_loop().call_later(60, scope.cancel)
+        while True:
+            await queue.get()
+
+
+async def may_be_stopped(queue: Queue) -> None:
+    with suppress(asyncio.CancelledError):
+        while True:
+            await queue.get()
+
+
 async def in_a_group_of_errors(queue: Queue) -> None:
     try:
         while True:
@@ -329,23 +343,12 @@ async def waits_for_workers(queue: Queue) -> None:
 
 
 class Reader:
-    async def serves_after_a_start(self, queue: Queue) -> None:
-        await queue.get()
+    async def serves_by_parts(self, queue: Queue) -> None:
         while 1:
             item = await queue.get()
             for part in item:
                 if part is None:
                     break
-
-
-class Closes:
-    async def ends_after_a_start(self, queue: Queue) -> None:
-        try:
-            await queue.get()
-        except ConnectionClosedError:
-            return
-        while True:
-            await queue.get()
 
 
 async def tells_of_its_end(queue: Queue) -> None:
@@ -354,6 +357,16 @@ async def tells_of_its_end(queue: Queue) -> None:
             await queue.get()
     except Exception:
         print("failed")
+        raise
+
+
+async def tells_of_some_ends(queue: Queue) -> None:
+    try:
+        while True:
+            await queue.get()
+    except ConnectionClosedError as error:
+        if not error.args:
+            return
         raise
 
 
@@ -424,6 +437,24 @@ class until_it_is_done:  # noqa: N801 - as a function
         return kind is DoneError
 
 
+@asynccontextmanager
+async def at_most(seconds: float) -> AsyncIterator[None]:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            yield
+
+
+async def has_a_block_of_its_own(queue: Queue) -> None:
+    async with until_it_is_done():
+        await worker(queue)
+
+
+async def has_a_limit_of_its_own(queue: Queue) -> None:
+    async with at_most(60):
+        while True:
+            await queue.get()
+
+
 async def checks_what_it_takes(queue: Queue) -> None:
     while True:
         try:
@@ -439,13 +470,6 @@ async def subscribes_on_one_line(_: Queue) -> None:
         # fmt: off
         async for message in pubsub.listen(): print(message)  # noqa: E701
         # fmt: on
-
-
-async def says_goodbye_for_its_workers(queue: Queue) -> None:
-    try:
-        await asyncio.gather(worker(queue), worker(queue))
-    except asyncio.CancelledError:
-        print("stopped")
 
 
 async def in_a_case(queue: Queue) -> None:
@@ -490,53 +514,23 @@ async def subscribes_until_it_unsubscribes(_: Queue) -> None:
                 await pubsub.unsubscribe()
 
 
-async def gathers_whatever_they_raise(queue: Queue) -> None:
-    await asyncio.gather(worker(queue), worker(queue), return_exceptions=True)
-
-
-async def waits_until_it_is_cancelled(queue: Queue) -> None:
-    try:
-        await asyncio.ensure_future(worker(queue))
-    except asyncio.CancelledError:
-        print("done")
-
-
-async def has_a_block_of_its_own(queue: Queue) -> None:
-    async with until_it_is_done():
-        await worker(queue)
-
-
 SERVES = [
     timeout_worker,
-    *(checks_what_it_takes, subscribes_on_one_line, says_goodbye_for_its_workers),
-    *(Reader().serves_after_a_start, tells_of_its_end, has_a_function_that_returns),
+    *(subscribes_on_one_line, checks_what_it_takes, may_be_stopped),
+    *(Reader().serves_by_parts, tells_of_its_end, has_a_function_that_returns),
     leaves_a_worker_that_yields,  # which never yields
     *(worker, worker_that_says_goodbye, worker_within, heartbeat, bare),
     *(forgives_in_its_loop, has_a_limit_for_each, subscribes_and_logs_what_ends_it),
     stays_connected,
-    *(gathers_workers, in_a_task_group),
     *(iterates_over_a_source, iterates_by_each, connects_anew, subscribes),
 ]
 
 
-async def never_begins_to_loop(queue: Queue) -> None:
-    await queue.get()
-    while False:
-        print("this is left out")
-    while 0:
-        print("and this")
-    while None:
-        print("and this")
-    while "":
-        print("and this")
-
-
 ENDS = [
     *(in_a_case, raises_at_its_end, leaves_its_scope, subscribes_until_another_raises),
-    *(subscribes_until_it_unsubscribes, gathers_whatever_they_raise),
-    *(waits_until_it_is_cancelled, has_a_block_of_its_own, takes_ten),
-    never_begins_to_loop,
-    *(Closes().ends_after_a_start, stops_searching, _made()),
+    *(subscribes_until_it_unsubscribes, takes_ten, stops_searching, _made()),
+    *(gathers_workers, in_a_task_group, has_a_block_of_its_own, has_a_limit_of_its_own),
+    *(has_a_scope, tells_of_some_ends),
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
     *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
@@ -577,9 +571,6 @@ class Hub:
         self.is_open = True
         self.stopped = threading.Event()
 
-    async def get_message(self) -> None:
-        await asyncio.sleep(60)
-
     async def serves_while_it_runs(self, _: Queue) -> None:
         while self.is_running:
             print(await self.queue.get())
@@ -591,19 +582,24 @@ class Hub:
                 await asyncio.wait_for(queue.get(), 60)
 
     async def subscribes_while_it_is_open(self, _: Queue) -> None:
-        pubsub = Hub()
-        while self.is_open:
-            await pubsub.get_message()
+        async with FakeAsyncRedis().pubsub() as pubsub:
+            await pubsub.subscribe("news")
+            while self.is_open:
+                await pubsub.get_message(timeout=60)
 
     async def logs_what_ends_it(self, _: Queue) -> None:
         try:
             while True:
-                try:
-                    await self.queue.get()
-                except ConnectionClosedError:
-                    break
-        except Exception:
+                await self.queue.get()
+        except (asyncio.CancelledError, Exception):
             print("it has failed")
+
+    async def goes_when_its_client_does(self, _: Queue) -> None:
+        while True:
+            try:
+                await self.queue.get()
+            except ConnectionClosedError:
+                break
 
     async def forgives_its_end(self, _: Queue) -> None:
         with suppress(Exception):
@@ -618,14 +614,6 @@ class Hub:
         self.is_open = True
         while self.is_open:
             self.is_open = await self.queue.get() is not None
-
-    @property
-    def subscribed(self) -> bool:
-        return True
-
-    async def subscribes_while_it_is_subscribed(self, _: Queue) -> None:
-        while self.subscribed:
-            await self.get_message()
 
     async def borrows_until_it_raises(self, _: Queue) -> None:
         try:
@@ -676,7 +664,6 @@ async def serves_while_a_module_runs(_: Queue) -> None:
 
 
 async def serves_while_it_says_so(_: Queue) -> None:
-    """Its own flag, and everybody's queue."""
     while not nobodys.is_set():
         await hub.queue.get()
 
@@ -684,8 +671,8 @@ async def serves_while_it_says_so(_: Queue) -> None:
 is_running, nobodys = True, asyncio.Event()
 EVERYBODYS = [
     *(hub.serves_while_it_runs, hub.serves_until_it_is_stopped, hub.subscribes_while_it_is_open),
-    *(hub.logs_what_ends_it, hub.forgives_its_end, serves_while_a_module_runs),
-    *(serves_while_it_says_so, hub.subscribes_while_it_is_subscribed),
+    *(hub.logs_what_ends_it, hub.forgives_its_end),
+    *(serves_while_a_module_runs, serves_while_it_says_so),
 ]
 ITS_OWN = [
     *(hub.answers_until_a_sentinel, hub.answers_until_it_knows),
@@ -693,37 +680,17 @@ ITS_OWN = [
     *(
         hub.receives_an_answer_of_its_own,
         hub.borrows_until_it_raises,
+        hub.goes_when_its_client_does,
         Hub().subscribes_while_it_is_open,
     ),
 ]
 
 
 @pytest.mark.parametrize("program", [*EVERYBODYS, *ITS_OWN])
-def test_a_flag_or_an_error_ends_nothing_but_who_serves_everybody(program: Any) -> None:
-    """Where it takes from what everybody has, and only then."""
+def test_a_flag_of_everybodys_and_a_failure_that_is_logged_end_nothing(program: Any) -> None:
+    """Where it takes what everybody has, and only then."""
     hub.queue = asyncio.Queue()
     assert found_endless(program) is (program in EVERYBODYS)
-
-
-def test_who_has_not_come_to_everybodys_queue_is_looked_at_again() -> None:
-    """What it takes from is not yet known."""
-
-    async def connects() -> None:
-        await asyncio.sleep(0)
-        queue = hub.queue
-        while hub.is_running:
-            await queue.get()
-
-    async def main() -> list[bool]:
-        hub.queue, task = asyncio.Queue(), asyncio.ensure_future(connects())
-        found = []
-        for _ in range(2):
-            await asyncio.sleep(0)
-            found.append(is_endless(task))
-        task.cancel()
-        return found
-
-    assert asyncio.run(main()) == [False, True]
 
 
 async def takes_from_everybodys(_: Queue) -> None:
@@ -736,6 +703,13 @@ async def takes_from_everybodys(_: Queue) -> None:
 async def works_for_everybody(_: Queue) -> None:
     while True:
         print(await hub.queue.get())
+        await asyncio.sleep(60)
+
+
+async def borrows_from_everybody(_: Queue) -> None:
+    while True:
+        connection = await hub.queue.get()
+        hub.queue.put_nowait(connection)
         await asyncio.sleep(60)
 
 
@@ -757,16 +731,33 @@ managed = Rooms()
 rooms = {"garden": Room()}
 
 
+@cache
+def the_room() -> Room:
+    return Room()
+
+
+@lru_cache
+def room_of(_: str) -> Room:
+    return Room()
+
+
 async def takes_from_its_own(queue: Queue) -> None:
     while True:
         await queue.get()
 
 
-in_a_room = [Room().listens, rooms["garden"].listens, managed.open["lobby"].listens]
+in_a_room = [
+    *(Room().listens, rooms["garden"].listens, managed.open["lobby"].listens),
+    *(the_room().listens, room_of("cellar").listens),
+]
 
 
 @pytest.mark.parametrize(
-    "program", [takes_from_everybodys, works_for_everybody, takes_from_its_own, *in_a_room]
+    "program",
+    [
+        *(takes_from_everybodys, works_for_everybody, takes_from_its_own, borrows_from_everybody),
+        *in_a_room,
+    ],
 )
 def test_a_queue_that_a_module_has_is_everybodys(program: Any) -> None:
     """Wherever its worker stands."""
@@ -781,4 +772,5 @@ def test_a_queue_that_a_module_has_is_everybodys(program: Any) -> None:
         task.cancel()
         return found
 
-    assert asyncio.run(main()) is (program not in (takes_from_its_own, in_a_room[0]))
+    its_own = takes_from_its_own, borrows_from_everybody, in_a_room[0]
+    assert asyncio.run(main()) is (program not in its_own)

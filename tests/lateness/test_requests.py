@@ -151,16 +151,18 @@ def of_aiohttp(hold: Hold) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("ratio", ["1", "0"], ids=["sampled", "not sampled"])
 @pytest.mark.parametrize(
-    ("serve", "name"),
+    ("serve", "name", "ratio"),
     [
-        (of_starlette, "GET /turn/{user}"),
-        (of_websocket, "WS /turn/{user}"),
-        (of_flask, "GET /turn/<user>"),
-        (of_django, "GET /turn/<str:user>"),
-        (of_django_asgi, "GET /turn/<str:user>"),
-        (of_aiohttp, "GET /turn/{user}"),
+        (of_starlette, "GET /turn/{user}", "1"),
+        (of_starlette, "GET /turn/{user}", "0"),  # it is not sampled
+        (of_websocket, "WS /turn/{user}", "1"),
+        (of_flask, "GET /turn/<user>", "1"),
+        (of_flask, "GET /turn/<user>", "0"),
+        (of_django, "GET /turn/<str:user>", "1"),
+        (of_django_asgi, "GET /turn/<str:user>", "1"),
+        (of_aiohttp, "GET /turn/{user}", "1"),
+        (of_aiohttp, "GET /turn/{user}", "0"),
     ],
 )
 def test_a_hung_request_has_the_name_and_the_budget_of_its_route(

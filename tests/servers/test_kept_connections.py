@@ -9,13 +9,11 @@ import base64
 import json
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from structlog.contextvars import bind_contextvars
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -63,18 +61,11 @@ async def socket_of(receive: Any, send: Any) -> None:
 
 @contextmanager
 def serving(http: str) -> Iterator[tuple[Captured, int]]:
-    with capture(log_level="info") as captured:
-        config = uvicorn.Config(app, port=0, loop="asyncio", http=http)  # type: ignore[arg-type]
-        server = uvicorn.Server(config)
-        listening = socket.create_server(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        try:
-            yield captured, listening.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
+    with (
+        capture(log_level="info") as captured,
+        observed.running(app, observed.WEBSOCKETS[0], http=http) as port,
+    ):
+        yield captured, port
 
 
 def request(path: str, body: bytes = b"", **headers: str) -> bytes:

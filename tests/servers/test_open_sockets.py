@@ -69,7 +69,7 @@ app = Starlette(routes=[WebSocketRoute("/chat", chat)])
 OTEL_LOGGING = "from otel_logging.cli import main; main()"
 COMMANDS = {
     **{
-        ws: f"uvicorn app:app --port 0 --ws {ws} --timeout-graceful-shutdown 1"
+        ws: f"uvicorn app:app --port 0 --ws {ws} --timeout-graceful-shutdown 0"
         for ws in SERVERS
         if ws != "hypercorn"
     },

@@ -1,5 +1,6 @@
 """``otel-logging run`` in front of real servers, of applications that know nothing of it."""
 
+import importlib.util
 import os
 import re
 import signal
@@ -52,6 +53,15 @@ def app(environ, start_response):
     start_response("200 OK", [])
     return [b"ok"]
 """
+BARE_ASGI = """
+import logging
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        logging.getLogger("shop").warning("asked %s", scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+"""
 #: command -> application, and where its access lines are.
 COMMANDS = {
     "uvicorn app:app --port 0": (STARLETTE, "uvicorn.access"),
@@ -69,6 +79,10 @@ COMMANDS = {
     "python app.py": (FLASK, "werkzeug"),
     "waitress-serve --listen=127.0.0.1:0 app:app": (BARE, ""),
 }
+if importlib.util.find_spec("gunicorn.asgi"):  # older ones have no such worker
+    COMMANDS["gunicorn -b 127.0.0.1:0 -k asgi --access-logfile - app:app"] = (
+        *(BARE_ASGI, "gunicorn.access"),
+    )
 
 
 def command_of(text: str) -> list[str]:

@@ -224,14 +224,13 @@ def _named(started: str) -> Cell:
     return next(cell for cell in CELLS if cell.started == started)
 
 
-#: The application's own console handlers, before set-up and after it.
+#: The application's own console handlers, before set-up and after it; tests/test_takeover.py has
+#: each of them with each order.
 CONSOLES = [
     replace(_named(f"`{started}`"), variables={"STEPS": steps})
     for started, steps in (
-        ("uvicorn app:app", "basicConfig setup"),
         ("uvicorn app:app", "setup basicConfig"),
         ("uvicorn app:app", "dictConfig setup"),
-        ("uvicorn app:app", "setup dictConfig"),
         ("flask run", "basicConfig setup"),
         ("flask run", "setup dictConfig"),
         ("gunicorn --preload app:app", "setup basicConfig"),

@@ -52,7 +52,7 @@ def endpoint(path: str) -> str:
     logging.getLogger("shop.plain").info("plain %s", path)
     get_logger("shop").info("structured", path=path)
     if path.endswith("/slow"):
-        time.sleep(1.5)
+        time.sleep(0.8)
     if path.endswith(FAILING):
         raise RuntimeError(f"cannot do {path}")
     return "done"

@@ -9,15 +9,14 @@ from otel_logging import _diagnostics
 from otel_logging.spool import reading
 from otel_logging.spool.destinations import DROPPED_BOUND
 from otel_logging.spool.queue import Spool
-from tests.spools import append, loaded, make, numbers, on_disk, together, waiting
+from otel_logging.spool.recorder import PERIOD_S
+from tests.spools import append, deliver, loaded, make, numbers, on_disk, together, waiting
 
 
 def _deliver(spool: Spool, *spans: int, size: int = 0) -> None:
+    """Of so different times that each has a file of its own."""
     for number in spans:
-        append(spool, number, size=size)
-        spool.seal()
-        for segment in spool.waiting():
-            spool.delivered(segment)
+        deliver(spool, number, number * PERIOD_S, size=size)
 
 
 def _age(base: Path, seconds: Callable[[int], float]) -> None:

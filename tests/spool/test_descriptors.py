@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -132,6 +132,25 @@ def test_what_was_adopted_is_left_to_a_neighbour_with_a_lost_lock(spool: Spool, 
         neighbour.close()
         spool.adopt()
         assert waiting(spool) == [1]
+
+
+def test_a_lock_that_is_closed_while_its_directory_is_emptied_is_left_alone(
+    spool: Spool, base: Path
+) -> None:
+    """Its number may be another file's by then; what waits there is adopted all the same."""
+    die(base, 1)
+    with ExitStack() as stack:
+
+        def close(process_dir: Path) -> None:
+            lock = (process_dir / "lock").stat()
+            for fd in range(3, 256):
+                with suppress(OSError):
+                    if os.path.samestat(os.fstat(fd), lock):
+                        stack.enter_context(taken(fd))
+
+        spool.on_adopt = close
+        spool.adopt()
+    assert waiting(spool) == [1]
 
 
 def test_what_is_closed_and_removed_is_counted(

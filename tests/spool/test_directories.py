@@ -243,8 +243,8 @@ def test_what_cannot_be_read_for_now_is_not_taken_for_damaged(
 
 
 def test_a_segment_that_moves_on_is_found_where_it_went(spool: Spool, base: Path) -> None:
-    """Listed while open: read when sealed, read when delivered."""
-    append(spool, 1)
+    """Listed while open: read when sealed, read when delivered: a large one, which stays a file."""
+    append(spool, 1, size=600_000)
     (listed,) = reading.segments(base)
     spool.seal()
     assert numbers(loaded(listed)) == [1]

@@ -14,11 +14,13 @@ from tests.spools import (
     append,
     command,
     die,
+    loaded,
     make,
     numbers,
     on_disk,
     places,
     run,
+    sent,
     together,
     waiting,
 )
@@ -249,7 +251,7 @@ def test_what_is_adopted_moves_to_who_adopts_it(spool: Spool, base: Path) -> Non
     assert [numbers([each]) for each in (first, second)] == [[1], [2]]
     assert first.path == living / f"{dead.name}-000001.segment"
     spool.delivered(first)
-    assert (base / "shop-1" / "sent" / first.path.name).exists()
+    assert numbers(each for path in sent(base) for each in loaded(path)) == [1]
     spool.close()
     heir = make(base)
     heir.adopt()

@@ -9,13 +9,12 @@ from typing import Any, Final
 from otel_logging import _names
 from otel_logging._text import duration, visible
 from otel_logging.traces import exceptions
-from otel_logging.traces.draw.terminal import fields
+from otel_logging.traces.draw.terminal import new_fields
 
-#: Shown by its place, in words before the fields, or below.
-_SHOWN: Final = exceptions.ATTRIBUTES | {
-    *(_names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.TRACE_ID, _names.SPAN_ID),
-    *(_names.TRACE_FLAGS, _names.EXCEPTION, _names.STACK, _names.LATE, _names.CANCELLED),
-}
+#: What a line says of itself.
+_OF_LINES: Final = frozenset(
+    {_names.TIMESTAMP, _names.EVENT, _names.TRACE_ID, _names.SPAN_ID, _names.TRACE_FLAGS}
+)
 
 
 def draw(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -23,17 +22,15 @@ def draw(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
     A loop, not a recursion: a recursive function that is traced makes a deep tree.
     """
-    waiting = [(node, "", frozenset[tuple[str, str]]()) for node in reversed(nodes)]
+    waiting = [(node, "", dict[str, Any]()) for node in reversed(nodes)]
     while waiting:
         node, lead, above = waiting.pop()
         # a line's fields may be called anything but what it says of itself
         is_line = _names.TIMESTAMP in node
         values = node if is_line else node["attributes"]
         message = str(node[_names.EVENT] if is_line else node["name"])
-        own = {k: v for k, v in values.items() if k not in _SHOWN and (k, repr(v)) not in above}
-        if _names.LOGGER in own:
-            own[_names.LOGGER] = own.pop(_names.LOGGER)  # last: it says least
-        shown = f"  {fields(own.items())}" if own else ""
+        own = {key: value for key, value in values.items() if key not in _OF_LINES}
+        shown = f"  {new_fields(own, above)}".rstrip()
         if is_line or "inside" not in node:
             level = visible(str(values.get(_names.LEVEL, "event")))
             yield f"{lead}{level} {visible(message)}{shown}"
@@ -41,7 +38,7 @@ def draw(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield f"{lead}  {visible(f'{raised.what}  {raised.where}'.rstrip())}"
             continue
         yield f"{lead}{visible(message)} {duration(node['duration_s'])}{_words(node)}{shown}"
-        below = above | {(key, repr(value)) for key, value in own.items()}
+        below = {**above, **own}
         waiting += [(inner, lead + "  ", below) for inner in reversed(node["inside"])]
 
 

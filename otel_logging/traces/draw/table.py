@@ -6,7 +6,6 @@ It is called "late" only if a budget or ``--over`` defined what late is.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import cycle
 from typing import Any, Final
 
 from rich.text import Text
@@ -35,25 +34,14 @@ _WHO_MOST: Final = 24  # columns
 _ROOMY: Final = 120  # columns: enough for what tells rows apart, or a reason, beside the stage
 _WIDE: Final = 160  # columns: enough for most reasons
 _SERVICE: Final = 16  # characters
-_TO_COME: Final = 8  # columns at least, where more rows may follow
 _ID_DIGITS: Final = 8  # enough for `show`
 
 
-def draw(
-    answer: Answer[Row],
-    *,
-    width: int,
-    links: Links = NO_LINKS,
-    narrowed: bool = False,
-    heads: list[int] | None = None,
-) -> Iterator[Text]:
+def draw(answer: Answer[Row], *, width: int, links: Links = NO_LINKS) -> Iterator[Text]:
     """Yield the table of late stages line by line, to be cut to *width* columns
     (``terminal.show``).
-
-    *narrowed*: not all stages that are not late were looked at, so they are not counted. *heads*:
-    how wide the columns are whose names stand above already; what they are now is put there.
     """
-    yield _title(answer, narrowed=narrowed)
+    yield _title(answer)
     if not answer.rows:
         return
     for one in incidents(answer):
@@ -65,7 +53,7 @@ def draw(
         by = [Text(late_by, "yellow")] if answer.judged else []
         below = _Below(Text(" → ".join(row.reason)), told(row), row.ids)
         columns.add(row, row.who, below, *by)
-    yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found, heads)
+    yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found)
     if not answer.judged and any(row.reason == [NOTHING] for row in answer.rows):
         yield Text("a stage with a budget says where it stood: OTEL_LOGGING_BUDGETS='*=0.5'", "dim")
 
@@ -94,9 +82,7 @@ def facts(answer: Answer[Row]) -> Callable[[Row], list[str]]:
     return of
 
 
-def draw_failed(
-    answer: Answer[Failure], *, width: int, links: Links = NO_LINKS, heads: list[int] | None = None
-) -> Iterator[Text]:
+def draw_failed(answer: Answer[Failure], *, width: int, links: Links = NO_LINKS) -> Iterator[Text]:
     """Yield the table of failed traces, as ``draw`` does."""
     of_all = f" of {answer.looked_at} trace" + "s" * (answer.looked_at != 1)
     scope = _scope([row.span for row in answer.considered])
@@ -111,7 +97,7 @@ def draw_failed(
         where = f"{_GAP}{visible(failure.where)}" if failure.where else ""
         why = Text(visible(failure.what), "red").append(where)
         columns.add(failure.row, failure.who, _Below(why, [], failure.ids), inner=inner)
-    yield from columns.lines(("took",), answer.found, heads)
+    yield from columns.lines(("took",), answer.found)
 
 
 def draw_groups(
@@ -196,16 +182,14 @@ class _Columns:
         cells = [Text(when), took, *numbers, Text(user), stage.append(inner), trace]
         self._rows.append((cells, below))
 
-    def lines(self, numbers: Sequence[str], found: int, heads: list[int] | None) -> Iterator[Text]:
+    def lines(self, numbers: Sequence[str], found: int) -> Iterator[Text]:
         """Yield the table; *numbers*: names of columns; *found*: how many rows there are in all."""
         roomy, wide = self._width >= _ROOMY, self._width >= _WIDE
         cells = [_heading("when", *numbers, "who", "stage", "trace")]
         cells += [each for each, _ in self._rows]
-        widths = self._widths(_longest(cells), heads or [0 if heads is None else _TO_COME])
+        widths = self._widths(_longest(cells))
         heading, *rows = _side_by_side(cells, widths, right=range(1, 1 + len(numbers)))
-        yield from () if widths == heads else (Text(), heading)
-        if heads is not None:
-            heads[:] = widths
+        yield from (Text(), heading)
         for line, (_, below) in zip(rows, self._rows, strict=True):
             facts = Text(_GAP + _SEPARATED.join(below.facts) if below.facts else "", "dim")
             beside = Text.assemble(line, _GAP, below.why)
@@ -222,11 +206,11 @@ class _Columns:
             yield from self._links.below(*below.ids, indent=_GAP)
         yield from _more(len(self._rows), found)
 
-    def _widths(self, longest: list[int], above: Sequence[int]) -> list[int]:
-        """Return how wide the columns are: as *above*, if that is enough, else what the longest
-        text takes; where there is no room for it, the longer one of who and stage gives way.
+    def _widths(self, longest: Sequence[int]) -> list[int]:
+        """Return how wide the columns are: what the longest text takes; where there is no room for
+        it, the longer one of who and stage gives way.
         """
-        widths = [max(each) for each in zip(longest, cycle(above), strict=False)]
+        widths = list(longest)
         who, stage = len(widths) - 3, len(widths) - 2
         widths[who] = min(widths[who], _WHO_MOST)
         if self._width >= _WIDE:
@@ -243,9 +227,9 @@ def _more(listed: int, found: int) -> Iterator[Text]:
         yield Text(f"and {found - listed} more: --limit {found}", "dim")
 
 
-def _title(answer: Answer[Row], *, narrowed: bool = False) -> Text:
+def _title(answer: Answer[Row]) -> Text:
     looked_at = f"{answer.looked_at} stage" + "s" * (answer.looked_at != 1)
-    of_all = "" if narrowed else f" of {looked_at}"
+    of_all = "" if answer.narrowed else f" of {looked_at}"
     scope = _scope([row.span for row in answer.considered])
     if answer.judged:
         said = (("late", "bold"), f" · {answer.found}") if answer.found else ("none late",)

@@ -8,7 +8,6 @@ import io
 import json
 import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,17 +114,16 @@ def named(key: str) -> str:
 
 
 def titled(title: Text, sources: Sequence[str], places: Sequence[str], width: int) -> Text:
-    """Return *title* with the sources that were read, and the directories of the local store, or
-    how many: what has room in its line, and two sources always.
+    """Return *title* with the sources that were read, and the directories of the local store: what
+    has room in its line, and two sources always.
     """
     source = f" · {' and '.join(sources)}"
     whole = "".join(f" · {place}" for place in places)
-    count = f" · {len(places)} directories" if len(places) > 1 else ""
     if len(sources) > 1 or title.cell_len + cell_len(source) <= width:
         title.append(source, "dim")
-    room = width - title.cell_len
-    fitting = (each for each in (whole, count) if cell_len(each) <= room)
-    return title.append(next(fitting, ""), "dim")
+    if title.cell_len + cell_len(whole) <= width:
+        title.append(whole, "dim")
+    return title
 
 
 def fields(values: Iterable[tuple[str, Any]]) -> Text:
@@ -161,7 +159,8 @@ def _is_shown(key: str, value: Any) -> bool:
 
 def wrapped(text: Text, width: int, indent: int, lead: str | Text = "") -> Iterator[Text]:
     """Yield *text* in lines of at most *width* columns, broken at blanks, but before no unit; the
-    first one after *lead*, the others indented.
+    first one after *lead*, the others indented. Where its overflow is "ignore", a word that is
+    longer is whole: a path or an address is to be copied.
     """
     first, lines = cell_len(str(lead)), [text]
     if first + text.cell_len > width:  # few: it costs four times as much
@@ -172,18 +171,16 @@ def wrapped(text: Text, width: int, indent: int, lead: str | Text = "") -> Itera
             line.plain = line.plain.replace(_JOINED, " ")
     for number, line in enumerate(lines):
         line.rstrip()
-        yield Text.assemble(" " * indent if number else lead, line)
+        yield Text.assemble(" " * indent if number else lead, line, overflow=text.overflow)
 
 
 def broken(text: str, stream: TextIO) -> str:
-    """Return sentences as *stream* takes them: a terminal in lines that are broken between words. A
-    path or an address stays whole: it is to be copied.
-    """
+    """Return sentences as *stream* takes them: a terminal in lines broken between words."""
     if not stream.isatty():
         return text
-    room = max(shutil.get_terminal_size().columns - len("Error: "), 20)
-    wrapper = textwrap.TextWrapper(room, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(map(wrapper.fill, text.split("\n")))
+    room = shutil.get_terminal_size().columns - len("Error: ")
+    lines = (Text(line, overflow="ignore") for line in text.split("\n"))
+    return "\n".join(part.plain for line in lines for part in wrapped(line, room, 0))
 
 
 def cell(text: Text, width: int) -> Text:

@@ -94,7 +94,7 @@ class Columns:
     def fitting(self, listed: list[Row]) -> "Columns":
         """Return them as wide as *listed* needs."""
         ends = (max(row.end_ns - self.start_ns, took_ns(row)) for row in listed)
-        number = max(len("start"), *map(len, map(self._count, ends)))
+        number = max([len("start"), *map(len, map(self._count, ends))])
         room = self.width - 2 * number - 3 * len(_GAP)
         labels = (cell_len(_label(row, self).plain) for row in listed if row.span and not row.event)
         longest = max([_LEAST_LABEL, *labels])
@@ -180,7 +180,7 @@ def begin(
     """
     first = trace.top
     top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
-    way = critical(trace, top.path)  # before the rows: of 100,000 both at once are too much
+    way = critical(trace, first)  # before the rows: of 100,000 both at once are too much
     start, last = trace.in_order[0].start_ns, top.path[-1]
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
     # of lines alone no time is lost

@@ -1,0 +1,65 @@
+"""The flight recorder: what was delivered, small segments behind one another in one file.
+
+A quiet service leaves a segment of some hundred bytes for each message. In: a delivered segment.
+Invariant: it is whole in its new place before it goes from the old one: a kill leaves some spans
+twice, and none nowhere. Deliberately absent: how long it is kept (``destinations``).
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from otel_logging.spool.directories import OPEN, sent
+from otel_logging.spool.open_file import OpenSegment
+from otel_logging.spool.reading import content
+from otel_logging.spool.segment import header, parse_all
+
+FILE_BYTES: Final = 512 << 10
+_SMALL_BYTES: Final = 64 << 10  # larger ones are few: to write them again costs more
+#: What is in one file was written within these seconds: all of it goes together, at its age.
+PERIOD_S: Final = 600
+
+
+class Recorder:
+    """Files that one process fills, by when what is in them was written. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._part = 1  # rises when a file is full
+        self._last = (Path(), b"")  # what was appended to last, and behind which header
+
+    def keep(self, segment: Path) -> None:
+        """Put *segment* among those that were sent; a large or a damaged one as it is, and each
+        one that a full disk has no room for. Failure: raises OSError; it is where it was then.
+        """
+        found = segment.stat()
+        data = content(segment) if found.st_size < _SMALL_BYTES else b""
+        parts = list(parse_all(data))
+        if len(parts) == 1 and not parts[0].damaged:
+            name = f"{segment.parent.name}-{int(found.st_mtime // PERIOD_S)}-{self._part}{OPEN}"
+            file, head = sent(segment).with_name(name), header(parts[0].resource, parts[0].scope)
+            with suppress(OSError):
+                self._append(file, head, data, found.st_mtime)  # no other process does
+                segment.unlink()
+                return
+        segment.rename(sent(segment))
+
+    def _append(self, path: Path, head: bytes, data: bytes, written: float) -> None:
+        """Append *data*, which was *written* then, to a file that is as old as the oldest in it.
+
+        Failure: raises OSError, and leaves the file as it was.
+        """
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        file = OpenSegment(path, fd, 0.0)
+        try:
+            found = os.fstat(fd)
+            file.size = found.st_size
+            is_behind_it = file.size and self._last == (path, head)
+            file.write(data[len(head) :] if is_behind_it else data)
+            self._last = path, head
+            oldest = min(written, found.st_mtime) if found.st_size else written
+            os.utime(path, (oldest, oldest))
+        finally:
+            file.close()
+        if file.size >= FILE_BYTES:
+            self._part += 1
