@@ -7,6 +7,7 @@ no difference when. Deliberately absent: both libraries.
 import _thread
 import importlib.util
 import os
+import sys
 import threading
 import time
 import types
@@ -48,6 +49,13 @@ RLock: Final = _threads.RLock
 def is_green() -> bool:
     """Say whether threads are greenlets."""
     return not isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
+
+
+def own_thread() -> int:
+    """Return the number of this thread; 0 in a greenlet that shares it with others."""
+    greenlet = sys.modules.get("greenlet")
+    is_own = greenlet is None or greenlet.getcurrent().parent is None
+    return threading.get_ident() if is_own else 0
 
 
 def start_thread(run: Callable[[], None], name: str) -> threading.Thread | None:

@@ -26,6 +26,13 @@ def computed() -> dict[int, int]:
     return found
 
 
+def has_stood_still(spent: int, took: int) -> bool:
+    """Say whether a thread that computed *spent* in a time stood in a call that waits. Who waits
+    for the interpreter instead is awake each 5 ms, for 5 microseconds or more.
+    """
+    return spent * 10_000 < took
+
+
 def queued() -> int:
     """Return how long this thread has waited for a processor so far. Cost: 5 microseconds, and 0.1
     ms where another thread computes: each call of the system gives the interpreter away.

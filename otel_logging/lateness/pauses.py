@@ -26,13 +26,15 @@ from otel_logging import context as bindings
 from otel_logging.binding import NOTHING, has_ended, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
+from otel_logging.lateness.cpu import computed, has_stood_still
 from otel_logging.lateness.verdict import GC, LOOP, Who, Why
 
 BEAT_NS: Final = 25_000_000
 _EARLY_NS: Final = 10_000_000  # a stage that begins so shortly before a beat has it at once
-BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at
+BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at, if not before
 _NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked
 _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
+_LATELY_NS: Final = 10_000_000_000  # so long after a block the next is looked at sooner
 _CAUGHT_UP_NS: Final = 100_000_000  # so long after a block it reads what came in it
 _LONG_GC_NS: Final = 200_000
 KEPT: Final = 1024
@@ -45,8 +47,8 @@ _NO_CONTEXT: Final = Context()
 
 class Pause(NamedTuple):
     """A time in which others waited. *by* did it: a request, as its entry span, or a task that is
-    in none, weakly; *loop* is what it blocked, None for all that there is; *by_thread*
-    did it, and was not held up by it.
+    in none, weakly; *loop* is what it blocked, None for all that there is, but for the threads
+    *spared*: that did it, or stood in a call that waits.
     """
 
     cause: str
@@ -55,7 +57,7 @@ class Pause(NamedTuple):
     why: Why
     by: Any = None
     loop: Any = None
-    by_thread: int = 0
+    spared: frozenset[int] = frozenset()
     #: Span context of the block's own span.
     span: Any = None
 
@@ -71,6 +73,8 @@ class Seen(NamedTuple):
     task: Any = None
     #: The loop waits for events: it is not its own work that keeps it.
     is_idle: bool = False
+    #: What the thread had computed so far.
+    computed: int = 0
 
     @property
     def by(self) -> Any:
@@ -82,6 +86,9 @@ class Seen(NamedTuple):
         """What it was, and on whose behalf."""
         label, name = where.label(self.steps), getattr(self.span, "name", None)
         return Why(label, f"{name}: {label}" if name else label, self.who)
+
+
+_UNSEEN: Final = Seen(0, [])
 
 
 class Pauses:
@@ -96,16 +103,18 @@ class Pauses:
         gc.callbacks.append(self.on_gc)
 
     def look(self, now: int) -> int:
-        """Look at the loops that are blocked, from another thread; return how late the last is."""
-        late = -BEAT_NS
+        """Look at the loops that are blocked, from another thread; return when to look again."""
+        rest = BLOCKED_NS + BEAT_NS
         for loop, heart in list(self.hearts.items()):
             if loop.is_closed():
                 self.hearts.pop(loop, None)
-            elif heart.timer is not None:
-                late = max(late, now - heart.due)
-                if now - heart.due > BLOCKED_NS:
+            else:
+                late = -BEAT_NS if heart.timer is None else now - heart.due
+                looked_at = _NOTED_NS if now < heart.sooner_until else BLOCKED_NS
+                rest = min(rest, looked_at - late if late < looked_at else BEAT_NS)
+                if late > looked_at:
                     heart.seen.append(self.seen_in(heart.thread, loop))
-        return late
+        return rest
 
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
         """Return what *thread* does at this moment: for a task of *loop*, or a stage in it."""
@@ -123,7 +132,8 @@ class Pauses:
         context = where.context_of(task) if inside is None else inside
         span, who = self._whose(context, is_callback=task is None)
         is_idle = task is None and where.is_idle(steps)
-        return Seen(now, steps, span, who, task and ref(task), is_idle)
+        spent = computed().get(thread, 0)
+        return Seen(now, steps, span, who, task and ref(task), is_idle, spent)
 
     def _whose(self, context: Context, *, is_callback: bool) -> tuple[Any, Who]:
         """Return the span that is current in *context*, and on whose behalf that is. What a
@@ -175,6 +185,8 @@ class Heart:
         self.due = 0
         #: From when until when it was blocked last.
         self.blocked_from = self.blocked_to = -_CAUGHT_UP_NS
+        #: Until when it is looked at sooner.
+        self.sooner_until = 0
         #: From when on a stage that begins has it beat.
         self.early: float = -1
         #: What this thread and all of them had computed at the last beat, ns.
@@ -228,8 +240,10 @@ class Heart:
         if began - self.blocked_to > _CAUGHT_UP_NS:
             self.blocked_from = began
         self.blocked_to = now
-        if all(each.is_idle for each in seen) and self._was_kept(now - began):
+        if self._was_kept(now - began, seen):
             return
+        if now - began > BLOCKED_NS:
+            self.sooner_until = now + _LATELY_NS
         began -= BEAT_NS // 2  # since some time between the beats
         parts = [list(part) for _, part in groupby(seen, key=lambda each: (each.by, each.is_idle))]
         ends = [(one[-1].at + other[0].at) // 2 for one, other in pairwise(parts)]
@@ -237,23 +251,26 @@ class Heart:
             self._note(part, start, end, now)
 
     def _note(self, part: list[Seen], start: int, end: int, now: int) -> None:
-        if not part:
-            self._pauses.recent.append(Pause(LOOP, start, end, Why(), loop=self.loop))
-        elif not part[0].is_idle:  # pragma: no branch - a busy machine
-            labels = Counter(where.label(each.steps) for each in part)
-            worst = max(part, key=lambda each: labels[where.label(each.steps)])
+        labels = Counter(where.label(each.steps) for each in part)
+        worst = max(part, key=lambda each: labels[where.label(each.steps)], default=_UNSEEN)
+        if not worst.is_idle:  # pragma: no branch - a busy machine
             span = _span_of(worst, start, end, now) if end - start >= BLOCKED_NS else None
             pause = Pause(LOOP, start, end, worst.why, worst.by, self.loop, span=span)
             self._pauses.recent.append(pause)
 
-    def _was_kept(self, late: int) -> bool:
-        """Say whether this thread had no chance to beat: others have computed, and it has not; or
-        not even the watching thread was let in, for long.
+    def _was_kept(self, late: int, seen: list[Seen]) -> bool:
+        """Say whether this thread had no chance to beat: others have computed, and it has not, nor
+        stood in a call that waits; or, of a loop that stands idle, not even the watching thread
+        was let in, for long.
         """
         mine = time.thread_time_ns() - self._computed[0]
         all_of_us = time.process_time_ns() - self._computed[1]
         is_starved = all_of_us - mine > 2 * mine + _OTHERS_NS
-        return is_starved or (late > 2 * BLOCKED_NS and mine * 2 < late)
+        if all(each.is_idle for each in seen):
+            return is_starved or (late > 2 * BLOCKED_NS and mine * 2 < late)
+        looks = ((b.at - a.at, b.computed - a.computed) for a, b in pairwise(seen))
+        stood = sum(took for took, spent in looks if has_stood_still(spent, took))
+        return is_starved and stood * 2 <= seen[-1].at - seen[0].at
 
 
 def _span_of(seen: Seen, start: int, end: int, now: int) -> Any:

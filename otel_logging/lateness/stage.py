@@ -191,7 +191,7 @@ class Watched:
         for seen, one in ((places, place), (stacks, where.stack(steps))):
             if one in seen or len(seen) < _PLACES:  # pragma: no branch - a bound
                 seen[one] += 1
-        cause = where.waits_for(steps)
+        cause, _ = where.waits_for(steps)
         if cause is not None:
             guess = Interval(cause, max(since, self.began), now, Why(place))
             self.add_guess(guess)
@@ -278,9 +278,9 @@ class Watched:
         if self.call_began and self.entered:
             self.guesses += (self.entered._replace(start=self.call_began),)
         waits = self.waits + tuple(
-            guess  # what was measured is not guessed as well
+            guess  # what was measured, by its middle, is not guessed as well
             for guess in self.guesses
-            if not any(wait.start < guess.end and wait.end > guess.start for wait in self.waits)
+            if not any(w.start * 2 < guess.start + guess.end < w.end * 2 for w in self.waits)
         )
         facts = Facts(
             *(self.name, self.origin, self.end, self._kind in _DOWNSTREAM, waits, self.children),

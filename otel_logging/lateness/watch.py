@@ -155,7 +155,7 @@ class Watch:
                 if watched.began > heart.early:
                     heart.beat_early()
             elif not _green.is_green():  # pragma: no branch - greenlets are watched by nobody
-                watched.cpu_began = time.thread_time_ns()
+                watched.thread, watched.cpu_began = _green.own_thread(), time.thread_time_ns()
             if _names.QUEUE_WAIT in attributes:
                 watched.wait_before(attributes[_names.QUEUE_WAIT], is_handed=handed_ns is not None)
             if budget_s is not None:
@@ -170,7 +170,7 @@ class Watch:
 
     def enter(self, span: Any) -> None:
         """Note an entry stage without a budget: what lasts is shown."""
-        self.open[span] = _get_running_loop() or get_ident()
+        self.open[span] = _get_running_loop() or _green.own_thread()
         if not self.is_awake:
             self.wake()
 
@@ -366,7 +366,7 @@ class Watch:
             if pause.end > watched.origin
             and pause.start < watched.end
             and (pause.loop is None or pause.loop is watched.loop)
-            and not (pause.by_thread and pause.by_thread == watched.thread)
+            and watched.thread not in pause.spared
         ]
         return sorted(found, key=lambda pause: pause.end - pause.start)
 

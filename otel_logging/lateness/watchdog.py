@@ -26,7 +26,7 @@ from otel_logging._text import duration
 from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
-from otel_logging.lateness.cpu import computed, queued
+from otel_logging.lateness.cpu import computed, has_stood_still, queued
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
 from otel_logging.lateness.stage import NOBODY, WATCHED, Watched, began_ns, value_of
 from otel_logging.lateness.verdict import CPU, Why
@@ -96,6 +96,7 @@ class Watchdog:
         """Look, until the watch has stopped, or is a forked child's."""
         watch, news, in_vain, before = self.watch, self.watch.news, 0, 0
         self._spent(time.perf_counter_ns())  # what was before is nobody's fault
+        self._queued = queued()
         while not watch.is_stopped and news is watch.news:
             in_vain = 0 if watch.open or watch.measured else in_vain + 1
             if in_vain > _REST:
@@ -106,6 +107,7 @@ class Watchdog:
                     news.acquire()
                 watch.is_awake = True
                 self._spent(time.perf_counter_ns())
+                self._queued = queued()
             self._due = due = time.perf_counter_ns() + self._rest
             news.acquire(timeout=self._rest / 1e9)
             now, computed_ns = time.perf_counter_ns(), time.thread_time_ns()
@@ -120,7 +122,7 @@ class Watchdog:
 
     def _tick(self, now: int, due: int) -> None:
         self.watch.box.beat()
-        late = self.watch.pauses.look(now)
+        rest = self.watch.pauses.look(now)
         # a copy: the garbage collector may end stages in the midst of making a list
         for span in list(self.watch.open.copy()):
             if now - began_ns(span) < _TICK_NS:
@@ -140,7 +142,7 @@ class Watchdog:
         if self.watch.left and now >= self._next_left:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
-        self._rest = _TICK_NS if self._slow or late > BLOCKED_NS else BLOCKED_NS - late
+        self._rest = _TICK_NS if self._slow else rest
         if not self._slow:
             return
         overdue: list[Callable[[], object]] = []
@@ -308,7 +310,8 @@ class Watchdog:
         is_kept = is_held or self._kept > _KEPT
         pause = self._pause_of(hogs, began, now) if is_kept else None
         if pause is not None and is_held:
-            self.watch.pauses.recent.append(pause)
+            spared = self._still_in(spent, now - began) | pause.spared
+            self.watch.pauses.recent.append(pause._replace(spared=spared))
         elif pause is not None:
             kept = sum(spent[t] for t in hogs)
             for each in list(self._slow):
@@ -337,6 +340,16 @@ class Watchdog:
         least = max(_HOG_SHARE * sum(spent.values()), _LEAST_SHARE * took)
         return hogs if sum(spent[t] for t in hogs) >= least else []
 
+    def _still_in(self, spent: Mapping[int, int], took: int) -> frozenset[int]:
+        """Return the threads that stood in a call that waits for as long as it *took*; but who
+        waits for a thread that works for it stood as that one.
+        """
+        still = frozenset(thread for thread, ns in spent.items() if has_stood_still(ns, took))
+        hands = self.watch.hands.copy().items()
+        working = {bindings.entry_of(span) for thread, span in hands if thread not in still}
+        there = self.watch.measured.copy()
+        return still - {each.thread for each in there if bindings.entry_of(each.span) in working}
+
     def _pause_of(self, hogs: list[int], began: int, now: int) -> Pause | None:
         """Return whose computing it was; None where that is not known, or needs no interpreter."""
         if not hogs:
@@ -354,7 +367,7 @@ class Watchdog:
             if not why.culprit and where.own_step(seen.steps) and not seen.is_idle:
                 label = where.label(seen.steps)
                 why = Why(label, label)
-        return Pause(CPU, began, now, why, seen.by, by_thread=hogs[0]) if why.culprit else None
+        return Pause(CPU, began, now, why, seen.by, spared=frozenset(hogs)) if why.culprit else None
 
 
 def _note_end(task: Any, span: Any) -> None:

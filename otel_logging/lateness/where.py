@@ -22,7 +22,7 @@ from typing import Any, Final
 from weakref import ref
 
 from otel_logging import _forks, _wrap
-from otel_logging.lateness.verdict import LOCK, POOL
+from otel_logging.lateness.verdict import DOWNSTREAM, LOCK, POOL
 
 Step = tuple[CodeType, int]
 
@@ -42,9 +42,9 @@ _ACQUIRING: Final = frozenset(
     {"acquire", "_acquire", "getconn", "get_connection", "_do_get", "wait_for_connection"}
     | {"_get_conn", "_wait_for_available_connection"}  # urllib3's, aiohttp's
 )
-#: What is a pool, by a module's or a class's name. The last is anyio's, of its threads: those of
-#: Starlette and FastAPI.
+#: What is a pool, or a lock, by a module's or a class's name: anyio's of threads is FastAPI's.
 _POOLED: Final = re.compile("pool|connector|CapacityLimiter[.]", re.IGNORECASE)
+_LOCKED: Final = re.compile("lock|semaphore", re.IGNORECASE)
 #: SQLAlchemy's pool of an async engine waits in another greenlet, of which this alone is seen.
 _GREENLET_S, _QUEUED = "greenlet_spawn", asyncio.Queue.get.__code__
 
@@ -367,14 +367,12 @@ def _shown(step: Step) -> str:
 
 def label(steps: list[Step]) -> str:
     """Return the innermost place of the application, and the library's that it is in: where that
-    waits for a lock or a pool, else the innermost.
+    waits for a lock or a pool, or makes a connection for that, else the innermost.
     """
     own = own_step(steps)
-    librarys = list(takewhile(lambda step: step is not own, steps))
-    if not librarys:
+    if not steps or steps[0] is own:
         return _shown(own) if own else ""
-    acquiring = (step for step in librarys if step[0].co_name in _ACQUIRING)
-    inside = _shown(next(acquiring, librarys[0]))
+    inside = _shown(waits_for(steps)[1] or steps[0])
     return f"{_shown(own)} [in {inside}]" if own else inside
 
 
@@ -386,14 +384,17 @@ def stack(steps: list[Step]) -> str:
     )
 
 
-def waits_for(steps: list[Step]) -> str | None:
-    """Return the cause of a wait that a library is known for: a lock, or a pool; else None."""
-    for code, _ in steps:  # pragma: no branch - an application is somewhere
-        if is_application(code.co_filename):
-            break
+def waits_for(steps: list[Step]) -> tuple[str | None, Step | None]:
+    """Return the cause of a wait that a library is known for, and the step of that; else None."""
+    connects = None
+    for step in takewhile(lambda step: not is_application(step[0].co_filename), steps):
+        code = step[0]
         if code.co_name in _ACQUIRING:
             named = "/".join((*Path(code.co_filename).parts[-2:], code.co_qualname))
-            return POOL if _POOLED.search(named) else LOCK
+            if not _POOLED.search(named):
+                return LOCK if _LOCKED.search(named) else None, step
+            return (DOWNSTREAM, connects) if connects else (POOL, step)
         if code.co_name == _GREENLET_S and steps[0][0] is _QUEUED:
-            return POOL
-    return None
+            return POOL, None
+        connects = step if "connect" in code.co_name else connects
+    return None, None

@@ -198,7 +198,8 @@ def test_of_several_that_it_waits_for_it_may_be_any(service: Service) -> None:
     ("file", "cause"),
     [
         ("site-packages/sqlthing/pool.py", "pool"),
-        ("site-packages/driver/core.py", "lock"),
+        ("site-packages/driver/locks.py", "lock"),
+        ("site-packages/limits/core.py", "unknown"),
     ],
 )
 def test_what_a_library_waits_for_is_told_by_its_module(
