@@ -299,7 +299,7 @@ class Watch:
         if watched.span in self.left or (outer and by == (outer.task or outer.thread)):
             return
         here = worker()  # what is ended elsewhere was worked on elsewhere
-        if here == by or not watched.is_measured:
+        if here == by or (watched.loop is not None and not watched.is_measured):
             self._note(here, watched.began, watched.name, watched.who(), watched.end)
 
     # ---- whose
