@@ -36,10 +36,9 @@ _OF_EXPORTERS: Final = {"user-agent", "content-type", "content-encoding"}  # any
 
 
 #: By span id: twins, which are spans of ours that hold the lines of other SDKs' open spans. No
-#: method
-#: of those is called for a line, since an SDK logs while it holds the span's lock. The span holds
-#: its
-#: twin, which goes with the span. It is found by id: when a span ends, an SDK shows us a copy.
+#: method of those is called for a line, since an SDK logs while it holds the span's lock. A span
+#: holds its twin, which goes with it. A twin is found by id: an SDK shows us a copy of a span that
+#: has ended.
 twins: "weakref.WeakValueDictionary[int, Span]" = weakref.WeakValueDictionary()
 _NO_SCOPE: Final = make_scope(InstrumentationScope(""))
 
