@@ -57,8 +57,7 @@ class Sender:
         self._no_since = math.inf
         self._has_accepted = False
         # segments tried in vain, by name: the ranges of spans still to be sent; None: the segment
-        # could
-        # not be read; since when (monotonic) one could not
+        # could not be read; since when (monotonic) one could not
         self._unsent: dict[str, deque[range] | None] = {}
         self._unread_since = math.inf
         self._pause_s = 0.0
