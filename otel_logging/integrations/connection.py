@@ -38,8 +38,7 @@ from otel_logging.integrations.taken import Item, first_at_end, waiter_of
 
 #: Seconds until a message is over that is held and not worked on: a timer, or a pool's connection,
 #: that was made in its context holds it as long as it lives. Also the seconds that a task may work
-#: on
-#: a message after its connection's end.
+#: on a message after its connection's end.
 HELD_S: Final = 2.0
 _SWEEP_S: Final = 0.5
 _LAYERS: Final = 8  # the most tasks of which each waits for the next
