@@ -22,7 +22,7 @@ from otel_logging._text import later, visible
 QUIET_S: Final = 60.0  # for each kind of trouble
 
 counts: Counter[str] = Counter()
-#: What was lost and written, what was redacted and shortened, and no span has told yet.
+#: Losses that were written, and counts of redacted and shortened values, that no span has told.
 untold: Counter[str] = Counter()
 _changed_at = time.monotonic()  # when redacted and shortened values were last added to it
 _known_changed: Counter[str] = Counter()  # how many values had been changed then
@@ -30,11 +30,11 @@ _LOSS: Final = later(r"\b(lost|dropped)\b")
 _quiet_s = QUIET_S
 _said_at: dict[str, float] = {}
 _said_count: Counter[str] = Counter()
-_told_count: Counter[str] = Counter()  # by spans, whether stderr took it or not
+_told_count: Counter[str] = Counter()  # told by spans, whether stderr took it or not
 _remarks: set[str] = set()
-#: The last ``sys.stderr``, and what it writes to; None: it is not Python's own, or has no reader.
+#: The last ``sys.stderr``, and its descriptor; None: it is not Python's own, or has no reader.
 _stderr: tuple[Any, Descriptor | None] = (None, None)
-#: Who has its one item writes what all others have counted; nobody waits for it.
+#: The thread that has its one item writes what all have counted; nobody waits for it.
 _speaking: Final = OfThread()
 
 
@@ -47,19 +47,19 @@ def report(kind: str, times: int = 1, *, detail: object = "") -> None:
     thread, signal handlers, and a stderr that logs; counts are exact under the GIL.
     """
     counts.setdefault(kind, 0)
-    counts[kind] += times  # no call in between, so nothing else runs between its two halves
+    counts[kind] += times  # without a call in it: no other thread runs in the middle
     _say(kind, detail)
 
 
 def remark(sentence: str, *, detail: object = "") -> None:
-    """Report something that is not countable: as ``report`` does, without a number."""
+    """Report something that is not counted: as ``report`` does, without a number."""
     _remarks.add(sentence)
     report(sentence, detail=detail)
 
 
 def say_due() -> None:
-    """Write what was counted and kept quiet, a minute after it was written last; have the next span
-    tell how many values were redacted and shortened, as often.
+    """Write counts that were kept quiet, a minute after the last report of their kind. As often,
+    let the next span tell how many values were redacted and shortened.
     """
     global _changed_at
     _say()
@@ -79,20 +79,20 @@ def say_rest() -> None:
 
 
 def at_exit() -> None:
-    """Write what was kept quiet, and keep nothing quiet from here on: there may be no later."""
+    """Write all counts that were kept quiet, and write the next ones at once: the process ends."""
     global _quiet_s, _stderr
     _quiet_s, _stderr = 0.0, (None, None)
     _say()
 
 
 def take_untold() -> dict[str, Any]:
-    """Return as attributes what was lost, each kind with its number, and how many values were
-    redacted and shortened; nothing of it a second time.
+    """Return attributes that tell what was lost, each kind with its number, and how many values
+    were redacted and shortened. Nothing is returned a second time.
     """
     taken = {kind: times for kind in list(untold) if (times := untold.pop(kind, 0))}
     names = {kind: _names.VALUE_METRIC + kind for kind in _redact.changed if kind in taken}
     values = {name: taken.pop(kind) for kind, name in names.items()}
-    # one text: of a list Jaeger makes JSON in a text
+    # one text: Jaeger would make a JSON text of a list
     lost = "; ".join(f"{times} {kind}" for kind, times in taken.items())
     return {_names.LOST: lost, **values} if lost else values
 
@@ -121,7 +121,7 @@ def _is_due(kind: str) -> bool:
 
 
 def _say(reported: str = "", detail: object = "") -> None:
-    # checked again after each release: a thread that found the lock taken left its report to us
+    # checked after each release: a thread that found the lock taken leaves its report to us
     turn = object()
     while any(map(_is_due, list(counts))) and _speaking.setdefault(0, turn) is turn:
         try:
@@ -159,7 +159,7 @@ def _write(text: str) -> None:
         there = Descriptor(stream) if fd_of(stream) >= 0 else None
         _stderr = (stream, there if there and there.has_reader else None)
     if (descriptor := _stderr[1]) is not None:
-        # stdout may have waited already; but at exit there is no later
+        # its reader may have stopped; but at exit there is no later
         until = time.monotonic() + (0.01 if _quiet_s else PATIENCE_S)
         with suppress(RuntimeError):
             descriptor.flush(stream.buffer, until)

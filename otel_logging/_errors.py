@@ -30,7 +30,7 @@ class ConfigurationError(ValueError):
         if variable.lower().endswith(("endpoint", "url")) or "://" in shown:
             shown = repr(shown_url(value)) if isinstance(value, str) else shown_url(shown)
         shown = "…" if variable.endswith("HEADERS") else without_secrets(shown)
-        if ": " in variable:  # of a pair, whose name may be a secret's
+        if ": " in variable:  # a pair: its name may be a secret's
             shown = without_secrets(f"{variable}={shown}").removeprefix(f"{variable}=")
         if len(shown) > _MOST_SHOWN:
             shown = f"{shown[:_MOST_SHOWN]}…"
@@ -39,12 +39,12 @@ class ConfigurationError(ValueError):
 
 
 def shown_url(url: str) -> str:
-    """Return *url* as it may be shown: without user, password and query, whatever its shape is."""
+    """Return *url* without user, password and query, even if it is no valid URL."""
     scheme, rest, sign, query = _URL.match(url).groups()  # type: ignore[union-attr]  # all fits
-    if "@" in query:  # perhaps of a password with such a sign in it
+    if "@" in query:  # the ? or # may be part of a password
         return f"{scheme}…"
     _, at, address = rest.rpartition("@")
-    # where no @ is, a password may stand in the place of the port
+    # without an @, a password may stand in place of the port
     rest = f"…@{address}" if at else _NO_PORT.sub(lambda found: f"{found[1]}:…", rest)
     return scheme + rest + sign + "…" * bool(sign)
 

@@ -1,8 +1,8 @@
-"""What is remembered on an exception: who has recorded it, the context that it left, and whether
-a line tells of it.
+"""Notes on an exception: whether it is recorded, the context that it left, and whether a line tells
+of it.
 
-In: an exception that passes a stage, a job or a carried function. Out: for a line that is
-logged about it later, by a server or a scheduler, the context of whom it was raised for.
+In: an exception that passes a stage, a job or a carried function. Out: for a line that a server or
+a scheduler logs about it later, the context in which it was raised.
 Invariant: never raises; the frames that an exception went through live as long as it does.
 Deliberately absent: making lines and spans.
 """
@@ -22,11 +22,11 @@ from weakref import ref
 
 from opentelemetry import trace
 
-#: Set on an exception that an event has: the id of the trace of that.
+#: Set on an exception that is recorded as an event: the id of that event's trace.
 _RECORDED: Final = "_otel_logging_recorded"
 
-#: The number of the context that was remembered last. Numbers only grow: who keeps it at the start
-#: knows what was remembered since, without a clock that may be set back.
+#: The number of the context that was remembered last. Numbers only grow: who keeps one knows what
+#: was remembered since, without a clock, which may be set back.
 last = 0
 _next: Final = itertools.count(1).__next__
 
@@ -40,7 +40,7 @@ def is_recorded(error: BaseException, trace_id: int) -> bool:
 
 def mark_recorded(error: BaseException, trace_id: int) -> None:
     """Remember that an event of this trace has *error*."""
-    # past its own __setattr__: that of a frozen dataclass, say, refuses
+    # not by its own __setattr__: that of a frozen dataclass refuses
     with suppress(Exception):
         BaseException.__setattr__(error, _RECORDED, trace_id)
 
@@ -51,7 +51,7 @@ def _steps(step: TracebackType | None) -> Iterator[TracebackType]:
         step = step.tb_next
 
 
-#: Whose frames handle whatever work they run for others raises, and keep it for who waits for that.
+#: Code that runs work for others, catches what it raises, and keeps that for the one who waits.
 _KEEPERS: Final = frozenset(
     """concurrent.futures.thread anyio._backends._asyncio starlette.middleware.base
     asgiref.sync asgiref.current_thread_executor trio._threads""".split()  # noqa: SIM905
@@ -61,10 +61,10 @@ _KEEPERS: Final = frozenset(
 class _Origin:
     """The context that an exception left, and where; a copy of the exception has none.
 
-    *left*: the step of its traceback at which it did; *callers*: that frame and who called it,
-    innermost first. They are held: the address of a frame that has gone is soon another's.
-    *base*: the outermost of them in its *task*, or its keeper. *is_shared*: whoever raises it
-    anew does so for somebody else. *first*: the number of its first origin.
+    *left*: the step of its traceback at which it left; *callers*: that frame and its callers, the
+    innermost first. The frames are held: the address of a dead frame is soon another's. *base*:
+    the outermost of them in its *task*, or the code that keeps it. *is_shared*: if it is raised
+    again, that is for somebody else. *first*: the number of its first origin.
     """
 
     def __init__(self, context: Context, trace_id: int, step: TracebackType) -> None:
@@ -87,7 +87,7 @@ class _Origin:
     def _path(self, error: BaseException) -> list[FrameType]:
         """Return the frames of *error*, outermost first, down to where it left."""
         steps = {step: place for place, step in enumerate(_steps(error.__traceback__))}
-        # contextlib takes its own steps, and those of a generator with the stage in it, off again
+        # contextlib removes its own steps, and those of a generator with the stage in it
         found = next((step for step in _steps(self.left) if step in steps), None)
         until = -1 if found is None else steps[found]
         return [step.tb_frame for step in itertools.islice(steps, until + 1)]
@@ -95,39 +95,39 @@ class _Origin:
     def _has_called(self, path: list[FrameType]) -> bool:
         called = iter(self.callers)
         at: FrameType | None = None
-        for frame in reversed(path):  # one that raised it again while it handled it is there twice
+        for frame in reversed(path):  # one that handled it and raised it again is there twice
             if frame is not at and frame not in called:
                 return False
             at = frame
         return True
 
     def is_of(self, error: BaseException) -> bool:
-        """Say whether *error* has come here from there and nowhere else.
+        """Say whether *error* has come here from this origin and from nowhere else.
 
-        An exception object may be raised again, for somebody else: a future's, by each
-        who awaits it, or one that is kept in a variable. Its traceback then leads
-        back to the first time too, but through frames that had no part in it.
+        An exception object may be raised again for somebody else: that of a future, by each
+        task that awaits it, or one that is kept in a variable. Its traceback then leads
+        back to the first raise too, but through frames that had no part in it.
         """
         path = self._path(error)
-        is_again = len(path) > 1 and path[0] is path[1]  # raised again where it is told of
+        is_again = len(path) > 1 and path[0] is path[1]  # raised again by the frame that logs it
         return bool(path) and not is_again and self._has_called(path)
 
     def is_over(self) -> bool:
-        """Say whether it has ended its task, or work of a pool: none handled it there."""
+        """Say whether it has ended its task, or work of a pool: nobody handled it there."""
         base = self.base
         if base is None:
             return False
-        if self.task is None:  # a keeper has it
+        if self.task is None:  # a pool's code keeps it
             return base not in [frame for frame, _ in walk_stack(None)]
         task = self.task()
         is_done = task is None or task.done()
         return is_done and not opname[base.f_code.co_code[base.f_lasti]].startswith("RETURN")
 
     def has_ended_with(self, error: BaseException) -> bool:
-        """Say whether *error* has ended its task, or work of a pool, and is raised anew elsewhere.
+        """Say whether *error* has ended its task, or work of a pool, and is raised again elsewhere.
 
-        The task or the caller that waited for it raises it again. An exception that was caught and
-        kept may be raised for anybody, so it is not known whose it is.
+        The task or the caller that waited raises it again. An exception that was caught and
+        kept may be raised for anybody, so its owner is not known.
         """
         base, path = self.base, self._path(error)
         if base is None or self.is_shared or base not in path or not self.is_over():
@@ -145,11 +145,11 @@ _ORIGIN: Final = "_otel_logging_origin"
 def remember_context(error: BaseException | None, began: int) -> None:
     """Remember on *error* the context that it leaves, for a later line about it.
 
-    *began*: what ``last`` was when the stage, job or carried function was entered. If *error* has
-    left a stage inside it since then, that one's context stays, in two cases: *error* has come from
-    there directly, or it was raised anew on its way in the same trace (by a task that awaited
-    another, a future). Any other note is of an earlier raise of the same exception object. From
-    here on *error* has to go on directly, or to end its task. Never raises.
+    *began*: ``last`` when the stage, job or carried function was entered. If *error* has left an
+    inner stage since then, that stage's context stays in two cases: *error* has come from there
+    directly, or it was raised again on its way in the same trace (by a task that awaited another,
+    by a future). Any other note is from an earlier raise of the same object. From here on *error*
+    must go on directly, or end its task. Never raises.
     """
     if isinstance(error, Exception) and (step := error.__traceback__):
         with suppress(Exception):  # it may have attribute methods of its own, that raise
@@ -170,10 +170,10 @@ def remember_context(error: BaseException | None, began: int) -> None:
 
 
 def context_of(error: BaseException) -> Context | None:
-    """Return a copy of the context that *error* has come from, None where that is not known.
+    """Return a copy of the context that *error* has come from; None if that is not known.
 
-    It is for a line that nobody owns: from there on *error* has to go on directly, or to end
-    another task. A group with one exception in it has come from where that has.
+    It is for an unowned line: since then *error* must have gone on directly, or ended a task. A
+    group with one exception has come from where that exception has.
     """
     with suppress(Exception):
         origin, step = getattr(error, _ORIGIN, None), error.__traceback__
@@ -192,7 +192,9 @@ def context_of(error: BaseException) -> Context | None:
 
 
 class _Untold:
-    """On an exception: makes the line about it when it goes, if none has told of it."""
+    """Is on an exception. When that is collected, makes the line about it, if no line has told of
+    it.
+    """
 
     __slots__ = ("pid", "tell")
 
@@ -200,7 +202,7 @@ class _Untold:
         self.tell, self.pid = tell, os.getpid()
 
     def __del__(self) -> None:
-        if self.tell is not None and self.pid == os.getpid():  # a forked child's are its parent's
+        if self.tell is not None and self.pid == os.getpid():  # in a forked child, the parent tells
             with suppress(Exception):
                 self.tell()
 
@@ -227,10 +229,10 @@ def mark_told(error: BaseException) -> None:
 
 
 def tell_later(error: BaseException, make: Callable[..., Any] | None, span: Any) -> None:
-    """Have one line tell of *error*: if none has when its last reference goes, what *make* returns
-    writes one.
+    """Make sure that a line tells of *error*: if none has when its last reference goes, the
+    function that *make* returns writes one.
 
-    *span*: of the stage that it leaves; only one that leaves an entry stage gets such a line.
+    *span*: of the stage that it leaves; only an entry stage leads to such a line.
     """
     with suppress(Exception):
         is_new = getattr(error, _UNTOLD, None) is None

@@ -1,15 +1,15 @@
 """Which exceptions are failures, and which are answers of a web framework, retries, cancellations.
 
 In: an exception that leaves a stage. Out: whether it is a failure, and the HTTP status that it
-answers with. It is known by the names of its classes, so that no library is imported. Exceptions of
-HTTP clients have a status too, and are failures. Invariant: never raises.
+answers with. Classes are known by their names, so that no library is imported. Exceptions of HTTP
+clients have a status too, and are failures. Invariant: never raises.
 """
 
 from contextlib import suppress
 from typing import Any, Final
 
-#: Classes by the attribute that has the status of an instance, or by the status itself. A subclass
-#: has what its class has.
+#: By the attribute with an instance's status, or by the status itself: names of classes. Subclasses
+#: are treated as these.
 _ANSWERS: Final[dict[str | int, str]] = {
     "status_code": (
         "bottle.HTTPResponse falcon.http_error.HTTPError falcon.http_status.HTTPStatus"
@@ -64,7 +64,7 @@ _CANCELLED: Final = {
     *("asyncio.exceptions.CancelledError", "concurrent.futures._base.CancelledError"),
     *("greenlet.GreenletExit", "trio.Cancelled"),
 }
-#: Failures that no ``except Exception`` catches.
+#: Failures that ``except Exception`` does not catch.
 _FAILURES: Final = {
     *("dramatiq.middleware.time_limit.TimeLimitExceeded", "eventlet.timeout.Timeout"),
     *("gevent.timeout.Timeout", "pyo3_runtime.PanicException"),
@@ -72,7 +72,7 @@ _FAILURES: Final = {
 
 
 def full_name(kind: type) -> str:
-    """Return the name of a class with its module's."""
+    """Return the name of a class with its module."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -83,10 +83,10 @@ def _names_of(error: BaseException) -> list[str]:
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status that *error* answers with; None: it is a failure.
 
-    A group answers with the highest status of its parts, if each of them that is no cancellation
-    is an answer.
+    A group answers with the highest status of its parts, if all of them are answers or
+    cancellations.
     """
-    with suppress(Exception):  # an attribute of its own that raises, a part that is a failure
+    with suppress(Exception):  # its attribute may raise; a part may be a failure
         if isinstance(error, BaseExceptionGroup):
             parts: Any = [status_of(each) for each in error.exceptions if is_failure(each)]
             return max(parts)  # type: ignore[no-any-return]
@@ -115,14 +115,14 @@ def is_one_of(error: BaseException, kinds: Any) -> bool:
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """Say whether *error* is how a task or greenlet is ended from outside, or a group of these."""
+    """Say whether *error* ends a task or greenlet from outside, or is a group of such."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_cancelled, error.exceptions))
     return not _CANCELLED.isdisjoint(_names_of(error))
 
 
 def is_failure(error: BaseException) -> bool:
-    """Say whether *error*, which is no answer, is a failure: the end of a program is not."""
+    """Say whether *error*, which is no answer, is a failure. The end of a program is none."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_failure, error.exceptions))
     names = _names_of(error)

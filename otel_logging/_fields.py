@@ -1,6 +1,6 @@
-"""Names that fields of the application may have beside a line's own.
+"""Other names for fields of the application that have the name of a line's own field.
 
-In: fields. Out: the same under names that hide nothing. Invariant: no field is lost.
+In: fields. Out: the same fields under names that hide nothing. Invariant: no field is lost.
 Deliberately absent: what the names are (``_names``), and values.
 """
 
@@ -11,12 +11,12 @@ from otel_logging import _names
 
 #: Names that a bound field cannot have on a line; a ``trace_id`` may be given by hand.
 GUARDED: Final = (_names.RESERVED | {_names.TIME_NS}) - {_names.TRACE_ID}
-#: Names that become others on a line or span.
+#: Names that are replaced on a line or span.
 RENAMED: Final = GUARDED | {_names.TRACE_ID, _names.REQUEST_ID}
 
 
 def put_aside(fields: MutableMapping[str, Any], key: str, value: Any) -> None:
-    """Keep *value* in *fields* under *key* and as many underscores as make it a new one."""
+    """Put *value* into *fields* under *key*, with as many underscores as make it a new key."""
     key += "_"
     while key in fields:
         key += "_"
@@ -24,7 +24,7 @@ def put_aside(fields: MutableMapping[str, Any], key: str, value: Any) -> None:
 
 
 def put_request_id(fields: MutableMapping[str, Any], given: Any) -> None:
-    """Keep in *fields* a ``trace_id`` that was *given* by hand, where a span has the real one."""
+    """Put a ``trace_id`` that was *given* by hand into *fields* under another name."""
     if _names.REQUEST_ID in fields:
         put_aside(fields, _names.TRACE_ID, given)
     else:
@@ -32,7 +32,7 @@ def put_request_id(fields: MutableMapping[str, Any], given: Any) -> None:
 
 
 def safe_names(fields: Mapping[str, Any], guarded: frozenset[str] = GUARDED) -> Mapping[str, Any]:
-    """Return *fields* with a trailing underscore where one would hide a *guarded* name."""
+    """Return *fields*; a name that would hide a *guarded* one gets a trailing underscore."""
     if guarded.isdisjoint(fields):
         return fields
     safe = {key: value for key, value in fields.items() if key not in guarded}

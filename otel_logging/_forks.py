@@ -1,9 +1,9 @@
 """Forked children: each part of the package begins anew there, in one written order.
 
-In: parts that have something of their process (descriptors, locks, threads, a
-resource). Out: their ``after_fork``, once in each child. Python says where it
-forks; a fork in C (uWSGI's workers) it does not know of, so whoever is about to
-use what a child must not share looks at ``mark``. Invariant: never raises.
+In: parts that own something of their process (descriptors, locks, threads, a
+resource). Out: their ``after_fork``, once in each child. Python tells of its own forks.
+It does not know of a fork in C (uWSGI's workers), so code looks at ``mark`` before it
+uses what a child must not share. Invariant: never raises.
 Deliberately absent: what a part does.
 """
 
@@ -20,7 +20,7 @@ from otel_logging._green import RLock
 
 
 class Step(IntEnum):
-    """The order: a part finds those before it as the child's already."""
+    """The order: when a part begins anew, the parts before it already have."""
 
     SPOOL = 1
     PIPELINE = 2
@@ -35,17 +35,17 @@ pid = os.getpid()
 
 
 class _ByProcessId(dict[int, int]):
-    """Tells by the process id, where no memory does."""
+    """Stands for ``mark``: tells a child by the process id, if no memory can."""
 
     def __getitem__(self, _: int) -> bool:
         return os.getpid() == pid
 
 
 def _marked() -> Any:
-    """Return memory that begins with 1, and in each child with 0: a tenth of ``getpid``'s cost.
+    """Return memory whose first byte is 1, and 0 in each child. It costs a tenth of ``getpid``.
 
-    First BoringSSL's test: ``madvise`` must refuse the advice -1. A system that takes it (QEMU)
-    ignores all advice, and would ignore ours.
+    First comes BoringSSL's test: ``madvise`` must refuse the advice -1. A system that takes it
+    (QEMU) ignores all advice, also ours.
     """
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -59,21 +59,22 @@ def _marked() -> Any:
     return page
 
 
-#: Its first item is not true in a child in which nothing has begun anew.
+#: Its first item is false in a child in which the parts have not begun anew.
 mark: Final = _marked()
 
-#: Held while a module is imported in a thread of ours. A fork waits for that: a child whose parent
-#: was importing a module in another thread would wait for that module for ever.
+#: Held while a thread of ours imports a module. A fork waits for that: else the child would wait
+#: for
+#: ever for a module that its parent was importing in another thread.
 importing: Final = RLock()
 #: Held while stacks of other threads are read; for the same reason.
 reading_stacks: Final = RLock()
 
-#: Each has an ``after_fork()``: be the child's; the parent's own goes on in the parent.
+#: Each part has an ``after_fork()``, which makes it the child's own.
 _parts: Final[dict[Step, "weakref.WeakSet[Any]"]] = {step: weakref.WeakSet() for step in Step}
-#: By process id: a lock of the parent's may be held by a thread that the child does not have.
+#: By process id: a thread that the child does not have may hold the parent's lock.
 _turns: Final[dict[int, Any]] = {}
 _is_following = False
-_is_told = False  # Python knows of us
+_is_told = False  # our hooks are registered
 
 
 def join(step: Step, part: Any) -> None:
@@ -81,7 +82,7 @@ def join(step: Step, part: Any) -> None:
     global _is_told, pid
     _parts[step].add(part)
     if not _is_told and hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
-        # now, rather than on import: hooks run in order, and parts use what others' hooks mend
+        # now, not on import: hooks run in order, and ours use what earlier hooks mend
         _is_told = True
         # we may have been imported before a fork, and set up after it
         pid, mark[0] = os.getpid(), 1
@@ -104,8 +105,8 @@ def is_before_fork() -> bool:
 def check() -> None:
     """Begin anew if this is a child that was forked in C.
 
-    Who is called for every line looks at ``mark`` in line. Concurrency: any thread;
-    who comes while another does it waits for that.
+    What runs for every line reads ``mark`` itself. Concurrency: any thread; a second one waits
+    until the first is done.
     """
     if not mark[0]:
         with _turns.setdefault(os.getpid(), RLock()):

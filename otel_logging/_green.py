@@ -1,7 +1,7 @@
-"""Python's own threads and functions, also where gevent or eventlet has replaced them.
+"""Python's own threads and functions, also if gevent or eventlet has replaced them.
 
-They may do so before the package is imported, after that, or after a set-up. Invariant: it makes
-no difference when. Deliberately absent: both libraries.
+They may be replaced before the package is imported, after that, or after a set-up. Invariant: it
+makes no difference when. Deliberately absent: both libraries.
 """
 
 import _thread
@@ -15,11 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-_LOOK_S: Final = 0.002  # between two looks of whoever waits
+_LOOK_S: Final = 0.002  # between two looks of a thread that waits
 
 
 def as_it_was(name: str) -> Any:
-    """Import a module of Python's once more: a copy in which nobody has replaced anything."""
+    """Import one of Python's modules again: a copy in which nothing is replaced."""
     spec: Any = importlib.util.find_spec(name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -31,16 +31,16 @@ sleep: Final = as_it_was("time").sleep
 
 
 def is_busy() -> bool:
-    """Say whether a thread has to wait for a processor here, or for the interpreter."""
+    """Say whether threads here have to wait for a processor, or for the interpreter."""
     began = time.monotonic()
     for _ in range(3):  # beside threads that compute, for 5 ms each, one in 25 waits for less
         sleep(0.001)
     return time.monotonic() - began > 0.008  # 3.2 without
 
 
-#: A lock and a re-entrant one for what threads of the system share, also with greenlets: who waits
-#: for one keeps all greenlets of its thread. eventlet replaces those of ``threading``, once they
-#: are made, too.
+#: A lock and a re-entrant one for threads of the system, also beside greenlets: a wait for one
+#: stops all greenlets of its thread. eventlet also replaces locks of ``threading`` that are made
+#: already.
 _threads: Final = as_it_was("_thread")
 Lock: Final = _threads.allocate_lock
 RLock: Final = _threads.RLock
@@ -59,8 +59,8 @@ def own_thread() -> int:
 
 
 def start_thread(run: Callable[[], None], name: str) -> threading.Thread | None:
-    """Start a daemon thread of the system, also where threads are greenlets: there it is no
-    ``Thread``. Failure: raises ``RuntimeError`` where none can be started.
+    """Start a daemon thread of the system, also if threads are greenlets: then it has no
+    ``Thread``. Failure: raises ``RuntimeError`` if none can be started.
     """
     if is_green():
         _threads.start_new_thread(run, ())
@@ -71,8 +71,8 @@ def start_thread(run: Callable[[], None], name: str) -> threading.Thread | None:
 
 
 def wait_until(is_so: Callable[[], object], until: float) -> bool:
-    """Wait for *is_so*, until then (monotonic) at most; return whether it is. Other greenlets go
-    on; in their hub, where nothing may wait, it returns at once.
+    """Wait until *is_so* returns true, or until *until* (monotonic); return what it returned. Other
+    greenlets go on. In their hub, where nothing may wait, it returns at once.
     """
     is_it: object = False
     with suppress(Exception):  # of gevent and eventlet, in a hub
@@ -82,10 +82,11 @@ def wait_until(is_so: Callable[[], object], until: float) -> bool:
 
 
 class OfThread(dict[int, Any]):
-    """What each thread is doing, by ``threading.get_ident()``; in a forked child, this one alone.
+    """What each thread is doing, by ``threading.get_ident()``; a forked child knows only its
+    thread.
 
-    Not a ``threading.local``: that is one for all greenlets where threads were
-    replaced after it was made.
+    Not a ``threading.local``: all greenlets would share one that was made before
+    threads were replaced.
     """
 
     def __init__(self) -> None:

@@ -1,11 +1,11 @@
-"""HTTP requests that are over by one deadline and read into bounded memory: the package's client.
+"""The package's HTTP client: each request has one deadline, and its response is bounded.
 
-In: a URL, requests, each with a deadline. Out: ``Response``. Invariant: no request lasts
-longer than its deadline, however slowly the other end drips: the timeouts of the standard
-library, urllib3 and requests are per socket operation, so that a byte now and then keeps a
-request alive for ever. Nothing is followed (no redirects), nothing is asked but the URL (no
-proxies, no `.netrc`). Not by ``http.client``: with its ``email`` it takes a tenth of set-up to
-import. Deliberately absent: what a response means, and a second try.
+In: a URL, requests, each with a deadline. Out: ``Response``. Invariant: no request lasts longer
+than its deadline, however slowly the other end sends. (The timeouts of the standard library,
+urllib3 and requests are for each socket operation, so a byte now and then keeps a request alive for
+ever.) No redirect is followed, and no proxy or `.netrc` is used. ``http.client`` is not used: with
+its ``email`` it takes a tenth of set-up to import. Deliberately absent: what a response means, and
+a second try.
 """
 
 import _socket
@@ -25,12 +25,12 @@ from otel_logging._sockets import Received, Socket, TlsSocket
 if TYPE_CHECKING:
     import ssl
 
-#: A length, by its base; ``int`` takes signs, underscores and "0x" as well.
+#: A valid length, by its base; ``int`` would take signs, underscores and "0x" as well.
 _LENGTHS: Final = {10: "[0-9]{1,18}", 16: "[0-9A-Fa-f]{1,16}"}
 
 
 class NotHttpError(OSError):
-    """What answers speaks something else."""
+    """The other end does not speak HTTP."""
 
 
 class Response(NamedTuple):
@@ -68,7 +68,7 @@ class HttpClient:
 
     def reset(self) -> None:
         """Begin anew: drop the connection, which after a fork is the parent's."""
-        # the lock keeps an interrupt from a descriptor that is another file's meanwhile
+        # the lock keeps ``interrupt`` from a descriptor that is another file's by then
         self._lock = Lock()
         self._is_interrupted = False
         self._drop()
@@ -185,7 +185,7 @@ class _Answer:
         Failure: raises ``NotHttpError``, and ``ConnectionError`` where the head does not end.
         """
         status = "100"
-        while status in ("100", "102", "103"):  # which say that the answer comes
+        while status in ("100", "102", "103"):  # these say that the answer will come
             version, rest = self._text(is_first=True).partition(" ")[::2]
             status, reason = rest.strip().partition(" ")[::2]
             if not (len(status) == 3 and status.isdecimal()):
@@ -232,7 +232,7 @@ def _length(text: str, base: int) -> int:
 
 
 def make_tls(*, cafile: str | None = None) -> "ssl.SSLContext":
-    """Return how TLS is spoken with a server whose certificate is checked."""
+    """Return a TLS context that checks the server's certificate."""
     with _forks.importing:
         import ssl
 

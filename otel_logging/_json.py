@@ -4,7 +4,7 @@ In: what ``_values.plain`` returns. Out: UTF-8 on one line, no NaN, no lone
 surrogate, and no character that splits lines or that a terminal obeys: those
 are escaped. Invariant: never raises for plain data. Deliberately absent: any other type.
 
-``fitted`` makes fields that are too much together fit, as JSON or as any other bytes.
+``fitted`` shortens fields that are too large together, as JSON or as any other bytes.
 """
 
 import codecs
@@ -24,7 +24,7 @@ def dumps(value: Any) -> bytes:
     """Write *value*."""
     try:
         line = orjson.dumps(value)
-    except TypeError:  # a lone surrogate, or more than 64 bits: orjson takes neither
+    except TypeError:  # orjson takes no lone surrogate, and no integer of more than 64 bits
         line = orjson.dumps(_valid(value))
     if line.isascii() and 0x7F not in line:  # nearly every line
         return line
@@ -71,14 +71,15 @@ def _flat(value: Any) -> Any:
     return value if len(kinds) < 2 and kinds <= _SCALARS else dumps(value).decode()
 
 
-# ---------------------------------------------------------------- fields that are too much together
+# ---------------------------------------------------------------- fields that are too large
+# together
 
-#: Characters that a string keeps at least: as many as a trace id has.
+#: The fewest characters that a string keeps: as many as a trace id has.
 _SHORTEST: Final = 32
 _SCALARS: Final = frozenset({str, bool, int, float})
 _KEPT_FIRST: Final = _names.RESERVED | {_names.TIME_NS}
 _TRACEBACKS: Final = frozenset({_names.EXCEPTION, _names.STACK, _names.STACKTRACE})
-#: Characters that a text loses where a list loses an item.
+#: A list loses one item where a text loses so many characters.
 _ITEM: Final = 8
 _MORE: Final = later(r"(?:… )?(\d+) more")
 
@@ -88,8 +89,8 @@ def fitted(
 ) -> dict[str, Any]:
     """Return *fields*, shortened so that *encode* makes at most *limit_bytes* of them.
 
-    Long values are shortened, each to a value of its own type, tracebacks first. Fields that find
-    no room even so are left out, and ``fields_left_out`` says how many. Two fields encoded together
+    Long values are shortened, tracebacks first; each keeps its type. Fields that still find no room
+    are left out, and ``fields_left_out`` says how many. Two fields encoded together
     have to be about as long as the two encoded alone. Cost: about eight times that of *encode*, at
     most. Failure: never raises, unless *encode* does.
     """
@@ -124,7 +125,7 @@ def _shortened(value: Any, room: int) -> Any:
     most = 1 + (room - _SHORTEST) // _ITEM
     kept = {key: _shortened(each, room) for key, each in pairs[:most]}
     if more := len(pairs) - len(kept):
-        last = pairs[-1][1]  # which may be such a note, of what was left out before
+        last = pairs[-1][1]  # it may be such a note already
         text = value.get("…") if isinstance(value, dict) else last
         found = _MORE.fullmatch(str(text.get("…") if isinstance(text, dict) else text))
         more += int(found[1]) - 1 if found else 0

@@ -1,4 +1,4 @@
-"""Where a span is seen in Jaeger, and how a terminal makes a link of it.
+"""The URL of a span in Jaeger, and text as a terminal's hyperlink.
 
 In: the address of Jaeger, ids. Out: a URL; text with the sequence for it.
 Deliberately absent: whether Jaeger has the span, and whether a terminal takes links (``settings``).
@@ -6,8 +6,8 @@ Deliberately absent: whether Jaeger has the span, and whether a terminal takes l
 
 
 def trace_url(jaeger_url: str, trace_id: str, *span_ids: str) -> str:
-    """Return where Jaeger shows those spans, opened, with their log lines and what lies between
-    them; it folds away all that is neither found nor above one that is. Ids are lower-case hex.
+    """Return the URL at which Jaeger shows those spans unfolded, with their log lines and the spans
+    above them. Jaeger folds away all others. Ids are lower-case hex.
     """
     return f"{jaeger_url}/trace/{trace_id}?uiFind={'%20'.join(dict.fromkeys(span_ids))}"
 

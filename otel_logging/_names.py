@@ -26,7 +26,7 @@ STACKTRACE: Final = "exception.stacktrace"
 OF_EXCEPTIONS: Final = (EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_WHERE)
 STACK: Final = "stack"
 REQUEST_ID: Final = "request_id"  # a trace_id bound by hand, while a span is active
-FORMAT_ERROR: Final = "format_error"  # why "%"-arguments did not fit their message
+FORMAT_ERROR: Final = "format_error"  # text: why "%"-arguments did not fit their message
 FORMAT_ARGS: Final = "format_args"
 # OpenTelemetry semantic conventions: code attributes
 CODE_FILE: Final = "code.file.path"
@@ -34,12 +34,12 @@ CODE_LINE: Final = "code.line.number"
 CODE_FUNCTION: Final = "code.function.name"
 FIELDS_LEFT_OUT: Final = "fields_left_out"  # int: how many fields found no room on the line
 
-#: What a line says of itself; a user's field of that name gets a trailing underscore.
+#: A line's own fields; a user's field of that name gets a trailing underscore.
 RESERVED: Final = frozenset(
     {TIMESTAMP, LEVEL, EVENT, LOGGER, TRACE_ID, SPAN_ID, TRACE_FLAGS, JOB_TAG, EXCEPTION}
 )
 
-#: Fields of a call that are not just fields: what structlog and the standard library make of them.
+#: Arguments of a call that structlog and the standard library read; they are no mere fields.
 OF_CALLS: Final = frozenset(
     {"exc_info", "stack_info", "stacklevel", "positional_args", "_record", "_from_structlog"}
 )
@@ -53,7 +53,7 @@ PROCESS_LOG: Final = "process log"  # root span that holds the lines outside any
 LOG_SPAN: Final = "log"  # child span of a nanosecond that holds lines its parent cannot
 LOG_PAGE: Final = "log.page"  # int from 1, on a LOG_SPAN
 BUDGET: Final = "budget_s"
-QUEUE_WAIT: Final = "queue.wait_s"  # float: handed over so long before the start
+QUEUE_WAIT: Final = "queue.wait_s"  # float: s from the handover until it was taken up
 LATE: Final = "late"
 LATE_BY: Final = "late.by_s"
 LATE_CAUSE: Final = "late.cause"
@@ -91,8 +91,8 @@ CLIENTS: Final = {
     "vertexai": "google_cloud_aiplatform",
 }
 
-#: What is behind "opentelemetry-instrumentation-" in the name of a package, where it is not the
-#: entry point.
+#: The rest of a package's name behind "opentelemetry-instrumentation-", if it is not the entry
+#: point.
 PACKAGES: Final = {
     "boto3": "boto3sqs",
     "google_cloud_aiplatform": "vertexai",
@@ -138,13 +138,13 @@ INTEGRATIONS: Final = {
 }
 
 # --- an OpenTelemetry context
-#: What keeps a message open as long as somebody may work on it.
+#: Key: what keeps a message open while somebody may work on it.
 HELD: Final = "otel_logging_message"
-#: And the task that has taken the message, where that is not the connection's own.
+#: Key: the task that has taken the message, if that is not the connection's own.
 TAKER: Final = "otel_logging_taker"
 
 # --- a scope of ASGI
-#: What is current and bound on a WebSocket's connection, or for a request that has no answer yet.
+#: Key: what is current and bound on a WebSocket's connection, or for a request without an answer.
 STANDING: Final = "otel_logging.standing"
 
 # --- a span that leaves after a loss

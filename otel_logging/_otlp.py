@@ -22,16 +22,17 @@ _DOUBLE = struct.Struct("<d").pack
 _UINT32 = (1 << 32) - 1
 _UINT64 = (1 << 64) - 1
 _UINT128 = (1 << 128) - 1
-#: As OTLP's JSON form has them; anything else that is not finite is "NaN".
+#: Infinities as in OTLP's JSON; any other number that is not finite is "NaN".
 _NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
 _ONE_BYTE = [bytes((n,)) for n in range(128)]
 #: The tags of an attribute in a span, and in an event.
 SPAN_TAG, EVENT_TAG = b"\x4a", b"\x1a"
 
-#: Encoded attributes with a short key and a short string, a small whole number or a truth: levels,
-#: user ids come again and again. Beside a value is its type, since 1 and True are one key. Of a
-#: number with a fraction, which comes once, what stands before it; there is no value in its key.
-#: Emptied when full, as the others.
+#: Encoded attributes with a short key and a short string, a small whole number or a truth: levels
+#: and
+#: user ids come again and again. A key here has the value's type, since 1 and True are equal. For a
+#: number with a fraction, which comes once, only the bytes before it are kept, without the value in
+#: the key. Emptied when full, as the others.
 _remembered: dict[tuple[Any, ...], bytes] = {}
 #: Encoded keys, up to the tag of their value; emptied when full.
 _names: dict[str, bytes] = {}
@@ -102,7 +103,7 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
     if is_finite and (before := _remembered.get((tag, key, float))) is not None:
         return before + _DOUBLE(value)
     shown = value if type(value) is bool else field(key, value)
-    # a key that is remembered has been looked at
+    # a cached key has been checked
     known = type(key) is str and key in _names
     encoded = attribute_of(tag, key if known else str(plain(key)), shown)
     if known and is_finite and not _runtime.current.redaction.may_hide((key,)):
@@ -111,7 +112,7 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
 
 
 def is_known(key: str, value: Any) -> bool:
-    """Say whether an attribute of spans is remembered: its *value* is plain, and has no secret."""
+    """Say whether an attribute of spans is cached: then its *value* is plain, without a secret."""
     kind = type(value)
     if kind is float:
         return value - value == 0.0 and (SPAN_TAG, key, kind) in _remembered
@@ -127,12 +128,12 @@ def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
         if is_short:
             _remember(_names, key, name)
     kind = type(value)
-    if kind is int and 0 <= value < 128:  # what most numbers are: a count, a flag
+    if kind is int and 0 <= value < 128:  # most numbers are so small: a count, a flag
         encoded_value = b"\x18" + _ONE_BYTE[value]
     else:  # a duration, without the call
         encoded_value = b"\x21" + _DOUBLE(value) if kind is float else _any_value(value)
     size = len(encoded_value)
-    # what ``_field`` does, twice, without the calls
+    # as ``_field``, twice, without the calls
     body = name + (_ONE_BYTE[size] if size < 128 else _varint(size)) + encoded_value
     size = len(body)
     encoded: bytes = tag + (_ONE_BYTE[size] if size < 128 else _varint(size)) + body
@@ -143,7 +144,7 @@ def attribute_of(tag: bytes, key: str, value: Any) -> bytes:
 
 
 def forget() -> None:
-    """Encode anew what was remembered: something else is to be taken out of it."""
+    """Empty the caches: from now on other secrets are taken out."""
     for memory in (_remembered, _names, _named):
         memory.clear()
 
@@ -202,7 +203,7 @@ def link(
     """Encode a link as field 13 of Span. Link: 1, 2 ids, 3 state, 4 attributes, 5 dropped,
     6 flags.
     """
-    # ids and flags come from elsewhere and may be too large: a link that leads nowhere then
+    # ids and flags come from elsewhere; if one is too large, the link leads nowhere
     body = b"\x0a\x10" + (trace_id & _UINT128).to_bytes(16, "big")
     body += b"\x12\x08" + (span_id & _UINT64).to_bytes(8, "big")
     if trace_state:

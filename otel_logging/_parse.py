@@ -1,6 +1,6 @@
-"""One value each: what a variable or an argument holds, checked and converted.
+"""Parsers of one value each, of a variable or an argument: they check and convert it.
 
-In: the name to report, and the value: of a variable a string, of an argument anything.
+In: the name to report, and the value: a variable's is a string, an argument's may be anything.
 Out: the value in its type. Failure: every parser raises ``ConfigurationError``, which
 says what is allowed. Deliberately absent: where the value comes from (``settings``).
 """
@@ -58,7 +58,7 @@ def seconds(name: str, value: object) -> float:
 
 
 def budget(name: str, value: object) -> float:
-    """Return a budget given in code, in seconds; strings are rejected."""
+    """Return a budget that was given in code, in seconds; a string is rejected."""
     _check(not isinstance(value, str), name, value, "a positive number of seconds")
     return seconds(name, value)
 
@@ -112,7 +112,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def redaction(name: str, value: object) -> Redaction:
-    """Return what is taken out of lines and spans: of True and False, the usual and nothing."""
+    """Return a ``Redaction``: for True the default one, for False one that takes nothing out."""
     return value if isinstance(value, Redaction) else DEFAULT if flag(name, value) else OFF
 
 
@@ -146,7 +146,7 @@ def comma_list(_: str, value: str) -> tuple[str, ...]:
 
 
 def line_exporters(name: str, value: str) -> frozenset[str]:
-    """Return where lines go beside stdout: of ``otlp``, ``none`` and ``otlp,span``."""
+    """Return where lines go beside stdout, by ``otlp``, ``none`` or ``otlp,span``."""
     chosen = frozenset(part.lower() for part in comma_list(name, value))
     if chosen == {"none"}:  # of the exporters of log records, that is
         return frozenset({"span"})
@@ -182,7 +182,7 @@ def resource(name: str, value: str) -> Mapping[str, str]:
 
 
 def levels(name: str, value: object) -> Mapping[str, int]:
-    """Return levels by logger name: of a mapping, or of pairs."""
+    """Return levels by logger name, from a mapping or from pairs."""
     if not isinstance(value, (str, Mapping)):
         raise ConfigurationError(name, value, "levels by logger name, like shop=debug")
     given = value.items() if isinstance(value, Mapping) else pairs(name, value)
@@ -190,11 +190,11 @@ def levels(name: str, value: object) -> Mapping[str, int]:
 
 
 def budgets(name: str, value: object) -> Mapping[str, float]:
-    """Return budgets in seconds by stage name: of a mapping, or of ``stage=0.5,chat *=0.4``."""
+    """Return budgets in seconds by stage name, from a mapping or ``stage=0.5,chat *=0.4``."""
     if isinstance(value, str):
         pairs = [item.rpartition("=")[::2] for item in value.split(",")]
         stages = {stage.strip(): given for stage, given in pairs}
-        # "a=1;b=2" is no stage "a=1;b"
+        # "a=1;b=2" does not mean a stage "a=1;b"
         is_odd = "" in stages or any(re.search(r"=\s*[\d.]+\s*;", stage) for stage in stages)
         _check(not is_odd, name, value, "pairs like utterance=0.5,chat *=0.4")
         _check(len(stages) == len(pairs), name, value, "each stage once")
@@ -205,7 +205,7 @@ def budgets(name: str, value: object) -> Mapping[str, float]:
 
 
 def names(name: str, value: object) -> tuple[str, ...]:
-    """Return a sequence of names; of a text, the parts of ``a,b``."""
+    """Return a sequence of names; a text is split at its commas."""
     if isinstance(value, (Sequence, set, frozenset)):
         given = comma_list(name, value) if isinstance(value, str) else tuple(value)
         if all(isinstance(each, str) and each for each in given):
@@ -239,7 +239,7 @@ def baggage_keys(name: str, value: object) -> tuple[str, ...]:
 
 def file(name: str, value: str) -> str:
     """Return the absolute path of a file that exists."""
-    # Path's raises for a name that is too long
+    # Path's method raises for a name that is too long
     _check(os.path.isfile(value), name, value, "a file that exists")  # noqa: PTH113
     return str(Path(value).absolute())
 

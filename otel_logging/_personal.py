@@ -18,7 +18,7 @@ _ADDRESS: Final = later(
     r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[a-z])"
     r"|(?<![\w.:])(?=[A-Fa-f:]{0,20}[0-9])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]|\.\d)"
 )
-#: What comes before a version that looks like an address.
+#: Words before a version number that looks like an IP address.
 _VERSION: Final = later(r"(?i:version|release|build|\bv|\bver)\W{0,3}$|==$|\w-$|[A-Z][a-z]\w*/$")
 _PHONE: Final = later(
     r"(?<![\w.+-])(?<![0-9][ .-])(?:(?:\+|\(\+[0-9]{0,3}\) ?)[1-9](?:[ ()./-]{0,3}[0-9]){7,14}"

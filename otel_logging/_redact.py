@@ -25,10 +25,10 @@ from otel_logging._secret_texts import ENCODED, LIKELY, PACKED, marker, unpacked
 from otel_logging._secret_values import without_named
 from otel_logging._text import any_of, has_one, later
 
-_REMEMBERED: Final = 4096  # texts, and names; forgotten together
+_REMEMBERED: Final = 4096  # texts, and names, that are cached; all are dropped at once
 _REMEMBERED_CHARACTERS: Final = 256
 _PASSES: Final = 4  # over a text with a secret, until nothing changes
-#: Ours, made of digits that may look like a card's.
+#: Ids of ours, whose digits may look like a card's.
 _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"})
 _ID: Final = re.compile("[0-9a-f-]*")
 #: OpenTelemetry's attribute, an id that is no secret.
@@ -36,7 +36,7 @@ _SESSION: Final = "session.id"
 #: Of a JSON web key (RFC 7518).
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "k"})
 _RANDOM_SALT: Final = os.urandom(16)
-#: In how many values a secret was found, and how many were too long to be whole (``_values``).
+#: How many values had a secret, and how many were shortened (``_values``).
 changed: Final = Counter({"redacted": 0, "shortened": 0})
 
 
@@ -49,21 +49,21 @@ _DRESS: Final = later(
 _MARKED: Final = later(r"(\[redacted:[a-z-]{1,24}\])")
 
 
-#: What a name with its value has somewhere, or a secret that is known by its place.
+#: Signs of a name with its value, or of a secret that is known by its place.
 _WORDS: Final = (
     *("pass", "token", "secret", "sess", "key ", " set ", " is ", "auth ", "login ", "pw "),
     *("ctl ", "net u", "lplus ", "ied by ", "code ", "pin ", "otp "),
 )
 _SIGNS: Final = ("=", ":", " -", "--", "%", "'", '"', "</", "lt;", "  ", "\t", "|", "\n")
 _FOREIGN: Final = later(any_of(FOREIGN))
-#: Of a tuple of stems; each set-up has the same.
+#: Cached by the tuple of stems, which each set-up has.
 _pattern_of: Final = lru_cache(lambda stems: re.compile(any_of(stems)))
-#: What stands for a value of that type, at which nobody can look.
+#: Marks a value of that type which cannot be examined.
 _UNPRINTABLE: Final = "<unprintable {}>"
 
 
 def _texts(name: str, given: Any, *also: type) -> tuple[str, ...]:
-    """Return the strings that an argument of ``Redaction`` holds, or what is *also* one."""
+    """Return the strings of an argument of ``Redaction``; an item may be *also* of that type."""
     with suppress(TypeError):
         found = (None,) if isinstance(given, str) else tuple(given)
         if all(isinstance(each, (str, *also)) for each in found):
@@ -112,13 +112,13 @@ class Redaction:
         if any(each.search("") for each in self._patterns):
             allowed = "regular expressions that match no empty text"
             raise ConfigurationError("Redaction: patterns", patterns, allowed)
-        is_plain = "".join(self.keys).isascii()  # others are written with accents, or without
+        is_plain = "".join(self.keys).isascii()  # others may be written without accents
         stems = (*STEMS, *{key[:3] for key in self._keys}) if is_plain else ("",)
         self._stems = _pattern_of(stems)
         #: Texts that were seen lately and have no secret, each as itself.
         self.seen: dict[str, str] = {}
-        self._cleaned: dict[str, str] = {}  # those that have one, without it: they are counted
-        #: What lines hold of messages and fields without their secrets: encoded (``binding``).
+        self._cleaned: dict[str, str] = {}  # texts with a secret, without it; counted
+        #: Encoded messages and fields without secrets, for lines (``binding``).
         self.encoded: dict[Any, tuple[bytes, bytes]] = {}
         self._last = ("", "")
         self._kind = lru_cache(_REMEMBERED)(self._kind_of)
@@ -148,16 +148,18 @@ class Redaction:
         return kind or ("key" if is_key else None)
 
     def may_hide(self, names: Iterable[Any]) -> bool:
-        """Say whether one of *names* is a secret's, or says who it is."""
+        """Say whether one of *names* is the name of a secret, or a ``who`` key."""
         return not self.who.isdisjoint(names) or any(map(self._kind, names))
 
     def says_who(self, event: str, *of: Mapping[str, Any]) -> bool:
-        """Say whether the message *event* has a value of the ``who`` keys of the fields *of*."""
+        """Say whether the message *event* has a value of one of the ``who`` keys in the fields
+        *of*.
+        """
         found = (str(fields[name]) for fields in of for name in self.who if name in fields)
         return any(len(each) > 3 and each in event for each in found)  # as ``is_hidden``
 
     def _is_own(self, words: list[str]) -> bool:
-        """Say whether one of the names that were given is in there, in one word or in several."""
+        """Say whether *words* have one of the names that were given, which may be several words."""
         ends = tuple(key for key in self._keys if len(key) > 4)
         some = ("".join(words[at : at + n]) for at in range(len(words)) for n in range(1, 6))
         return bool(self._keys) and any(one in self._keys or one.endswith(ends) for one in some)
@@ -176,7 +178,7 @@ class Redaction:
 
     def value(self, value: Any) -> Any:
         """Return a plain *value* without secrets, as ``field`` does."""
-        try:  # not by ``field``: each key of a line would cost a look-up more
+        try:  # ``field`` would cost one more look-up for each key
             return self._value(value)
         except Exception:
             return _UNPRINTABLE.format(type(value).__name__)
@@ -193,18 +195,18 @@ class Redaction:
                 return marker("phone")
         if type(value) is not str:
             return self._value(value)
-        if name in _IDS and _ID.fullmatch(value):  # another is the application's
+        if name in _IDS and _ID.fullmatch(value):  # any other value is the application's
             return value
         known = self.seen.get(value)  # as ``text``, without the call
         return self._new(value) if known is None else known
 
     def by_name(self, name: str, value: Any) -> Any:
-        """Return a plain *value* without what *name* says is a secret; it is not counted."""
+        """Return a plain *value* without what its *name* says is a secret. Does not count it."""
         kind = self._kind(name)
         if kind is None:
             return self.pseudonym(value) if value is not None and name in self.who else value
         if is_none(name, kind, value) and self._value(value) == value:
-            return value  # a count, or a schema, that has no secret in it either
+            return value  # a count, or a schema without a secret
         return self._masked(kind, value)
 
     def is_hidden(self, name: str, value: Any) -> bool:
@@ -234,7 +236,9 @@ class Redaction:
         return type(value)(_secret_tables.without_pairs(items, self._kind))
 
     def _masked(self, kind: str, value: Any) -> Any:
-        """Return *value*, of a field with secrets of *kind*: each of them is a marker."""
+        """Return *value*, of a field that holds secrets of *kind*, with a marker for each
+        secret.
+        """
         if type(value) in (list, tuple):
             return type(value)(self._masked(kind, each) for each in value)
         if type(value) is dict:
@@ -248,7 +252,7 @@ class Redaction:
             known = str(each)
             is_masked = kind and any(map(str.isdigit, known))
             text = name = marker(str(kind)) if is_masked else self.text(known)
-            while text in found:  # two secrets, which are as good as one
+            while text in found:  # two keys became the same marker
                 text += "_" if text == name else str(len(found))
             name = "private_key" if name in _PRIVATE and "kty" in values else name
             found[each if text == known else text] = (  # a number stays one
@@ -262,14 +266,14 @@ class Redaction:
         return found
 
     def _pair(self, item: Any) -> Any:
-        """Return an item of a list, which may be a name and its value."""
+        """Return an item of a list without secrets; it may be a pair of a name and its value."""
         if type(item) in (list, tuple) and _secret_tables.is_pair(item):
             name = self.text(item[0])
             return type(item)((name, self._field(name, item[1])))
         return self._value(item)
 
     def pseudonym(self, value: Any) -> str:
-        """Return what stands for *value*, the same for the same one: to be searched for."""
+        """Return the hash that stands for *value*, always the same: to be searched for."""
         from hmac import digest  # for who asks: with OpenSSL it takes a millisecond, once
 
         text = str(value)
@@ -286,7 +290,7 @@ class Redaction:
         return self._new(text) if known is None else known
 
     def _new(self, text: str) -> str:
-        last = self._last  # a line and its event have one text, and so have errors of one cause
+        last = self._last  # a line and its event have one text; errors of one cause, too
         if len(text) > _REMEMBERED_CHARACTERS and text in last:
             return last[1]
         cleaned = self._cleaned.get(text) if self._cleaned else None
@@ -296,7 +300,7 @@ class Redaction:
         found, before, passes = self._once(text), text, 1
         if found != text:
             changed["redacted"] += 1
-        while found != before and passes < _PASSES:  # what a marker says counts as well
+        while found != before and passes < _PASSES:  # a marker is text for the rules, too
             found, before, passes = self._once(found), found, passes + 1
         if len(text) > _REMEMBERED_CHARACTERS:
             self._last = (text, found)
@@ -312,7 +316,7 @@ class Redaction:
         found, lower, is_words = text, text.lower(), text.replace(" ", "").isalnum()
         if not is_words and ("\\" in text or "\x1b" in text):
             bare = _DRESS.sub(lambda found: chr(int(found["sign"] or "0", 16)).strip("\0"), text)
-            if bare != text and depth < _PASSES:  # one is perhaps in another
+            if bare != text and depth < _PASSES:  # one encoding may be inside another
                 found = self._once(bare, depth + 1)
                 return text if found == bare else found
         is_plain = lower.isascii()
@@ -334,7 +338,7 @@ class Redaction:
         elif not is_words and "\\u" in text:  # other letters, as JSON has them
             found = self._as_data(found)
         for pattern in self._patterns:
-            parts = _MARKED.split(found)  # what was taken out is not looked at again
+            parts = _MARKED.split(found)  # markers are not examined again
             parts[::2] = [pattern.sub(marker("pattern"), part) for part in parts[::2]]
             found = "".join(parts)
         if self.personal:
@@ -342,7 +346,7 @@ class Redaction:
         return found
 
     def _as_data(self, text: str) -> str:
-        """Return *text*; if it is JSON, without what its data has in the place of a secret."""
+        """Return *text*; if it is JSON, without values in the place of a secret in its data."""
         if text[:1] + text[-1:] not in ("{}", "[]"):
             return text
         try:
@@ -357,11 +361,11 @@ class Redaction:
         return found.group() if self.text(text) == text else marker("base64")
 
     def _encoded(self, found: re.Match[str]) -> str:
-        """Return a percent-encoded part of a text without what is a secret in its plain form."""
+        """Return a percent-encoded part of a text without what is a secret once it is decoded."""
         part = plain = clean = found.group()
-        for _ in range(3):  # an address in one in another has three
+        for _ in range(3):  # a URL inside a URL inside a URL
             plain, clean = unquote(plain), unquote(clean)
-            if "%" in clean:  # a space that is encoded still does not end a value
+            if "%" in clean:  # a value does not end at a space that is still encoded
                 clean = without_named(clean, self._kind)
         if ENCODED.search(plain):  # or it is no encoding
             return part
@@ -384,7 +388,7 @@ class _Off(Redaction):
     by_name = _field
 
 
-#: What is done where nothing else is asked for; and nothing at all.
+#: The default, and the one that takes nothing out.
 DEFAULT: Final = Redaction()
 OFF: Final = _Off()
 _errors.without_secrets = DEFAULT.text

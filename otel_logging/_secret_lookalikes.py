@@ -1,6 +1,6 @@
-"""What is no secret though it stands where one would: placeholders, states, counts, source code.
+"""Values that stand where a secret would, and are none: placeholders, states, counts, source code.
 
-In: a value, and what it was found under. Out: whether it stays. Invariant: linear time.
+In: a value, and the name under which it was found. Out: whether it stays. Invariant: linear time.
 Deliberately absent: where it was found (``_secret_values``).
 """
 
@@ -12,12 +12,12 @@ from otel_logging._text import later
 
 QUOTE: Final = r"""\\{0,15}["'`“”]|&quot;|&#3[49];"""
 SCHEMES: Final = r"(?:bearer|basic|token|bot|apikey|api-key|negotiate|ntlm)(?: {1,4}|\+)"
-#: What is said of a value that does not do.
+#: What validators say of a wrong value.
 _SENTENCE: Final = (
     r"(?i:(?:this|your|the) \w+|ensure|string|value|field|is|must|can't|cannot|should|has|invalid"
     r"|incorrect|expired|missing|enter|please|may|not)(?i: (?:[a-z',().-]+|[0-9]{1,3})){1,24}"
 )
-#: What others have put in a secret's place, or are going to fill in.
+#: What other tools have put in a secret's place, or will replace by one.
 _PLACEHOLDER: Final = (
     rf"(?i:(?:{SCHEMES})?[\W_]{{0,3}}"
     r"(?:redacted|filtered|masked|scrubbed|saniti[sz]ed|obfuscated|censored)"
@@ -29,7 +29,7 @@ _PLACEHOLDER: Final = (
     r"|%(?:\(\w+\))?[sdr]|<(?:[a-z_.:-]*|[\w.:-]+ [\w.: -]*)>)"
 )
 _IS_PLACEHOLDER: Final = later(_PLACEHOLDER)
-#: What is no secret: placeholders, states, versions, times, sentences.
+#: Values that are no secrets: placeholders, states, versions, times, sentences.
 _BLANK: Final = later(
     rf"{_PLACEHOLDER}|v[0-9]{{1,3}}|none|null|nil|true|false|undefined|yes|no|on|off|ok"
     r"|[~^<>=v!]{0,3}[0-9]{1,5}(?:\.[0-9]{1,5}){1,3}(?:-?[a-z]{1,5}\.?[0-9]{0,3})?"
@@ -45,11 +45,11 @@ _BETWEEN: Final = later(rf"(?:{QUOTE}), ?b?(?:{QUOTE})|^(?:{QUOTE})|(?:{QUOTE})$
 _OF_COOKIE: Final = later(
     r"\s*(?:path|domain|expires|max-age|samesite)=.*|\s*(?:secure|httponly)", re.I
 )
-#: Of a chip: `GPIO4`.
+#: A chip's pin: `GPIO4`.
 _PIN: Final = later("[A-Z]{1,4}_?[0-9]{1,2}")
-#: Kinds that any word may be one of, where it is no prose.
+#: Kinds of which any word may be a secret, except in prose.
 ANY_WORD: Final = ("password", "secret")
-#: What is none behind a colon: the state of one, its type, the beginning of a sentence.
+#: Words behind a colon that are no secrets: a state, a type, the beginning of a sentence.
 _STATES: Final = words_in(
     "a absent active an and any are bool boolean by bytes can cannot char could creation current "
     "default destruction empty error failure for forbidden found from github given google has "
@@ -92,7 +92,7 @@ _ABOUT: Final = later(
 
 
 def is_placeholder(value: str) -> bool:
-    """Say whether *value* stands for a secret: somebody has taken one out, or is to fill it in."""
+    """Say whether *value* stands for a secret: one was taken out, or will be filled in."""
     return _IS_PLACEHOLDER.fullmatch(value) is not None
 
 
@@ -125,7 +125,7 @@ def is_of_else(name: str, kind: str, value: Any) -> bool:
 
 
 def is_about(value: Any) -> bool:
-    """Say whether *value* tells what a secret has to be, as JSON schemas do, or what is wrong."""
+    """Say whether *value* tells what a secret must be, as JSON schemas do, or what is wrong."""
     text = value if type(value) is str else repr(value)
     is_whole = text[-1:] in ("}", "]") and len(text) < 8192
     return is_whole and _ABOUT.fullmatch(text) is not None
@@ -146,7 +146,7 @@ _WHOSE: Final = later("[_.-](?:for|of)[_.-]|(?<=[a-z])(?:For|Of)(?=[A-Z])")
 
 
 def is_count(name: str, value: Any) -> bool:
-    """Say whether *value* is how many there are (`tokens=512`), or too small a number."""
+    """Say whether *value* is a count (`tokens=512`), or a number too small for a secret."""
     end = _WHOSE.split(name)[0][-5:].lower()
     is_plural = end[-1:] == "s" and (end[-2:] != "ss" or (end == "pass" and len(str(value)) < 6))
     if str(value)[:1] in ("[", "{", "("):
@@ -160,7 +160,7 @@ def is_count(name: str, value: Any) -> bool:
 
 
 def is_source(name: str, text: str, at: slice, kind_of: KindOf) -> bool:
-    """Say whether a program's source goes on there: `token=token`, `password=self.get(x)`."""
+    """Say whether source code stands at *at* of *text*: `token=token`, `password=self.get(x)`."""
     value = text[at].rstrip("):;,]")
     last = re.split("[.-]", name)[-1].lstrip("_").lower()
     if (
@@ -191,8 +191,8 @@ _HEX: Final = later(r"(?=.*[a-f])[0-9a-f]{16}|[0-9a-f]{20,64}|[0-9a-f]{128}|[0-9
 
 
 def is_credential(kind: str, quoted: str | None, bare: str, *, is_told: bool = False) -> bool:
-    """Say whether what a sentence has behind a secret's name is none of its words. *is_told*: the
-    sentence says that it is the value (`is 1234`).
+    """Say whether a word behind a secret's name in a sentence is a secret, and not a part of the
+    sentence. *is_told*: the sentence says that it is the value (`is 1234`).
     """
     value = quoted or bare
     if _TERM.match(value):
@@ -210,7 +210,7 @@ def is_credential(kind: str, quoted: str | None, bare: str, *, is_told: bool = F
 
 
 def is_state(name: str, value: str) -> bool:
-    """Say whether *value* is no value of *name*, but its state, or its type."""
+    """Say whether *value* is not the secret *name* itself, but its state or type."""
     word = re.split(r"[\[(<) ]", value.lstrip("&*").rstrip(".!?"))[0].lower()
     ends = ("ed", "ing") if value[:1].isupper() else "ed"  # Creating...
     is_test = name == "PASS" and word.startswith("test")

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Final
 
-#: What says of a name which kind of secret it holds; None: something else.
+#: Tells which kind of secret a name holds; None: none.
 KindOf = Callable[[str], str | None]
 
 
@@ -60,9 +60,9 @@ _SECRET: Final = by_kind(
         ),
     }
 )
-#: Words that do so as the whole name, or the end of two.
+#: Words that name a secret only as the whole name, or as the second of two words.
 _WHOLE: Final = {"sid": "session", "authentication": "authorization", "assertion": "token"}
-#: What follows them in the name of something else: `session_count`, `token_type`.
+#: Words behind these that make it another thing's name: `session_count`, `token_type`.
 _ABOUT: Final = words_in(
     "active age agent alg algo algorithm arn at attempt audience backend banner begin bucket "
     "budget by cache callback channel check class client column consent cost count counter "
@@ -81,15 +81,15 @@ _ABOUT: Final = words_in(
     "validity version window symbol address room speaker affinity"
 )
 _STILL: Final = words_in("decoded decrypted encoded encrypted hashed seed shared signed string")
-#: The forms of one: it is nothing else for it.
+#: Words behind these for a secret's form: it stays a secret's name.
 _FORMS: Final = _STILL | words_in("value text hash plain key base data code phrase word answer id")
-#: What comes before them where they are counted, or asked for.
+#: Words before these if they are counted, or asked for.
 _ASKED: Final = words_in(
     "allow allows are avg can count disable enable existing has have is max mean min n need needs "
     "no num number public require requires should total use uses using was with without"
 )
-#: What comes before a word that is another thing then: tokens of pages, of models, of a call that
-#: may be repeated, or given up; a ticket, or one of several rounds.
+#: Words before these that make it another thing's name: tokens of pages, of models, of calls that
+#: may be repeated or given up; a ticket, or one of several rounds.
 _OTHERS: Final = {
     "token": words_in(
         "page next eos bos pad unk mask sep cls stop special sync continuation cursor pagination "
@@ -98,7 +98,7 @@ _OTHERS: Final = {
     "pass": words_in("band boarding by final first last low high one second single test season"),
     "session": words_in("next"),
 }
-#: What is somewhere in each of their names, for a quick look.
+#: Each secret's name has one of these somewhere: for a quick check.
 STEMS: Final = tuple(
     words_in(
         "pass pw psw ssw pasw token secret key auth cookie sess cred sig pin otp srf jwt bearer "
@@ -120,8 +120,8 @@ _NO_KEY: Final = words_in(
     "registry group order search shard distribution host config setting option attr dict field "
     "data item"
 )
-#: What names one inside a word, where words are not apart from others; and at its end. Not by a
-#: pattern of all, which takes 2 ms of set-up to compile.
+#: Stems that name a secret inside words that are run together; and at their end. Not one pattern of
+#: all: it takes 2 ms of set-up to compile.
 _INSIDE: Final = tuple(word for word in _SECRET if word[0] > "\u3000")
 _AT_END: Final = tuple(w for w in _SECRET if (len(w) > 4 and w != "session") or w == "pwd")
 #: Whatever ends with `pass` is a password, whoever's it is (`dbpass`), but behind these.
@@ -134,7 +134,7 @@ _NO_ACCENTS: Final = str.maketrans("łŁøØđĐı", "lLoOdDi")  # which have no
 _COMPOUND: Final = re.compile(
     "(password|passwd|pwd)(.+)|(pass|pw|secret|token|cookie)(hash|value|text|plain|string)"
 )
-#: What comes before the name of whose it is: `password_for_db`, `secret_of_user`.
+#: Words before the owner of a secret: `password_for_db`, `secret_of_user`.
 _WHOSE: Final = ("for", "of")
 
 
@@ -154,13 +154,13 @@ def words_of(name: str) -> list[str]:
 
 
 def is_variable_of_key(name: str, words: list[str]) -> bool:
-    """Say whether *name* is a variable with a key, whoever's it is: `COSMOS_KEY`."""
+    """Say whether *name* is a variable that holds a key: `COSMOS_KEY`."""
     return name[1:].isupper() and words[-1:] == ["key"] and not _NO_KEY.issuperset(words[-2:-1])
 
 
 def is_else(name: str) -> bool:
-    """Say whether *name* is that of another thing, by its end or by the word before that:
-    `secret_garden`, `jam_session`.
+    """Say whether *name* is another thing's, by its last word or the word before: `secret_garden`,
+    `jam_session`.
     """
     words = words_of(name)
     end = words[-1:]
@@ -170,7 +170,7 @@ def is_else(name: str) -> bool:
 
 
 def kind_of(words: list[str]) -> str | None:
-    """Return which kind of secret *words* name; None: something else."""
+    """Return the kind of secret that *words* name; None: none."""
     if not words or (len(words) > 1 and words[0] in _ASKED):
         return None
     before, first = "", ""

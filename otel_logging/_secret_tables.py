@@ -17,9 +17,9 @@ from otel_logging._secret_texts import marker
 from otel_logging._text import has_one, later
 
 NEWLINE: Final = r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)"
-#: Takes a secret out of the value of a field with such a name.
+#: Takes secrets out of a field's value, by the field's name.
 _Field = Callable[[str, Any], Any]
-_LONGEST: Final = 2048  # of what is looked at before a row
+_LONGEST: Final = 2048  # characters that are examined before a row
 
 #: A statement's rows, or what a driver is given beside it: `[SQL: … SET password=?] [parameters:
 #: ('x',)]`; the columns before them, or the names before places; a bracket, a comma, a literal.
@@ -37,14 +37,14 @@ _IN_ROW: Final = later(r"[(\[,]|(\\{0,7}['\"])((?:[^'\"\\]|''|\\(?!['\"]))*)\1")
 
 
 def _columns(statement: str) -> list[str]:
-    """Return the columns of a *statement* that have their values beside it, in their places."""
+    """Return the columns of a *statement* whose values stand beside it, in the values' order."""
     inserted = _COLUMNS.findall(statement + " ")
     columns = inserted[-1].split(",") if inserted else _COMPARED.findall(statement)
     return [column.strip('\\ "`[]\n') for column in columns]
 
 
 def without_rows(text: str, kind_of: KindOf) -> str:
-    """Return *text* without what a statement has for columns of such a name."""
+    """Return *text* without a statement's values for columns with a secret's name."""
     if not has_one(("alues", "ALUES", "aram", "PARAM", "args", "bind"), text):
         return text
 
@@ -82,7 +82,7 @@ _CELLS: Final = {
 
 
 def without_columns(text: str, kind_of: KindOf) -> str:
-    """Return *text* without what lines have below the head of a table with such a name."""
+    """Return *text* without a table's cells below a head with a secret's name."""
     if "\n" in text or "\\n" in text:
         for sign in _CELLS:
             if sign in text:
@@ -121,7 +121,7 @@ def _cell(kind_of: KindOf, between: str, name: str, cell: tuple[str, str]) -> st
 
 # ---------------------------------------------------------------- plain data
 
-#: How the members end that have a name, and its value.
+#: Ends of the keys of a name and of its value: `Key`, `Value`.
 _NAMES: Final = tuple(words_in("name key header field param parameter property attribute"))
 _VALUES: Final = tuple(
     words_in("value val values content data default from to old new before after")
@@ -129,7 +129,7 @@ _VALUES: Final = tuple(
 
 
 def without_members(found: dict[str, Any], kind_of: KindOf, field: _Field) -> None:
-    """Take out of *found* what its members have in the place of a secret's name, by *field*."""
+    """Take out of *found*, by *field*, members' values whose place has a secret's name."""
     seen = set()
     for name, said in list(found.items()):  # a name, its value: headers of archives
         last = name.lower()
@@ -144,7 +144,7 @@ def without_members(found: dict[str, Any], kind_of: KindOf, field: _Field) -> No
                 # a label's may be a word of another kind
                 if is_name or kind == "password" or any(map(str.isdigit, str(found[each]))):
                     found[each] = field(said, found[each])
-    place = found.get("loc")  # of an error of pydantic
+    place = found.get("loc")  # pydantic's errors have one
     if place and type(place) in (list, tuple) and type(found.get("input")) is str:
         found["input"] = field(str(place[-1]), found["input"])
     if rows := [name for name, value in found.items() if type(value) in (list, tuple)]:
@@ -195,7 +195,7 @@ def _names_in(found: dict[str, Any], kind_of: KindOf) -> list[str]:
 
 
 def _row(names: list[str], row: Any, field: _Field) -> Any:
-    """Return *row*, or the rows that it has, without the values of such *names*."""
+    """Return *row*, or the rows in it, without the values of columns with secrets' *names*."""
     if any(type(each) in (list, tuple) for each in row):
         return type(row)(_row(names, r, field) if type(r) in (list, tuple) else r for r in row)
     if len(row) != len(names) or list(row) == names:

@@ -1,7 +1,7 @@
-"""What secrets look like in a text, and what stands for them.
+"""What secrets look like in a text, and the markers in their place.
 
-In: texts. Out: the same with a marker for each secret that is known by its looks: what vendors
-issue, credentials of URLs and headers, private keys, numbers with a checksum. Invariant: linear
+In: texts. Out: the same with a marker for each secret that is known by its looks: issuers' tokens,
+credentials of URLs and headers, private keys, numbers with a checksum. Invariant: linear
 time; a pattern begins nowhere inside what it has passed, or what repeats in it is bounded.
 Deliberately absent: what is a secret by its name (``_secret_values``).
 """
@@ -19,12 +19,12 @@ from otel_logging._text import ESCAPED, Begins, any_of, has_one, later
 
 
 def marker(kind: str) -> str:
-    """Return what stands for a secret of *kind*; no part of it is in there."""
+    """Return the marker for a secret of *kind*; it has no part of the secret."""
     return f"[redacted:{kind}]"
 
 
 _B: Final = r"(?:\b(?<![\\-])|(?=[{$])(?<![\w\\-]))"
-#: What issuers begin their tokens with; a word in it that says that it is one, before a long part.
+#: Beginnings of issuers' tokens; or a word that says "token", before a long part.
 _ISSUED: Final = by_kind(
     {
         "aws": "FwoGZXIvYXdzE IQoJb3JpZ2lu",
@@ -51,7 +51,7 @@ _ISSUED: Final = by_kind(
         "|auth|pw)[_-](?=(?:[A-Za-z0-9]{1,8}[_-]){0,2}[A-Za-z0-9]{16})",
     }
 )
-#: What is known as a whole.
+#: Secrets with a shape as a whole.
 _FORMS: Final = by_kind(
     {
         "jwt": r"(?:ey[JA]|ewo)[\w-]{5,}(?:\.[\w-]*){1,4} (?:sk|tk)\.eyJ[\w-]{16,}\.[\w-]{8,}",
@@ -66,12 +66,12 @@ _FORMS: Final = by_kind(
     }
 )
 _KINDS: Final = [*_FORMS.values(), *_ISSUED.values()]
-#: What ids begin with that mix letters and digits as well.
+#: Beginnings of ids that also mix letters and digits.
 _ID: Final = (
     r"(?i:req|request|res|run|msg|message|thread|conv|asst|call|toolu|batch|file|step|job|task|span"
     r"|trace|evt|event|usr|user|org|proj|project|cus|sub|inv|ord|order|item|doc|img|uid|id)[_-]"
 )
-#: Whoever issues it: behind a short name, a long part, or several with dots.
+#: A token of any issuer: behind a short name, a long part, or several with dots.
 _RANDOM: Final = Begins(
     _B,
     rf"(?:(?!sha\d|md5|{_ID})(?:[A-Za-z][A-Za-z0-9]{{0,14}}[_.-]){{1,3}}[\w-]{{30,}}(?:\.[\w-]{{20,}}){{0,4}}"
@@ -82,7 +82,7 @@ _BEFORE: Final = (
     r"(?:(?:[A-Za-z][A-Za-z0-9]{0,14}[_-]){1,3}?(?=ey[JA]|ewo|A[BCKS][CI]A|AC[0-9a-f]{32}|SK[0-9a-f]{32}"
     r"|gh[a-z]_|github_|gl[a-z]{2,5}-|xox|xapp-|[rs]k_(?:live|test)|whsec_|sk-ant|AIza|ya29|GOCSPX))?"
 )
-#: With all that is behind it in one word: else a second time would find something in there.
+#: With the rest of the word: else a second pass would find something in it.
 _TOKEN: Final = Begins(
     _B,
     rf"{_BEFORE}(?:(?:{'|'.join(f'({form})' for form in _FORMS)})[A-Za-z0-9]*"
@@ -93,7 +93,7 @@ _PEM: Final = later(
     r"|(?<=Private-Lines: ).+",  # of PuTTY
     re.DOTALL,
 )
-#: Between a command and its password, which is not taken for the next one the second time.
+#: Between a command and its password; a second pass must not take more.
 _NEAR: Final = r"(?:(?!\[redacted:password)[^\n|;&]){0,160}?"
 #: What is a secret by its place: what it is and signs of it that are quick to look for (· is a
 #: space), what may stand before it, and it. Of URLs' users; of users in commands, after
@@ -201,24 +201,24 @@ def _placed() -> Iterator[tuple[str, list[str], Any]]:
 
 _PLACED: Final = list(_placed())
 _PLACE: Final = later(any_of(sign for _, signs, _ in _PLACED for sign in signs))
-#: Bearer and basic credentials.
+#: Bearer and basic credentials in a header.
 SCHEME: Final = later(
     rf"(?:(?<![\w-])|{ESCAPED})"
     r"(bearer|basic)( {1,4}|\+)(?![a-z_]{2,32}=[^\s=])([\w.~+/=-]{4,})",
     re.I | re.A,
 )
-#: Between groups: no-break ones and other dashes too, as on a page; and a space as a form or JSON
+#: Between groups of digits: also no-break spaces and other dashes, and a space as a form or JSON
 #: writes it.
 _SPACES: Final = " .\u00a0\u2009\u202f\u2010-\u2013-"
 _BETWEEN: Final = rf"(?:[\t_/+{_SPACES}]{{1,2}}|\\(?:u00a0|u202f|xa0|t))"
-#: In one group, or in some with the same between them.
+#: Digits in one group, or in several with the same sign between them.
 _CARD: Final = Begins(
     r"(?=\d{4})(?:(?<![\w.+-])|(?<=[A-Za-z][_-])|(?<=%B))",
     rf"(?:\d{{13,19}}|\d{{4,12}}(?P<by>{_BETWEEN})(?:\d{{4,12}}(?P=by)){{0,6}}\d{{3,12}})(?![\w-])",
 )
 #: Where a group ends.
 _GROUPS: Final = ({4, 8, 12, 16}, {4, 10}, {6})
-#: By issuers' ranges: a time in ns or ms, and most ids, are none.
+#: Cards by issuers' ranges: a time in ns or ms, and most ids, are not in them.
 _ISSUER: Final = later(
     r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,14}|35\d{14}"
     r"|(?:6011|64[4-9]\d|65\d\d|62\d\d|81[0-6]\d|817[01])\d{12,15}|(?:50|5[6-8]|6[0379])\d{14}"
@@ -244,7 +244,7 @@ _IBAN_LENGTH: Final = {
 
 _CHANGE: Final = later("(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[a-z0-9]|(?<=[0-9])[A-Za-z]")
 _DIGITS: Final = later("[0-9]+")
-#: Where letters are in no word: `aQbR`, `QRS`.
+#: Letters that are in no word: `aQbR`, `QRS`.
 _SHUFFLED: Final = later("[A-Z][a-z](?=[A-Z])|[A-Z]{2}(?=[A-Z])")
 
 
@@ -253,7 +253,7 @@ def _issued(found: re.Match[str]) -> str:
     kind, begin = _KINDS[way - 1], found.start(way)
     before, text = found.string[found.start() : begin], found.string[begin : found.end()]
     is_mixed = any(map(str.isdigit, text)) or len(_SHUFFLED.findall(text)) > 1
-    if kind != "aws" and not is_mixed:  # a name of words
+    if kind != "aws" and not is_mixed:  # it is a name made of words
         return found.group()
     is_whole = kind != "jwt" or text.count(".") > 1 or text[2] == "."
     # cut in its claims, or not
@@ -261,8 +261,8 @@ def _issued(found: re.Match[str]) -> str:
 
 
 def _random(found: re.Match[str]) -> str:
-    """Take out what has a part that is no name: letters of both cases and digits change as often
-    as chance has it, and twice as often as in words put together.
+    """Take out a token with a part that is no name: letters of both cases and digits change there
+    as often as by chance, and twice as often as in words put together.
     """
     text = found.group()
     parts = re.split("[._-]", text)
@@ -280,7 +280,7 @@ def _place(mark: str, found: re.Match[str]) -> str:
 
 
 def scheme(found: re.Match[str]) -> str:
-    """Return what ``SCHEME`` found, without it where it is a credential."""
+    """Return what ``SCHEME`` found, without the credential, if it is one."""
     name, given = found.group(1).lower(), found.group(3)
     if name == "basic":
         user = unpacked(given)
@@ -329,8 +329,8 @@ ENCODED: Final = re.compile(
 
 # ---------------------------------------------------------------- all of them
 
-#: What a card's number, an account's, and an issued token have somewhere: one pass says for most
-#: texts that there is none.
+#: A sign of a card's or account's number, or an issued token: for most texts one pass says that
+#: there is none.
 LIKELY: Final = re.compile(
     rf"\b[\w-]{{4}}(?:(?<=[0-9])(?:(?<=[0-9]{{4}})([0-9\t_/+{_SPACES}]{{8,9}}[0-9]|\\[ux][0-9a]{{7}}|\\t[0-9]{{4}})"
     rf"|(?<=[A-Z]{{2}}[0-9]{{2}})[{_SPACES}]?[A-Z0-9]{{4}}"
@@ -360,12 +360,12 @@ def without_numbers(text: str) -> str:
     return text if kinds == {2} else _CARD.sub(_card, text)
 
 
-#: What is in base64: an object, or a list, as JSON.
+#: An object or a list of JSON in base64.
 PACKED: Final = later(r"(?<![\w+/-])(?:ey|ew|W3)[\w+/-]{20,}={0,2}(?![\w.])", re.ASCII)
 
 
 def unpacked(text: str) -> str:
-    """Return what *text* has in base64."""
+    """Return the JSON that *text* has in base64."""
     solid = re.sub("[^A-Za-z0-9+/]", "", text.translate(str.maketrans("-_", "+/")))
     return base64.b64decode(solid[: len(solid) - (len(solid) % 4 == 1)] + "==").decode(
         "utf-8", "replace"

@@ -1,8 +1,8 @@
-"""A socket with a deadline and an allowance, right under gevent and eventlet as well; TLS over it.
+"""A socket with a deadline and an allowance, also under gevent and eventlet; and TLS over it.
 
-They replace the classes of ``socket`` and ``ssl``, before this file is imported or after it. So
-this is the system's own socket, which blocks its thread; TLS goes through memory buffers, since
-``ssl`` wraps no such one. In: an address. Out: bytes.
+Those two replace the classes of ``socket`` and ``ssl``, before this file is imported or after. So
+this is Python's own inner socket, which blocks its thread. TLS goes through memory buffers, since
+``ssl`` cannot wrap such a socket. In: an address. Out: bytes.
 Invariant: nothing is asked of a descriptor that is another file's by now. Deliberately absent: HTTP
 (``_http``), and how certificates are checked (``_http.make_tls``).
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import ssl
 
-#: A collector that hangs up is an error, in programs that die of SIGPIPE as well.
+#: A collector that hangs up raises an error, also in programs that would die of SIGPIPE.
 _NO_SIGNAL: Final = getattr(_socket, "MSG_NOSIGNAL", 0)
 _AT_ONCE: Final = 64 << 10  # bytes of TLS read from the system, or encrypted, at once
 _LONGEST_WAIT_S: Final = 3600.0  # the system takes no number of any size
@@ -29,7 +29,7 @@ class Socket(_socket.socket):
     """A socket with a deadline and an allowance. Concurrency: one thread, but for ``shutdown``."""
 
     deadline = 0.0  # monotonic, s
-    allowance = 0  # bytes that may still be received; after that it is at its end
+    allowance = 0  # bytes that may still be received; then it counts as ended
     has_ended = False  # the other end has said that nothing more comes
 
     def __init__(self, family: int, kind: int, protocol: int) -> None:
@@ -49,7 +49,7 @@ class Socket(_socket.socket):
         return self._found() == self._identity
 
     def _timed(self, act: Any, *arguments: Any, until: float = math.inf) -> Any:
-        """Return what *act* does. Failure: raises ``TimeoutError`` where no time is left for it,
+        """Return the result of *act*. Failure: raises ``TimeoutError`` if no time is left for it,
         ``OSError`` if the descriptor is another file's.
         """
         if not self.is_ours():
@@ -64,7 +64,9 @@ class Socket(_socket.socket):
         raise TimeoutError("not answered in time")
 
     def abandon(self) -> None:
-        """Close this process's descriptor of it: a connection of a forked child's parent stays."""
+        """Close this process's descriptor only: in a forked child, the parent's connection
+        stays.
+        """
         is_ours, fd = self.is_ours(), self.detach()
         if is_ours and fd >= 0:
             with contextlib.suppress(OSError):
@@ -76,7 +78,7 @@ class Socket(_socket.socket):
         self.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
     def is_idle(self) -> bool:
-        """Whether a connection waits for a request: nothing came on it, not even its end."""
+        """Whether the connection can take a request: nothing came on it, not even its end."""
         self.settimeout(0)
         try:
             self.recv(1, _socket.MSG_PEEK)
@@ -118,7 +120,7 @@ class TlsSocket(Socket):
         self._through(self._tls.do_handshake)
 
     def is_idle(self) -> bool:
-        """Whether nothing came: below TLS, a record that came meanwhile is no answer to us."""
+        """Whether nothing came, below TLS: a record that came meanwhile is no answer."""
         return super().is_idle() and not self._came.pending
 
     def receive_into(self, view: memoryview) -> int:
@@ -136,7 +138,7 @@ class TlsSocket(Socket):
             rest = rest[self._through(self._tls.write, rest[:_AT_ONCE]) :]
 
     def _through(self, act: Any, *arguments: Any) -> Any:
-        """Return what *act* does, once what it needs of the other end has come."""
+        """Return the result of *act*, once the bytes that it needs of the other end have come."""
         room = memoryview(bytearray(_AT_ONCE))
         while True:
             try:

@@ -1,4 +1,4 @@
-"""A standard stream's descriptor: writes that never block for long, whoever reads.
+"""A standard stream's descriptor: writes that never block for long, even if its reader stops.
 
 In: a stream, bytes. Out: the bytes on its descriptor, or an error. Invariant: no lock but one that
 its thread may take again, so that a signal handler or ``__del__`` may write while a line is
@@ -23,11 +23,11 @@ else:
     # hub, for ever or not at all, and that let other greenlets write in the midst of a line.
     import posix as _system
 
-#: How long a reader may stop before lines are dropped rather than waited for: 100 ms with all that
-#: a line costs besides, which nobody notices in a request. A reader that lives empties a pipe of
-#: 64 KiB in less.
+#: After so long lines are dropped if the reader has stopped: with all else that a line costs, 100
+#: ms,
+#: which nobody notices in a request. A reader that goes on empties a pipe of 64 KiB in less.
 PATIENCE_S: Final = 0.09
-#: Errors of the system where a way to write is missing: try the next one.
+#: Errors of a system that lacks a way to write: try the next way.
 _MISSING: Final = frozenset(
     {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOENT, errno.ENXIO, errno.EACCES}
 )
@@ -36,19 +36,19 @@ _PYTHONS: Final = ((io.BufferedWriter, io.FileIO), (io.FileIO, io.FileIO))
 _SLOW: Final = "its reader has stopped reading, or is too slow"
 _select: Final = as_it_was("select")
 _RLock: Final = as_it_was("_thread").RLock
-#: How often a line waits for its turn, for its patience each time, where the reader reads.
+#: How many times its patience a line waits for its turn while the reader reads.
 _TURNS: Final = 11
 #: Held while a line is written, by descriptor: a terminal, a socket or a full pipe may take it in
 #: parts, and another thread's line must not stand between them.
 _turns: Final[dict[int, Any]] = {}
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_turns.clear)
-#: By thread: what it empties a buffer of Python's by.
+#: By thread: the function by which it empties one of Python's buffers.
 _emptying: Final = OfThread()
 
 
 class Descriptor:
-    """What *stream*, a standard stream or one of Python's own, writes to.
+    """The descriptor that *stream*, a standard stream or one of Python's own, writes to.
 
     Each line is one write. A line waits for the reader for a bounded time; then it is given up.
     The next lines are given up without a wait, until the reader reads again. ``fd`` is -1 where the
@@ -57,8 +57,8 @@ class Descriptor:
 
     def __init__(self, stream: Any) -> None:
         self.fd = -1
-        self.is_pipe = False  # or a socket: there a long line may be torn by another process
-        self.has_reader = False  # who may stop: it is a pipe, a socket or a terminal
+        self.is_pipe = False  # pipe or socket: another process may tear a long line there
+        self.has_reader = False  # a pipe, a socket or a terminal, whose reader may stop
         self._stream = stream
         self._ways: tuple[Callable[[bytes], int], ...] = (self._write,)
         self._deadline = 0.0  # of the wait for a reader; 0: the last write went through
@@ -86,7 +86,7 @@ class Descriptor:
         write = write_below(stream)
         if write and not {os.getpid()}.issuperset(write.busy):
             raise RuntimeError("a thread wrote to it while the process was forked")
-        # another thread that writes holds the buffer's lock, and may for ever
+        # another thread that writes holds the buffer's lock, perhaps for ever
         while self.has_reader and ((write and write.busy) or not self.has_room(0)):
             self._wait(until)
         with _emptying.doing(lambda data: self.put(data, until)[0]):
@@ -115,7 +115,7 @@ class Descriptor:
                 turn.release()
 
     def _turn(self) -> Any:
-        """Return this thread's turn, to be released; None where whoever has it is gone.
+        """Return this thread's turn, to be released; None if the thread that had it is gone.
 
         Failure: raises ``TimeoutError`` where others wait for a reader that is too slow.
         """
@@ -149,7 +149,7 @@ class Descriptor:
 
         All threads that wait for a reader that has stopped give up together.
         """
-        now = time.monotonic()  # once: on a busy machine much time is between two
+        now = time.monotonic()  # read once: on a busy machine two readings differ
         until = until or self._deadline or now + PATIENCE_S
         self._deadline = together = self._deadline or until  # another thread may clear it
         if (left_s := min(until, together) - now) <= 0:

@@ -1,4 +1,4 @@
-"""Text of other programs, made safe for a terminal; times and durations; patterns for later.
+"""Text of other programs, made safe for a terminal; times and durations; patterns.
 
 In: names, messages, values, answers of servers. Out: text in which no character
 is a command to the terminal. Invariant: what was escaped once is not changed by
@@ -22,17 +22,17 @@ class _Later:
         return getattr(compiled, name)
 
 
-#: As ``re.compile``, which it calls when the pattern is first used: few services use each one.
+#: As ``re.compile``, but compiles when the pattern is first used: a service uses few of them.
 later: Final = cast("Callable[..., re.Pattern[str]]", _Later)
 
 
-#: Where a text begins inside another: behind an escape, of a byte too, as JSON has it.
+#: The beginning of a text inside another one: behind an escape, also of a byte, as in JSON.
 ESCAPED: Final = r"(?:(?<=\\[nrtabfv])|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
 
 
 class Begins:
-    """A pattern that begins behind something, and behind an escape where a text has one: to look
-    for that, too, takes as long again.
+    """A pattern that begins behind something; behind an escape, too, if a text has one, since that
+    second search takes as long again.
     """
 
     def __init__(self, behind: str, pattern: str) -> None:
@@ -44,7 +44,7 @@ class Begins:
 
 
 def any_of(words: Iterable[str]) -> str:
-    """Return a pattern of *words* that looks at each beginning once: of many it is the quickest."""
+    """Return a pattern of *words* that tries each beginning once: with many words the quickest."""
     ends: dict[str, list[str]] = {}
     for word in words:
         ends.setdefault(word[:1], []).append(word[1:])
@@ -72,7 +72,7 @@ _MOST_CHARACTERS: Final = 300  # of a server's answer: four lines of a terminal
 
 def visible(text: str) -> str:
     r"""Return *text* with unsafe characters escaped: ``\n``, ``\x1b``, ``\u202e``."""
-    if text.isprintable():  # nearly all: what is obeyed is not
+    if text.isprintable():  # nearly every text; one with control characters is not
         return text
     return OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)
 
@@ -86,7 +86,7 @@ def one_line(text: str | bytes, most: int = _MOST_CHARACTERS) -> str:
 
 
 def volume(size: int) -> str:
-    """Return so many bytes as people write them."""
+    """Return a number of bytes as people write it."""
     return f"{size / 1e3:.1f} kB" if size < 100_000 else f"{size / 1e6:.1f} MB"
 
 

@@ -29,14 +29,14 @@ _LONG: Final = ("gen_ai.", "input.value", "output.value")
 #: Of a line, an event, a log record, with all that is around them: Google Cloud Logging takes
 #: entries of at most 256 KiB, and other stores about as much.
 MAX_RECORD_BYTES = 256 << 10
-_MIN_TEXT = 32  # of each string, even where MAX_TEXT is used up: enough to tell what it was
+_MIN_TEXT = 32  # of each string, even if MAX_TEXT is used up: enough to recognise it
 _MAX_KEY = 256
 
 _INT64 = 2**63
-#: How ``object.__repr__`` and its kin say where an object is.
+#: How ``object.__repr__`` and others write an object's address.
 _ADDRESS: Final = later(r" at 0x[0-9a-fA-F]{6,}")
 
-#: Where a word ends that may be a secret, whatever is in it.
+#: Ends a word that may be a secret.
 _ENDS: Final = later(r"(?=[\s&\"'<])")
 
 
@@ -50,12 +50,12 @@ def shorten(text: str, limit: int) -> str:
 
 
 def without_addresses(text: str) -> str:
-    """Take out of *text* where objects are in memory: no two runs have that in common."""
+    """Return *text* without addresses of objects, which differ from run to run."""
     return _ADDRESS.sub("", text)
 
 
 def is_true(value: Any) -> bool:
-    """Return the truth of *value*; True for one that has none, as an array. Never raises."""
+    """Return the truth of *value*; True if it has none, as an array. Never raises."""
     try:
         return bool(value)
     except Exception:
@@ -63,7 +63,7 @@ def is_true(value: Any) -> bool:
 
 
 class Plain(dict[str, Any]):
-    """Attributes that are plain data without secrets: nobody has to look at them."""
+    """Attributes that are plain data without secrets already."""
 
 
 class _Left:
@@ -91,7 +91,7 @@ def plain(value: Any, key: Any = "") -> Any:
 
 
 def as_text(value: Any) -> str:
-    """Return what ``str`` makes of *value*, or what ``plain`` does where its own code raises."""
+    """Return ``str(value)``, or, if its own code raises, what ``plain`` makes of it."""
     try:
         return str(value)
     except Exception:
@@ -99,7 +99,7 @@ def as_text(value: Any) -> str:
 
 
 def field(name: str, value: Any) -> Any:
-    """Return *value*, of the field *name*, as ``plain`` does, without what the name says too."""
+    """Return *value*, of the field *name*, as ``plain`` does, also without secrets by that name."""
     if type(name) is not str:
         name = str(plain(name))
     return _runtime.current.redaction.field(name, bounded(value, name))
@@ -119,16 +119,16 @@ def bounded(value: Any, key: Any = "") -> Any:
 
 
 def _most_of(key: Any) -> int:
-    """Return how long a text of the field *key* may be."""
+    """Return the most characters that a text of the field *key* may have."""
     is_long = type(key) is str and key.startswith(_LONG)
     return max(_runtime.current.characters, MAX_TEXT if is_long else MAX_CHARACTERS)
 
 
 def _cut(text: str, limit: int) -> str:
-    """Shorten *text*; its secrets are taken out before: of one in two parts, none is known.
+    """Shorten *text*. Its secrets are taken out first: half of a secret cannot be recognised.
 
-    Of a text that is too long to be looked at as a whole, what the cut breaks is known by how it
-    begins, before the cut; so the rest of it, behind the cut, goes with the middle.
+    A text that is too long to be examined whole is cut first. A secret that the cut breaks is
+    recognised by its beginning, before the cut; its rest, behind the cut, goes with the middle.
     """
     if len(text) > limit:
         half = max(MAX_TEXT // 2, limit)
@@ -154,33 +154,33 @@ def _walk(value: Any, depth: int, left: _Left) -> Any:
 
 
 def _type_name(value: Any) -> str:
-    # type's own: a metaclass may have a __name__ that raises
+    # by type's own: a metaclass's __name__ may raise
     return str(type.__dict__["__name__"].__get__(type(value)))
 
 
 def _convert(value: Any, depth: int, left: _Left) -> Any:
     if value is None or isinstance(value, bool):
-        return value if value is None else bool(value)  # a proxy of one says it is one
+        return value if value is None else bool(value)  # a proxy says that it is one
     if isinstance(value, Enum):
         return _convert(value.value, depth, left)
     if isinstance(value, (str, UserString)):
         return str.__str__(value if issubclass(type(value), str) else str(value))
     if hasattr(type(value), "dtype") and hasattr(type(value), "__array__"):  # numpy, pandas, torch
         return _array(value, depth, left)
-    if isinstance(value, numbers.Real) and hasattr(type(value), "__int__"):  # no mere proxy
+    if isinstance(value, numbers.Real) and hasattr(type(value), "__int__"):  # a proxy has none
         return _number(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        more = len(value) - left.most  # the text of so many is too long as well, and counted
+        more = len(value) - left.most  # a text of so many bytes is too long as well, and counted
         return repr(bytes(value[: left.most])) + (f"…[{more} more]" if more > 0 else "")
     if isinstance(value, Mapping):
         return _mapping(value, depth - 1, left, value)
     if hasattr(type(value), "_asdict"):  # a named tuple, a database's row
         fields = value._asdict()
-        if len(fields) == len(value):  # else two columns have one name
+        if len(fields) == len(value):  # else two columns have the same name
             return _mapping(fields, depth - 1, left, value)
     if isinstance(value, (Sequence, Set, ValuesView)):
         return _sequence(value, depth - 1, left)
-    own = getattr(type(value), "__structlog__", None)  # how an object wants to be logged
+    own = getattr(type(value), "__structlog__", None)  # what an object wants to be logged
     if own is not None and depth > 0:
         return _convert(own(value), depth - 1, left)
     names = None if isinstance(value, (BaseException, type)) else _field_names(type(value))
@@ -196,7 +196,7 @@ def _number(value: Any) -> int | float | str:
         return number if -_INT64 <= number < _INT64 else str(number)
     if math.isfinite(real := float(value)):
         return real
-    # JSON has neither: the same words as in Protocol Buffers' JSON mapping
+    # JSON has no such numbers: the words are those of protobuf's JSON
     return "NaN" if math.isnan(real) else "Infinity" if real > 0 else "-Infinity"
 
 
@@ -204,7 +204,7 @@ def _array(value: Any, depth: int, left: _Left) -> Any:
     if getattr(value, "ndim", 1):
         return _sequence(value, depth - 1, left)
     kind = getattr(value.dtype, "kind", "")
-    if kind == "m":  # in nanoseconds its item would be a bare number
+    if kind == "m":  # in nanoseconds ``item()`` would be a bare number
         rounded = value.astype("m8[us]")
         return str(rounded.item() if rounded == value else value)
     if kind == "M":
@@ -216,11 +216,11 @@ def _array(value: Any, depth: int, left: _Left) -> Any:
 
 
 def _fields_of(value: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return the fields *names* of *value*, of which one may not be set."""
+    """Return the fields *names* of *value*, without those that are not set."""
     found = {name: getattr(value, name) for name in names if hasattr(value, name)}
     found = {name: each for name, each in found.items() if _type_name(each) != "UnsetType"}
     for each in getattr(type(value), "__attrs_attrs__", ()):
-        if callable(each.repr) and each.name in found:  # in place of a secret, perhaps
+        if callable(each.repr) and each.name in found:  # it may hide a secret
             found[each.name] = each.repr(found[each.name])
     return found
 
@@ -263,7 +263,7 @@ def _mapping(value: Mapping[Any, Any], depth: int, left: _Left, of: Any) -> Any:
     result: dict[str, Any] = {}
     for key, item in value.items():
         more = len(value) - len(result)
-        if left.nodes <= 0:  # the last one, or a note; what was handed in may not know its length
+        if left.nodes <= 0:  # the last item, or a note; an iterator does not know its length
             _redact.changed["shortened"] += more != 1
             last = (key, item) if more == 1 else ("…", f"{more} more")
             result[_key(last[0], result)] = _walk(last[1], depth, left)

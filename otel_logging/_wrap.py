@@ -70,13 +70,13 @@ def _named(wrapper: Any, function: F) -> F:
     if isinstance(function, (types.FunctionType, types.MethodType)):
         return cast(F, wrapper)
     named: Any = function
-    while isinstance(named, functools.partial):  # of however many
+    while isinstance(named, functools.partial):  # it may be a partial of a partial
         named = named.func
     qualified = getattr(named, "__qualname__", named.__class__.__qualname__)
     wrapper.__qualname__ = qualified
     wrapper.__name__ = getattr(named, "__name__", qualified.rpartition(".")[2])
     for name in dir(function):
-        found = inspect.getattr_static(function, name, None)  # a property may do anything
+        found = inspect.getattr_static(function, name, None)  # static: a property may do anything
         if not name.startswith("_") and (callable(found) or isinstance(found, classmethod)):
             setattr(wrapper, name, getattr(function, name))
     return cast(F, wrapper)
@@ -139,7 +139,7 @@ def _async_generator(function: Any, inside: Callable[[], "_Inside"]) -> Any:
 
 
 def _first_step(steps: AsyncGenerator[Any, Any], _: None) -> Awaitable[Any]:
-    """Begin the inner generator unseen by the event loop, which knows the outer one.
+    """Begin the inner generator, unseen by the event loop, which knows the outer one.
 
     At its end a loop closes all generators that it knows, at once: the inner one
     would be closed by the loop while the outer one closes it, which is an error.
@@ -153,7 +153,7 @@ def _first_step(steps: AsyncGenerator[Any, Any], _: None) -> Awaitable[Any]:
 
 
 def _kind_of(function: Callable[..., Any]) -> str:
-    # an instance with a __call__ is of the kind of its __call__
+    # an object is of the kind of its __call__
     for candidate in (function, type(function).__call__):
         if inspect.isasyncgenfunction(candidate):
             return "async generator"

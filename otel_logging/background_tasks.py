@@ -1,8 +1,8 @@
 """Tasks and threads that go on after the request that started them.
 
-In: each stage and line that begins where a request has ended. Out: a remark once for each kind of
-work that serves others then, which leaves its request. Deliberately absent: what it keeps
-(``context``), how it is known (``lateness.endless``).
+In: each stage or line that begins where a request has ended. Out: work that serves others leaves
+its request, and each kind of such work is reported once. Deliberately absent: what it keeps
+(``context``), and how a loop without an end is recognised (``lateness.endless``).
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from otel_logging.context import CURRENT, OUTER, SPAN, Standing, entry_of, is_lo
 from otel_logging.lateness import endless, everybodys, where
 from otel_logging.open_stage import come_back, going_on
 
-#: A stage of one name, or a line of one place, so many times is no step of the request's.
+#: A stage of one name, or a line of one place, that comes so often is no step of the request.
 _AGAIN: Final = 3
-#: Seconds after its request's end in which a task does what that has left to do.
+#: For so many seconds after its request, a task may do what the request has left to do.
 KEPT_S: Final = 60.0
 
-#: Looking at all tasks may take one part in so many of the time, and so much at once.
+#: To look at all tasks may take one fiftieth of the time, and so many ns at once.
 _SHARE: Final = 50
 _MOST_NS: Final = 200_000_000
 _LOGGERS: Final = "otel_logging", "logging", "structlog", "loguru"
@@ -41,7 +41,7 @@ _reported: set[object] = set()
 
 
 def stays(stage: Any, around: Any) -> bool:
-    """Say whether *stage* is part of *around*, which has ended. A stage that is part is counted."""
+    """Say whether *stage* is part of *around*, which has ended. If it is, it is counted."""
     return come_back() is around and not note(stage.name or "stage", around)
 
 
@@ -57,25 +57,25 @@ def is_in(span: Any) -> bool:
 
 
 def note_line(around: Any) -> None:
-    """Note that something is logged where *around*, a span, has ended. Never raises."""
+    """Note that a line is logged inside *around*, a span that has ended. Never raises."""
     current: Any = come_back()
     if current is around or (type(current) is Standing and has_ended(current)):
         note(None, around)
 
 
 def here() -> Any:
-    """Return what is current for a line where a stage is that has ended. Never raises."""
+    """Return what is current for a line that is logged inside an ended stage. Never raises."""
     around: Any = come_back()
     _serves(worker(), around, _request_of(around))
     return CURRENT.get().get(SPAN, trace.INVALID_SPAN)
 
 
 def note(stage: str | None, around: Any) -> bool:
-    """Note that this task, or thread, begins *stage*, or logs, where *around* has ended: one that
-    has no end, or the third time that it does the same, is reported. Return whether it is left.
-    Never raises.
+    """Note that this task, or thread, begins *stage*, or logs, inside *around*, which has ended.
 
-    A thread is reported once it is left: it may have a long report to write. A callback runs once.
+    It is reported if it stands in a loop without an end, or does the same for the third time.
+    Return whether it leaves *around*. Never raises. A thread is reported only when it leaves: it
+    may have a long list to work through. A callback runs once, and is not counted.
     """
     at, request = worker(), _request_of(around)
     task: Any = None if isinstance(at, int) else at
@@ -86,13 +86,13 @@ def note(stage: str | None, around: Any) -> bool:
     if task is not None:
         if _serves(task, around, request):
             return True
-        if task not in going_on:  # what it iterates over is seen when it waits, and who started it
+        if task not in going_on:  # what it iterates over is seen once it waits
             task.get_loop().call_soon(_look_at, task, context=Context())
     entry: Any = entry_of(getattr(request, "now", request))
     if here not in going_on or (task is None and going_on[here][0] is not request):
         going_on[here] = request, Counter()
     started_in, count = going_on[here]
-    does = stage or _place()  # a line is known by its own
+    does = stage or _place()  # a line is known by its place
     count[does] += 1
     if count[does] < _AGAIN:
         return False
@@ -111,7 +111,7 @@ def note(stage: str | None, around: Any) -> bool:
 
 
 def _place() -> str:
-    """Return where this task, or thread, logs or opens a stage: not the logger's own frames."""
+    """Return the place where this task, or thread, logs or opens a stage, past loggers' frames."""
     frames = where.outwards(sys._getframe())  # noqa: SLF001 - there is no other way
     packages = ((str(each.f_globals.get("__name__")).partition(".")[0], each) for each in frames)
     outside = (each for name, each in packages if name not in _LOGGERS)
@@ -119,8 +119,8 @@ def _place() -> str:
 
 
 def _request_of(around: Any) -> Any:
-    """Return the entry span of the request that *around* is of, or the connection's ``Standing``,
-    which lasts longer than the handshake.
+    """Return the entry span of the request of *around*; on a connection its ``Standing``, which
+    lasts longer than the handshake.
     """
     entry = entry_of(around)
     while around is not entry and type(around) is not Standing:
@@ -129,7 +129,7 @@ def _request_of(around: Any) -> Any:
 
 
 def _report(task: Any, request: Any, after: str) -> None:
-    """Report, once for each kind, what *task*, or a thread, does *after* its *request*."""
+    """Report what *task*, or a thread, does *after* its *request*; each kind of task once."""
     start = f"in {getattr(request, 'name', 'a request')!r}"
     start = "on a connection" if type(request) is Standing else start
     is_thread = isinstance(task, threading.Thread)
@@ -148,8 +148,8 @@ def _report(task: Any, request: Any, after: str) -> None:
 
 
 class _Looked(threading.local):
-    """The requests that tasks of a thread's loop were last seen to work on, when, and how long it
-    may take to look again.
+    """The last look at the tasks of a thread's loop: the requests that they worked on, when that
+    was, and how much time is left for the next look.
     """
 
     at_ns, left_ns = 0, _MOST_NS
@@ -157,13 +157,13 @@ class _Looked(threading.local):
 
 
 _looked = _Looked()
-#: Tasks that have no end, and were looked at while their request, or connection, was open.
+#: Tasks without an end that were looked at while their request, or connection, was open.
 _known: "WeakSet[Any]" = WeakSet()
 
 
 def _serves(task: Any, around: Any, request: Any) -> bool:
     """Leave *around*, which is of *request*, if *task*, the current one, has no end and serves
-    others; return whether it does.
+    others. Return whether it has left.
     """
     if isinstance(task, int) or not has_ended(request) or not endless.is_endless(task):
         return False
@@ -178,8 +178,8 @@ def _look_at(task: Any) -> None:
 def look(*, is_now: bool = False) -> frozenset[Any]:
     """Return the requests, and connections, that are over and that tasks still work on.
 
-    A task that has no end serves others: it leaves; one that takes what is not everybody's, once no
-    task that may end works on the same.
+    A task without an end serves others, and leaves. If it takes what is not everybody's, it leaves
+    only when no task that may end works on the same request.
     Cost: a fiftieth of the time, unless *is_now*. Never raises.
     """
     now_ns = time.perf_counter_ns()
@@ -191,7 +191,7 @@ def look(*, is_now: bool = False) -> frozenset[Any]:
     try:
         with everybodys.one_look():
             _looked.requests = _sort_out()
-    except Exception as error:  # a coroutine of somebody's own making
+    except Exception as error:  # a coroutine object of the application's own class
         _diagnostics.report("tasks were not looked at", detail=error)
     _looked.left_ns = min(_looked.left_ns, _MOST_NS) - (time.thread_time_ns() - began_ns)
     return _looked.requests
@@ -228,8 +228,8 @@ def _sort_out() -> frozenset[Any]:
 
 
 def _may_serve(task: Any, request: Any) -> bool:
-    """Say whether *task*, of *request*, which is open, takes what is everybody's for ever."""
-    # the connection's own is not looked at: its frames would be kept as long as it is
+    """Say whether *task*, of *request*, which is open, takes for ever what is everybody's."""
+    # not the connection's own task: its frames would be kept as long as it lives
     code = getattr(task.get_coro(), "cr_code", None)
     is_servers = code is None or not where.is_application(code.co_filename)
     is_own = request.task is task if type(request) is Standing else is_servers
@@ -240,18 +240,20 @@ def run_in(task: Any, act: Callable[[], object]) -> None:
     """Call *act* in the context of *task*."""
     try:
         where.context_of(task).run(act)
-    except RuntimeError:  # it is this one, which several tasks may have
+    except RuntimeError:  # it is the current context, which tasks may share
         act()
 
 
 def _taker(current: Any, held: Any) -> Any:
-    """Return the task that has taken the message of *held*, which it works on until it is done."""
+    """Return the task that has taken the message of *held*, and works on it until it is done."""
     taken_by = current.get(_names.TAKER)
     return held.message.connection.task if taken_by is None else taken_by()
 
 
 def _leave(task: Any, around: Any, request: Any, place: str) -> None:
-    """Leave *around* in this context, of *task*: for its connection, if it was given that."""
+    """Leave *around* in this context, of *task*, which keeps its connection if it was given
+    that.
+    """
     leave_behind(around)
     now: Any = CURRENT.get().get(SPAN)
     is_open = type(now) is Standing
@@ -259,14 +261,14 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
         return
     if is_open:
         leave_behind(now)
-    elif now is not None and not is_local(now):  # who asked has sent a trace
+    elif now is not None and not is_local(now):  # the caller has sent a trace
         CURRENT.set(otel_context.Context())
     _report(task, request, f"without an end, at {place}: it is nobody's from here on")
 
 
 def _is_given(task: Any, request: Any) -> bool:
-    """Say whether *task* serves *request*, or a connection: an argument of its first function, or
-    what that encloses, has that connection, or is nobody else's than the request's.
+    """Say whether *task* was given something of *request*: an argument of its first function, or
+    what that encloses, has the connection, or, without one, is not everybody's.
     """
     frames = endless.frames(task)
     own = (each for each in reversed(frames) if where.is_application(each.f_code.co_filename))

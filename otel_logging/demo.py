@@ -1,8 +1,8 @@
-"""A small chat service that answers two users late; it then shows which, and why.
+"""A small chat service that answers some users late; it then shows which, and why.
 
 No output is prepared, and nothing sleeps to be late. Every user's history is searched by the same
-query, which compares each message with each of the others: one user has never deleted any. And a
-new password is hashed on the event loop, which holds up whoever is being answered then.
+query, which compares each message with all others: one user has never deleted any. And a new
+password is hashed on the event loop, which holds up the user who is being answered then.
 """
 
 import asyncio
@@ -107,7 +107,7 @@ class ChatService:
         return await answer
 
     async def work(self) -> None:
-        """Answer messages of all users: each on behalf of who wrote it."""
+        """Answer messages of all users, each on behalf of the user who wrote it."""
         while True:
             handed = await self.jobs.get()
             user_id, text, answer = handed.item
@@ -150,7 +150,7 @@ class History:
     def harden_until(self, seconds: float) -> None:
         """Use so many rounds for a password that it takes *seconds* of this machine's CPU."""
         took = 0.0
-        while took < 0.1:  # a shorter one is slower a round: it would be too few
+        while took < 0.1:  # measured too shortly, a round is slower: they would be too few
             self.rounds *= 2
             took = _cpu_s(self.set_password, "nobody")
         self.rounds = int(self.rounds * seconds / took)
@@ -192,7 +192,7 @@ class History:
     def grow_until(self, seconds: float, user_id: str) -> None:
         """Add messages of *user_id* until a search takes *seconds* of this machine's CPU."""
         took = 0.0
-        while took < 0.1:  # less says little: the clock ticks every 16 ms on Windows
+        while took < 0.1:  # a shorter time says little: Windows' clock ticks every 16 ms
             self.write(user_id, 100)
             took = _cpu_s(self.favourite, user_id)
         self.write(user_id, int(self.count(user_id) * (math.sqrt(seconds / took) - 1)))
@@ -202,8 +202,8 @@ class History:
 
 
 async def everybody(address: tuple[str, int]) -> None:
-    """Be all users. They write side by side; then one is being answered when another sets a new
-    password; and the one whose search is long asks last: who holds up whom is the same each time.
+    """Be all users. They write side by side. Then one is being answered while another sets a new
+    password. The user whose search is long asks last, so it is the same each time who waits.
     """
     async with contextlib.AsyncExitStack() as left:
         connections = dict[str, ClientConnection]()
@@ -295,7 +295,7 @@ def show(since_ns: int, spool_dir: Path | None) -> None:
     terminal.show(out, [*waterfall.draw(worst, width=out.width), Text(), *drawn])
     option = "" if spool_dir is None else f" --spool-dir {shlex.quote(str(spool_dir))}"
     click.echo("\nLook further:")
-    # as it was called, if it is not on the PATH: a virtual environment that is not active
+    # its whole path, if it is not on the PATH: the virtual environment is not active
     called = sys.argv[0]
     is_elsewhere = called.endswith("otel-logging") and not shutil.which("otel-logging")
     command = shlex.quote(called) if is_elsewhere else "otel-logging"

@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 
 class Handoff(Generic[_T]):
-    """An *item*, who handed it over, and when. Sorted like its item, as in a priority queue."""
+    """An *item*, what is current for who handed it over, and when. It is sorted by its item."""
 
     __slots__ = ("_here", "_span", "_waits", "item", "since_ns")
 
@@ -41,7 +41,7 @@ class Handoff(Generic[_T]):
         return max(_runtime.current.now_ns() - self.since_ns, 0) / 1e9
 
     def put_back(self) -> None:
-        """Run on behalf of who handed the item over, from here on."""
+        """From here on, run on behalf of the task that handed the item over."""
         self._here.put_back()
 
     def link(self) -> Link:
@@ -50,7 +50,7 @@ class Handoff(Generic[_T]):
         return Link(self._span.get_span_context(), {_names.QUEUE_WAIT: waited})
 
     def end(self, thread: threading.Thread) -> None:
-        """Let go of the message, which *thread* has worked on: a worker's variable keeps this
+        """Let go of the message, on which *thread* has worked: a worker's variable keeps this
         object until the next item.
         """
         self._waits.end(thread)
@@ -109,7 +109,7 @@ class taking:  # noqa: N801 - reads as a verb
     def __exit__(self, *error: Any) -> None:
         watch = _runtime.current.watch
         if watch is not None and not getattr(self._span, "otel_logging_watched", True):
-            watch.did(self._span, self._began)  # what comes next may be late behind it
+            watch.did(self._span, self._began)  # the next item may be late because of this one
         self._open.__exit__(*error)
         for handed in self._handoffs:
             handed.end(self._thread)
@@ -148,7 +148,7 @@ class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each
             raise ConfigurationError("each: context", context, "a function of an item")
         self._source = source
         self._options = name, context, {"budget": budget, "kind": "consumer", **fields}
-        stage_of(name, "each", **self._options[2])  # whatever is wrong with them is said here
+        stage_of(name, "each", **self._options[2])  # raises if an option is wrong
 
     def __iter__(self) -> Iterator[_T]:
         return _Items(iter(self._source), *self._options)  # type: ignore[arg-type]

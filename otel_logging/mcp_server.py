@@ -1,6 +1,6 @@
 """``otel-logging mcp``: the commands' answers as tools of the Model Context Protocol, over stdio.
 
-Read-only. Each call reads the sources anew; what keeps it from an answer is the tool's error.
+Read-only. Each call reads the sources again. If there is no answer, the tool's error says why.
 """
 
 import gc
@@ -31,7 +31,7 @@ from otel_logging.traces.trace import Trace, by_trace
 _ROWS, _MOST_ROWS = 20, 100
 _MOST_STEPS = 20  # of a path
 _MOST_SPANS = 200  # of a trace
-_MOST_BYTES = 30_000  # of a picture, and of spans: an agent reads some 100 kB of an answer
+_MOST_BYTES = 30_000  # of a picture, and of spans: an agent reads about 100 kB of an answer
 _MOST_NAMED = 10  # traces with the same first digits
 _WIDTH = 120
 _READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
@@ -160,7 +160,7 @@ def serve(sources: Sources) -> None:
 
 
 def _strict(function: Callable[..., Any]) -> Tool:
-    """Return it as a tool that refuses an argument it does not know."""
+    """Return *function* as a tool that refuses unknown arguments."""
     tool = Tool.from_function(function, annotations=_READ_ONLY)
     known = tool.fn_metadata.arg_model
     strict = create_model(known.__name__, __base__=known, __cls_kwargs__={"extra": "forbid"})
@@ -237,7 +237,7 @@ class _Tools:
         draw: Callable[..., Iterator[Any]],
         kind: Any,
     ) -> Any:
-        """Return an answer; of its rows what *kind* has."""
+        """Return an answer, its rows with the fields of *kind*."""
         with _reading():
             found, answer = self._sources.answer(question, ask)
         rows = [row.as_json(found.link(*row.ids)) for row in answer.rows]
@@ -256,7 +256,7 @@ class _Tools:
 
 
 def _picture(trace: Trace) -> str:
-    """Return the trace as text, its first lines if it is long."""
+    """Return the trace as text; if it is long, its first lines."""
     lines = [line.plain.rstrip() for line in waterfall.draw(trace, width=_WIDTH)]
     number = sum(
         size <= _MOST_BYTES for size in accumulate(len(line.encode()) + 1 for line in lines)
@@ -279,7 +279,7 @@ def _most(trace: Trace) -> list[dict[str, Any]]:
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """Say in words what goes wrong; without Python's garbage collector, which would look through
+    """Raise in words what goes wrong. Python's garbage collector is off meanwhile: it would search
     100,000 spans again and again.
     """
     gc.disable()

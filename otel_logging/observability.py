@@ -1,6 +1,6 @@
-"""The one set-up of a process: when it begins and ends; and of logging alone.
+"""The one set-up of a process, and that of logging alone: when it begins and ends.
 
-In: arguments. Out: an ``Observability``, which holds what has to be ended. Invariant: one at a
+In: arguments. Out: an ``Observability``, which holds all that must be ended. Invariant: one at a
 time; set-up is idempotent, and works again after ``shutdown``. Deliberately absent: what is
 started (``assembly``).
 """
@@ -40,11 +40,11 @@ EXIT_S: Final = 5.0
 
 _lock = threading.RLock()
 _current: "Observability | None" = None
-#: Whether multiprocessing's children know of our exit handler; they inherit it.
+#: Whether our exit handler is registered with multiprocessing; children inherit that.
 _children_know = False
-#: Takes the settings of a set-up while a test captures: nothing is started then.
+#: While a test captures: gets the settings of a set-up, which starts nothing then.
 _stand_in: Callable[[Settings], None] | None = None
-#: What the runtime record is where nothing is set up: another one while a test captures.
+#: The runtime record when nothing is set up; while a test captures, another one.
 _nothing = _runtime.Runtime()
 
 
@@ -59,7 +59,7 @@ class Observability:
         self._pipeline: Pipeline | None = None
         self._records: Records | None = None
         self._watch: Watch | None = None
-        #: The worker of spans, then that of log records, as far as there are any.
+        #: The worker of spans, and that of log records, if there are any.
         self._deliveries: list[Delivery] = []
         self._is_open = True
         self._left = 0
@@ -79,7 +79,7 @@ class Observability:
         given = {each: getattr(settings, each) for each in ("propagate", "who", "trust_inbound")}
         budgets = Budgets(settings.budgets)
         _runtime.swap(replace(_runtime.current, budgets=budgets, **given))
-        # without tracing too a request begins with nothing bound; its clients' spans are not missed
+        # without tracing, too, a request begins with nothing bound; no client's span is missing
         registry.instrument(
             each for each in settings.instrument if settings.traces or each != "clients"
         )
@@ -136,7 +136,7 @@ class Observability:
         next start to deliver. What has no disk to wait on (a spool in memory or a
         temporary one) is counted and reported. Failure: never raises.
         """
-        if not self._is_open:  # done by multiprocessing's finaliser
+        if not self._is_open:  # multiprocessing's finaliser has done it
             return
         self._is_open = False
         self._end(EXIT_S, exiting=True)
@@ -149,7 +149,7 @@ class Observability:
             self._watch.stop()
         if self._pipeline is not None:
             self._pipeline.is_exiting = exiting
-            # one that does not return leaves the other half for delivery
+            # a processor that never returns leaves half of the time for delivery
             self._pipeline.shut_processors_down(deadline - timeout / 2)
         done = [each.stop(deadline - time.monotonic()) for each in self._deliveries]
         if self._pipeline is not None:
@@ -340,7 +340,7 @@ def _disconnect() -> None:
 
 
 def settings_in_use() -> Settings | None:
-    """Return what is set up; None where nothing is."""
+    """Return the settings in use; None if nothing is set up."""
     return None if _current is None else _current._settings  # noqa: SLF001 - this module's own class
 
 
@@ -364,7 +364,7 @@ def standing_in(
     runtime, propagator = _runtime.current, propagate.get_global_textmap()
     _current, _stand_in = None, take
     try:
-        # failed: whenever a test's exception goes; its span has it
+        # no line: it would come whenever the test's exception goes, and its span has it
         no_others = dict.fromkeys(("record_sink", "sends_records", "failed"))
         assembly.connect(pipeline, on_spans=True, **no_others, **changes)
         _nothing = _runtime.current

@@ -1,7 +1,7 @@
 """A stage that is open beyond a block: from ``begin()`` to ``end()``, or until its work is done.
 
-In: a span that has begun; work that is handed over. Out: a handle that ends the span anywhere;
-what is current again where a block was closed from elsewhere. Deliberately absent: what goes on
+In: a span that has begun; work that is handed over. Out: a handle that ends the span anywhere; and
+what is current after another task has closed a block of this one. Deliberately absent: what goes on
 after its request (``background_tasks``).
 """
 
@@ -18,13 +18,13 @@ from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import Shared, worker
 from otel_logging.context import SPAN, get_current, reset_current, restore, set_current, state
 
-#: Tasks, and threads until their work is done, that do something where a request had ended: which
-#: one, and how often they do what.
+#: Tasks, and threads until their work is done, that go on after their request: which request, and
+#: how often they did what.
 going_on: "WeakKeyDictionary[Any, tuple[Any, Counter[str]]]" = WeakKeyDictionary()
 
 
 class Waits:
-    """Work that was handed over: the message that it is for is not over before it is done."""
+    """Work that was handed over: its message is not over before the work is done."""
 
     __slots__ = ("_handed",)
 
@@ -34,7 +34,7 @@ class Waits:
         self._handed.append(None)
 
     def end(self, thread: threading.Thread | None = None) -> None:
-        """Note that it is done, in that *thread*; None: it was cancelled, or never called."""
+        """Note that the work is done, in *thread*; None: it was cancelled, or never called."""
         if going_on and thread is threading.current_thread():  # the garbage collector runs in any
             going_on.pop(thread, None)
         handed, self._handed = self._handed, []
@@ -95,11 +95,11 @@ class OpenStage:
                 self._bound.replace({})
 
     def __del__(self) -> None:
-        self.end()  # nobody else can: what was logged in it would be lost
+        self.end()  # nobody else can end it: its lines would be lost
 
 
 def renewed(token: Any) -> Any:
-    """Return another of *token*, as it is in this context; None in any other."""
+    """Return a new token like *token*, which holds this context; None if it holds another one."""
     now = get_current()
     try:
         reset_current(token)
@@ -109,9 +109,9 @@ def renewed(token: Any) -> Any:
 
 
 def come_back() -> Any:
-    """Leave blocks of this task that were closed from elsewhere: return what is current then.
+    """Leave blocks of this task that another task has closed; return what is current then.
 
-    asyncio closes a generator that its consumer has left in a task of its own.
+    When a consumer leaves a generator, asyncio closes that in a task of its own.
     """
     while True:
         span = get_current().get(SPAN, trace.INVALID_SPAN)

@@ -30,14 +30,14 @@ __all__ = [
     "redact_secrets",
 ]
 
-#: What is rendered later, or by somebody else.
+#: Fields that are rendered later, or by somebody else.
 _NOT_FIELDS: Final = frozenset({"exc_info", "stack_info", "_record", "_from_structlog"})
 
 EventDict = MutableMapping[str, Any]
 
 #: ECMA-48 SGR: colours that a library puts into its texts.
 _COLORS: Final = later(r"\x1b\[[0-9;]*m")
-#: Numbers of levels that ``logging`` has no name for, by the name on another library's records.
+#: By name: levels of another library for which ``logging`` has no name.
 LEVELS: Final = {"SUCCESS": 25}
 
 #: Fields of the span itself, and ``structlog.stdlib.ProcessorFormatter``'s own.
@@ -65,7 +65,7 @@ def add_job_tag(logger: Any, method_name: str, event_dict: EventDict) -> EventDi
         if type(event) is str:
             event_dict[_names.EVENT] = event.removeprefix(f"[{tag}] ")
         given = event_dict.get(_names.JOB_TAG)
-        if given is not None and plain(given) != tag:  # an array has no answer to that
+        if given is not None and plain(given) != tag:  # plain: an array compares its items
             _fields.put_aside(event_dict, _names.JOB_TAG, given)
         event_dict[_names.JOB_TAG] = tag
     return event_dict
@@ -85,7 +85,7 @@ def add_ids(span: trace.Span, event_dict: EventDict) -> EventDict:
     """Do what ``add_trace_context`` does, for *span*."""
     try:
         fields = getattr(span, "line_fields", None) or fields_of(span.get_span_context())
-    except Exception as error:  # another SDK's, or a test's that is only a mock
+    except Exception as error:  # another SDK's span, or a mock
         _diagnostics.report("lines without their trace: a span did not say its ids", detail=error)
         return event_dict
     if fields and not event_dict.keys().isdisjoint(fields):
@@ -142,19 +142,18 @@ def redact_secrets(logger: Any, method_name: str, event_dict: EventDict) -> Even
         if key not in _NOT_FIELDS:
             kept = bounded(value)
             found = redaction.field(key, kept)
-            # what is beyond the bounds of a list or a mapping was not looked at
+            # what is beyond the bounds of a list or a mapping was not examined
             is_many = type(kept) in (list, dict)
             has_any = found != (value if type(value) is str else kept) or "[redacted:" in str(kept)
             if has_any or is_many:
-                event_dict[key] = found  # of a long text they are taken out before it is cut
+                event_dict[key] = found  # secrets are taken out of a long text before it is cut
     return event_dict
 
 
 def hide_named(event_dict: EventDict) -> None:
-    """Take out of the message what each field beside it holds whose name says that it is a secret.
+    """Take out of the message the values of fields beside it whose names are secrets' names.
 
-    With ``personal`` also who somebody is: where that is a word of its own, it is hashed as the
-    field is.
+    With ``personal``, a user's value that is a word of its own is hashed there, as in its field.
     """
     if not _runtime.current.redaction.may_hide(event_dict):
         return
@@ -169,8 +168,8 @@ def hide_named(event_dict: EventDict) -> None:
 
 
 def hidden(key: Any, value: Any) -> tuple[str, str] | None:
-    """Return the text of *value* and what stands for it, where its name *key* says that it is a
-    secret; else None.
+    """Return the text of *value* and its replacement, if its name *key* says that it is a secret;
+    else None.
     """
     redaction = _runtime.current.redaction
     if not issubclass(type(key), str) or (redaction.kind(key) is None and key not in redaction.who):

@@ -1,7 +1,7 @@
 """Spans and lines of a test as plain data, in one tree.
 
-What is captured is what would have left: spans are OTLP bytes read back, lines are what the JSON
-renderer makes of them. Nothing goes to disk or network, and afterwards the process is as before.
+What would have been sent is captured: spans are read back from their OTLP bytes, and lines from the
+JSON renderer. Nothing goes to disk or network, and afterwards the process is as before.
 """
 
 import json
@@ -64,7 +64,7 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
         listening = configure.listening(lambda line: keep((line[at], _render(line))), level=level)
         blocks.enter_context(listening)
         blocks.enter_context(bindings.detached())
-        if is_alone and "loguru" in settings.instrument:  # whose records are lines, set up or not
+        if is_alone and "loguru" in settings.instrument:  # whose records are lines in any case
             blocks.callback(registry.uninstrument)
             blocks.callback(registry.instrument, ())
             registry.instrument(("loguru",))
@@ -75,8 +75,8 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
 
 
 class _Kept(pipeline.Pipeline):
-    """A pipeline that ends in lists. Lines that no open span takes stay events: no page,
-    no ``process log``, whose ids would be among those of the test.
+    """A pipeline that ends in lists. Lines that no open span takes stay events: a page or a
+    ``process log`` would use up ids that the test counts.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -87,12 +87,12 @@ class _Kept(pipeline.Pipeline):
         super().__init__(settings, ids.make_resource(settings), nowhere)
 
     def take_settings(self, settings: Settings) -> None:
-        """Take over what a set-up inside the block says."""
+        """Take over the settings of a set-up inside the block."""
         settings = replace(settings, sampler=DEFAULT_SAMPLER)
         self.follow(settings, ids.make_resource(settings))
 
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:  # noqa: ARG002
-        """Keep an encoded span; one that ends after the block, too."""
+        """Keep an encoded span, also one that ends after the block."""
         self.spans.append((ids.encode_resource(self.resource), encoded))
 
     def _to_process_log(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
@@ -162,7 +162,7 @@ class Captured:
         would have left.
         """
         ended = self._ended()
-        events = self._events()  # of those that have ended since then as well
+        events = self._events()  # also events of spans that have ended since
         return [
             {
                 "trace_id": span.trace_id,
@@ -230,7 +230,9 @@ class Captured:
         }
 
     def _lines_and_events(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        """Yield each with its time and its span's id; what is a line and its event, as the line."""
+        """Yield each line and event with its time and its span's id; a line's own event is left
+        out.
+        """
         told = set[tuple[str, int]]()
         for time_ns, line in list(self._kept.lines):
             fields = json.loads(line)

@@ -1,6 +1,6 @@
-"""Whose tracer there is, where none of ours is set up: nobody's, or another SDK's.
+"""The tracer to use where ours is not set up: none, or another SDK's.
 
-Made of the OpenTelemetry API alone.
+It uses only the OpenTelemetry API.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from otel_logging import _json, _names
 from otel_logging import context as bindings
 
 _INVALID: Final = trace.INVALID_SPAN
-#: OpenTelemetry's own note of who has set a provider; there is no cheaper way to know that nobody
-#: has, and it is asked by each stage before set-up.
+#: OpenTelemetry's own variable for the provider that was set. There is no cheaper way to know that
+#: none was, and each stage before set-up asks.
 API: Any = trace if hasattr(trace, "_TRACER_PROVIDER") else SimpleNamespace(_TRACER_PROVIDER=trace)
 #: What stands there where nobody has: nothing, once OpenTelemetry was asked.
 nobodys: Any = object()
@@ -37,7 +37,7 @@ def other(asked: Any) -> "ForeignTracer | None":
         return nothing
     nobodys = None  # the first time OpenTelemetry may load one that a variable names
     provider = trace.get_tracer_provider()
-    # none is set; or it is ours, and shut down
+    # none is set, or ours is, and is shut down
     if isinstance(provider, trace.ProxyTracerProvider) or getattr(provider, "is_idle", False):
         return nothing
     if _found is None or _found[0] is not provider:
@@ -46,7 +46,7 @@ def other(asked: Any) -> "ForeignTracer | None":
 
 
 class ForeignTracer:
-    """Another SDK's tracer: its spans get what ours have by their class."""
+    """Another SDK's tracer: gives its spans what our spans have by their class."""
 
     def __init__(self, tracer: trace.Tracer) -> None:
         self._tracer = tracer
@@ -74,7 +74,7 @@ class ForeignTracer:
 
 
 def _let_take_any_value(span: Any) -> None:
-    """Let *span*, which ``traced`` gives, take any values as attributes, as ours do."""
+    """Let *span*, which ``traced`` returns, take any value as an attribute, as our spans do."""
     kind, found, flat = type(span), ref(span), _json.flat
 
     def call(method: Any, *args: Any) -> None:

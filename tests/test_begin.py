@@ -108,7 +108,7 @@ def test_a_task_started_in_it_keeps_it_where_its_own_task_has_ended_it() -> None
     assert owners(captured) == {"idle": (None, None), "going on": ("turn", "bob")}
 
 
-def test_another_thread_ends_it_with_an_error() -> None:
+def test_another_thread_ends_a_stage_with_an_error() -> None:
     """Inside a request, whose stage and user are back; a second turn is not in the first."""
     with capture() as captured, traced("request"):
         bind_context(user_id="alice")

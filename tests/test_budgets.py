@@ -70,7 +70,7 @@ BUDGETS = {
     "spool": 1015,
     "testing": 155,
     "tracers": 58,
-    "traces": 2721,
+    "traces": 2718,
     "tracing": 276,
 }
 

@@ -319,7 +319,7 @@ def test_show_draws_the_trace_asked_for(run: Run) -> None:
         (("--who", "\u202egnp"), 1, r"Error: Nothing of \u202egnp; known users (user_id): "),
     ],
 )
-def test_what_cannot_be_shown_is_reported(
+def test_show_reports_why_it_has_nothing_to_show(
     run: Run, spool_dir: Path, arguments: tuple[str, ...], exit_code: int, message: str
 ) -> None:
     """Clearly; nothing else is shown in its place; what is not there names what was read."""

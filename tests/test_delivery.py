@@ -134,7 +134,7 @@ def test_what_ends_is_delivered_and_then_kept(receiver: Receiver, base: Path) ->
         assert len(list(sent.iterdir())) <= len(receiver.requests)
 
 
-def test_what_was_delivered_is_in_few_files(receiver: Receiver, base: Path) -> None:
+def test_delivered_segments_are_in_few_files(receiver: Receiver, base: Path) -> None:
     """All of it is there still."""
     with Shop(base, receiver.endpoint) as shop:
         shop.end_segments(*range(100))

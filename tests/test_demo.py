@@ -233,7 +233,7 @@ def test_with_nothing_recorded_the_demo_reports_no_stage(
     ]
 
 
-def test_without_what_it_needs_it_names_the_extra(tmp_path: Path) -> None:
+def test_without_its_packages_the_demo_names_the_extra(tmp_path: Path) -> None:
     without = f"import sys; sys.modules['uvicorn'] = None; {MAIN}"
     result = otel_logging("demo", main=without, home=tmp_path)
     assert result.returncode == 1

@@ -593,7 +593,7 @@ def test_colours_stay_where_there_is_no_secret() -> None:
     assert DEFAULT.text("\x1b[1mn\x1b[0m=\x1b[31mx1\x1b[0m") == "\x1b[1mn\x1b[0m=\x1b[31mx1\x1b[0m"
 
 
-def test_nothing_goes_where_it_is_off() -> None:
+def test_redact_false_takes_nothing_out() -> None:
     """``redact=False``."""
     for secret, name, value in VALUES[:50]:
         assert secret in repr(OFF.value({name: bounded(value)})) or isinstance(value, int)

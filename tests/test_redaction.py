@@ -406,7 +406,7 @@ raise SystemError("pwd: x1Secret")
 """
 
 
-def test_what_nobody_caught_loses_its_secrets_too() -> None:
+def test_uncaught_exceptions_and_warnings_lose_their_secrets() -> None:
     """Uncaught exceptions, of threads and finalisers as well, warnings, our own reports."""
     done = python("-c", _PROGRAM, env=child_environment())
     assert "x1Secret" not in done.stdout + done.stderr
@@ -415,7 +415,7 @@ def test_what_nobody_caught_loses_its_secrets_too() -> None:
     assert "[redacted:" in done.stderr
 
 
-def test_what_is_cut_loses_its_secret_before() -> None:
+def test_a_long_text_loses_its_secret_before_it_is_cut() -> None:
     """Of a secret in two parts none would be known; long values are cut in the middle."""
     text = "a" * 4090 + " password=" + "x1Secret" * 3000
     found = processors.redact_secrets(None, "info", {"event": text})
@@ -432,7 +432,7 @@ def test_what_is_cut_loses_its_secret_before() -> None:
     ],
     ids=["deep", "long", "a long text", "wide"],
 )
-def test_what_is_beyond_the_bounds_of_a_value_is_not_in_the_line(value: Any) -> None:
+def test_items_beyond_the_bounds_of_a_value_are_not_in_the_line(value: Any) -> None:
     """Nobody has looked at it."""
     found = processors.redact_secrets(None, "info", {"event": "e", "value": value})
     assert "x1Secret" not in str(found)

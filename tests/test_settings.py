@@ -811,7 +811,7 @@ def test_an_endpoint_that_is_not_supported_is_an_error_without_a_password(
     assert "cret" not in str(raised.value)
 
 
-def test_what_is_shown_of_an_endpoint_leads_there() -> None:
+def test_an_endpoint_is_shown_without_its_query() -> None:
     """But for its query it is whole: the spool's place is known by it."""
     for url in ("http://[::1]:1/v1/traces", "https://host:/a:b/v1/traces", "http://[::1]/a:b"):
         assert Exporter(endpoint=url).shown == url

@@ -143,7 +143,7 @@ def test_lines_of_every_origin_are_in_the_tree() -> None:
     ]
 
 
-def test_what_is_no_line_is_an_event_in_the_tree() -> None:
+def test_an_event_that_is_no_line_is_an_event_in_the_tree() -> None:
     """An exception that left a stage, events of OpenTelemetry's API, somebody else's chain."""
     with capture(fixed=True) as captured:
         with suppress(KeyError), traced("lookup") as span:
@@ -204,7 +204,7 @@ def test_spans_are_as_they_leave() -> None:
     ]
 
 
-def test_what_has_not_ended_is_not_there_yet() -> None:
+def test_a_span_that_has_not_ended_is_not_captured_yet() -> None:
     """Its lines are, at the top; a span that ends after the block is found all the same."""
     with capture() as captured:
         with traced("outer"):

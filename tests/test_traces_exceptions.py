@@ -221,7 +221,9 @@ def test_an_event_by_opentelemetrys_convention(
         (True, None),
     ],
 )
-def test_what_is_no_traceback_is_its_own_last_line(value: object, expected: Raised | None) -> None:
+def test_the_last_line_of_a_text_without_a_traceback_counts(
+    value: object, expected: Raised | None
+) -> None:
     """Anybody may call a field so."""
     assert raised("failed", {"exception": value}) == expected
 

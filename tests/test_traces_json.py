@@ -126,7 +126,7 @@ def test_every_kind_of_value_is_read(given: object, value: object) -> None:
     assert span.attributes == {"k": value}
 
 
-def test_what_is_left_out_has_its_default() -> None:
+def test_a_field_that_json_leaves_out_has_its_default() -> None:
     """OTLP's JSON leaves out zeros; a later version's enums may be names."""
     span = {"traceId": TRACE, "spanId": "1", "kind": "SPAN_KIND_NEW"}
     (got,) = read({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
@@ -149,7 +149,7 @@ def test_what_is_left_out_has_its_default() -> None:
         {"resourceSpans": [{"scopeSpans": [{"spans": ["x"]}]}]},
     ],
 )
-def test_what_is_not_otlp_is_an_error(data: dict[str, Any]) -> None:
+def test_json_that_is_not_otlp_is_an_error(data: dict[str, Any]) -> None:
     """There are no spans at all."""
     with pytest.raises(NotUnderstoodError, match="something other than OTLP"):
         read(data)

@@ -498,7 +498,7 @@ def test_hooks_of_others_see_it_too(lines: Lines, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("made_by", ["wraps", "a proxy"])
-def test_a_hook_that_says_it_is_pythons_sees_it_too(
+def test_a_hook_that_claims_to_be_pythons_sees_the_exception_too(
     made_by: str, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take_over({})

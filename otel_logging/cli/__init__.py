@@ -1,6 +1,6 @@
 """``otel-logging``: ask the local store and Jaeger, in a terminal.
 
-Nothing in a store is changed, but by ``spool --purge`` and ``spool --resend``.
+Only ``spool --purge`` and ``spool --resend`` change anything in a store.
 """
 
 import re
@@ -43,7 +43,7 @@ from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
 from otel_logging.traces.trace import last as last_of
 
-#: Commands that need more than is installed by default: how that is said.
+#: What a command says whose packages are not installed by default.
 _EXTRAS: Final = {"demo": "The demo needs", "mcp": "The tools need"}
 
 
@@ -52,7 +52,7 @@ def _error(said: str) -> click.ClickException:
 
 
 class _Commands(click.Group):
-    """Commands of which what is raised is said in words."""
+    """Commands that say in words what was raised."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -105,8 +105,8 @@ def late(
 ) -> None:
     """List the late stages, worst first.
 
-    When, for whom, how late, and where the time went. Late is what took longer than its budget;
-    where nothing has a budget, the slowest stages are listed.
+    When, for whom, how late, and where the time went. A stage is late if it took longer than its
+    budget. If nothing has a budget, the slowest stages are listed.
     """
     if given["html"] and (group or summary):
         raise click.UsageError("--html has rows, no --group or --summary of them")
@@ -320,8 +320,8 @@ def _prefix(given: str) -> str:
 def _chosen(
     traces: dict[str, Trace], asked: Question, prefix: str, number: int
 ) -> tuple[list[Trace], str]:
-    """Return the trace whose id begins with *prefix*, without one the last ones; and what to say
-    where there is none.
+    """Return the trace whose id begins with *prefix*, or, without a prefix, the last ones; and what
+    to say if there is none.
     """
     service, who = asked.service, asked.who
     if not prefix:

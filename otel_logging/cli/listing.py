@@ -1,4 +1,4 @@
-"""What the commands do alike: read the sources, and print what was found. Nothing is changed."""
+"""What the commands share: they read the sources, and print what was found. Nothing is changed."""
 
 import gc
 import sys
@@ -26,27 +26,27 @@ from otel_logging.traces.sources import Answered, Sources
 SCHEMA: Final = 2  # of what --json prints: raised where a key changes its meaning or goes
 A_DAY: Final = " of the last 24 hours"  # as far back as Jaeger is read by default
 _EVERY_S = 1.0  # --follow
-_NO_EDGE = 10_000  # columns of a page's title
+_NO_EDGE = 10_000  # columns: a page's title is not cut
 
 
 def without_gc() -> None:
-    """Switch Python's garbage collector off until the command ends, and freeze what is there then.
+    """Switch Python's garbage collector off until the command ends, and freeze all objects then.
 
-    It would look through 100,000 spans again and again, also at exit, and none is garbage.
+    Else it would search 100,000 spans again and again, at exit too, and none is garbage.
     """
     gc.disable()
-    for each in (gc.enable, gc.freeze):  # the last one first
+    for each in (gc.enable, gc.freeze):  # called in the reverse order
         click.get_current_context().call_on_close(each)
 
 
 def links_of(found: Answered) -> terminal.Links:
-    """Return the links to Jaeger of what was found."""
+    """Return the links into Jaeger for what was found."""
     return terminal.Links(found.link, are_taken=links.takes_links())
 
 
 def footer(found: Answered, asked: Sources, width: int) -> Iterator[Text]:
-    """Yield the lines that name the sources, and the directories of the local store; where they
-    have no room in one, each directory has its own, whole: it is to be copied.
+    """Yield the lines that name the sources and the directories of the local store. If these do not
+    fit into one line, each directory has its own line, uncut: it is to be copied.
     """
     line = asked.read(found)
     yield Text()
@@ -57,14 +57,14 @@ def footer(found: Answered, asked: Sources, width: int) -> Iterator[Text]:
     yield from (Text(path, "dim", overflow="ignore") for path in asked.directories)
 
 
-#: What was found as it is drawn, and its rows as JSON.
+#: An answer as it is drawn, and its rows as JSON.
 Shown = tuple[Iterable[Text], Iterable[dict[str, Any]]]
 
 
 @dataclass(slots=True)
 class Listing:
-    """What ``late`` and ``failed`` do alike: they ask, and print the answer. Its fields are the
-    options of both.
+    """What ``late`` and ``failed`` share: they ask, and print the answer. Its fields are the
+    options of both commands.
     """
 
     asked: Sources
@@ -87,7 +87,7 @@ class Listing:
         self.most = self.limit or (None if self.as_json else ROWS)
 
     def question(self, over_s: float | None = None, cause: str | None = None) -> Question:
-        """Return what is asked."""
+        """Return the question that the options ask."""
         since_ns = 0 if self.since is None else time.time_ns() - int(self.since * 1e9)
         return Question(over_s, since_ns, self.who, self.where, self.service, cause)
 
@@ -122,8 +122,8 @@ class Listing:
                 self._print(found, answer, shown(found, answer), there)
             if not self.follow:
                 return found, answer
-            self.most = self.limit  # each of what comes from now on, unless that was given
-            # also of those beyond the limit, which were told of as so many more
+            self.most = self.limit  # all rows that come from now on, unless --limit was given
+            # also the rows beyond the limit, which were told as "so many more"
             told = question.without.union(map(answer.name, answer.every))
             question, is_first = replace(question, without=told), False
             del found, answer
@@ -131,7 +131,7 @@ class Listing:
             time.sleep(max(_EVERY_S, time.monotonic() - began))
 
     def _print(self, found: Answered, answer: Answer[Any], shown: Shown, there: list[str]) -> None:
-        """Print an answer; *there*: what there is, where nothing was of what was asked for."""
+        """Print an answer; *there*: what there is instead of what was asked for."""
         drawn, rows = shown
         read = [] if self.asked.which == sources.JAEGER else ["local store"]
         read += ["Jaeger"] if found.jaeger else []

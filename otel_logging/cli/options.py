@@ -61,7 +61,7 @@ as_json = flag("--json", "as_json", help="Print JSON, for programs.")
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The directories of the local store. *of_others*: what other users have there is read too."""
+    """The directories of the local store. *of_others*: also read what belongs to other users."""
 
     places: tuple[Path, ...]
     of_others: bool
@@ -87,11 +87,11 @@ def _user() -> int:
 
 
 def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
-    """Return where the store is. What this user may not read is reported, and left out."""
+    """Return where the store is. A place that this user may not read is reported, and left out."""
     is_root = _user() == 0
     given = None if spool_dir is None else _parse.directory("--spool-dir", spool_dir)
     places = settings.spool_base() if given is None else [given]
-    if all_users or (is_root and len(places) > 1):  # none is named
+    if all_users or (is_root and len(places) > 1):  # no directory is named
         others = (each for each in directories.bases_of_all() if not directories.is_missing(each))
         places = list(dict.fromkeys([*places, *others]))
     inside = [each for place in places for each in directories.listed(place) if each.is_dir()]

@@ -81,11 +81,11 @@ def spool(
         if not yes:
             click.confirm(f"Remove all? Segments not delivered: {waiting}.", abort=True, err=True)
         for each in ours:
-            destinations.purge(each.path, oldest=asked)  # no more than was shown, or exported
+            destinations.purge(each.path, oldest=asked)  # only what was shown, or exported
 
 
 def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destination]:
-    """Return what there is of *service*, None: of all. Where there is nothing, that is said."""
+    """Return the destinations of *service*, or of all (None). If there is none, that is said."""
     every = [
         each
         for base in store.places
@@ -100,7 +100,7 @@ def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destinatio
 
 
 def _only_ours(found: Iterable[Destination]) -> Iterator[Destination]:
-    """Yield what belongs to this user: what is another's is that user's to change."""
+    """Yield what belongs to this user. Only its owner may change what is another user's."""
     for each in found:
         if each.is_ours:
             yield each

@@ -1,1 +1,1 @@
-"""``otel-logging doctor``: a probe on its way to Jaeger and back; where it ends, what is wrong."""
+"""``otel-logging doctor``: sends a probe to Jaeger and back, and says what is wrong on the way."""

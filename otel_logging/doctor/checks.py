@@ -1,7 +1,7 @@
-"""In which order the doctor looks, and what it can see without the network.
+"""The order of the doctor's checks, and those that need no network.
 
-Without a problem among them the round trip works: a span with a log line went to the collector as
-every span does, and came back from Jaeger; nothing is left behind on this machine.
+If none finds a problem, the round trip works: a span with a log line went to the collector as every
+span does, and came back from Jaeger. Nothing is left behind on this machine.
 """
 
 import errno
@@ -20,14 +20,14 @@ from otel_logging.spool import destinations, directories
 from otel_logging.traces.jaeger import Jaeger
 
 _TRIED_BYTES: Final = 1 << 20  # a segment
-_NEARLY: Final = 0.9  # of the bound: the next outage loses something
+_NEARLY: Final = 0.9  # so full, the next outage loses something
 #: Of the disk, of the user's quota (Windows has no number for it), of a process's files.
 _FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 
 
 def examine(*, spool_dir: Path | None = None, patience_s: float) -> Iterator[Finding]:
-    """Yield what is found. Failure: never raises. Blocks for half a minute at most, and for
-    *patience_s*, which a probe may take on its way.
+    """Yield the findings. Failure: never raises. Blocks for half a minute at most, plus
+    *patience_s*, which the probe may take on its way.
     """
     try:
         chosen, jaeger_url = settings.load(spool_dir=spool_dir), links.jaeger_url()

@@ -1,8 +1,7 @@
 """A probe, a span with one log line: to the collector, and back from Jaeger.
 
-The request is the one that delivery makes, by the same client, and its failure is explained in
-the words that a service says; all is over within *patience_s* and a bounded time for each
-question.
+The request is the one that delivery makes, by the same client. A failure is explained in the words
+that a service uses. All is over within *patience_s* and a bounded time for each question.
 """
 
 import time
@@ -21,13 +20,13 @@ from otel_logging.spool.directories import NOUNS
 from otel_logging.traces.jaeger import Jaeger, JaegerError, NotUnderstoodError, UnreachableError
 
 _LINE: Final = "the doctor was here"
-_MOST_S: Final = 10.0  # for the request, where more was allowed: somebody is waiting
+_MOST_S: Final = 10.0  # for the request, even if more is allowed: somebody waits
 _PAUSE_S: Final = 0.2
 _OLDEST: Final = (2, 13)
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
 _SERVERS: Final = (_ENDPOINT, _names.OTLP_PREFIXES["traces"] + "ENDPOINT", _names.JAEGER_URL)
 _SET_TO: Final = f"set {_names.JAEGER_URL} to"
-#: What is said of a Jaeger that cannot be asked, and what to do; the first that fits.
+#: What is wrong with a Jaeger that cannot be asked, and what to do; the first that fits.
 _ADVICE: Final[Mapping[type[BaseException], tuple[str, str]]] = {
     UnreachableError: (
         "Jaeger does not answer",

@@ -22,14 +22,14 @@ from otel_logging.export.outcome import Client, failed
 from otel_logging.export.sender import ROUND_S, Sender
 from otel_logging.spool.queue import SEAL_S, Spool
 
-#: At exit, for a collector that has never answered this process: a try, not a wait.
+#: At exit, a collector that has never answered this process gets one try of so many seconds.
 UNKNOWN_COLLECTOR_S: Final = 1.0
-#: A forked child may end by ``os._exit`` while it delivers, and its parent would then send the
-#: same again. So in this time it sends its own alone, and only while somebody waits for that
+#: A forked child may end by ``os._exit`` while it delivers, and its parent would send the same
+#: again. So in its first seconds a child sends only its own spans, and only while somebody waits
 #: (``flush``, ``stop``).
 CHILD_S: Final = 1.0
-_END_S: Final = 0.5  # for a worker that has nothing left to do
-_WAIT: Final = 0.9  # of the time for ``stop``; the rest is for ending what does not end by itself
+_END_S: Final = 0.5  # s for a worker with nothing left to do to end
+_WAIT: Final = 0.9  # of ``stop``'s time; the rest is for interrupting a request
 
 #: How long spans may be in memory after a disk stall before the disk is tried again.
 _STALL_S: Final = 0.02
@@ -40,35 +40,35 @@ class Delivery:
 
     Scope: process. Failure: nothing here raises into the application. Cost: one
     daemon thread of the system, started with the first ``wake``. Concurrency: any
-    thread; a forked child has a worker of its own. Requests are made by the worker alone,
-    so that a wait for it can be given up; where no thread can be started, by
-    the thread that waits.
+    thread; a forked child has a worker of its own. Only the worker makes requests, so
+    that a wait for it can be given up. If no thread can be started, the thread that
+    waits makes them.
     """
 
     def __init__(self, spool: Spool, client: Client | None, *, timeout_s: float) -> None:
         """Deliver what is in *spool*; without a *client* it only waits there."""
         self.spool = spool
-        #: Called by the worker before it looks into the spool, with whether somebody waits for all
-        #: that there is; it may put something in.
+        #: The worker calls it before it looks into the spool, with whether somebody waits for all
+        #: spans; it may put something in.
         self.before_round: Callable[[bool], None] = lambda _: None
         self._client = client
         self._timeout_s = timeout_s
         #: It stays true in a forked child: after the interpreter's exit has begun, a child must
         #: not start a worker.
         self._stopping = False
-        #: Where threads stand still, nothing is sent but in ``flush``, ``stop`` and ``start``.
+        #: If threads stand still, only ``flush``, ``stop`` and ``start`` send anything.
         self.has_threads = _threads_run()
         self._is_child = False
-        #: Monotonic: until then a child leaves to its parent what nobody here waits for.
+        #: Monotonic: until then a child sends only while somebody waits.
         self._alone_until = -math.inf
         self._begin()
         _forks.join(_forks.Step.DELIVERY, self)
 
     def _begin(self) -> None:
         self._is_behind = False  # the last try left something
-        #: Does what the worker is for; has the results of its tries.
+        #: Sends, and has the results of its tries.
         self.sender = Sender(self.spool, self._client, timeout_s=self._timeout_s)
-        # numbers of flushes: asked for, under a lock; tried since; done
+        # numbers of the last flush that was asked for (under a lock), tried, done
         self._asks = RLock()
         self._asked = self._tried = self._done = 0
         self._asked_until = -math.inf  # monotonic: nobody waits any more after that
@@ -81,7 +81,7 @@ class Delivery:
         self._sending = Lock()  # one round at a time
 
     def after_fork(self) -> None:
-        """Be a worker that has not begun: the parent's goes on in the parent."""
+        """Begin anew: the parent's worker goes on in the parent."""
         self._is_child = True
         self._begin()
         self._alone_until = time.monotonic() + CHILD_S
@@ -92,7 +92,7 @@ class Delivery:
     # ---- the application's side
 
     def start(self) -> None:
-        """Bring what a dead process left: by the worker, or else at once, in at most a second."""
+        """Deliver what a dead process left: by the worker, else at once, in at most a second."""
         self.wake()
         if not self.has_threads:
             self.flush(UNKNOWN_COLLECTOR_S, gives_up=lambda: True)
@@ -104,7 +104,7 @@ class Delivery:
             if may_run and not self._stopping:
                 self._start()
             self._tell()
-        except Exception as error:  # no more threads to be had: the spans wait on disk
+        except Exception as error:  # no thread can be started: the spans wait on disk
             _diagnostics.report("failures to start the delivery thread", detail=error)
 
     def _tell(self) -> None:
@@ -120,13 +120,13 @@ class Delivery:
                 raise
 
     def flush(self, timeout_s: float, gives_up: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until all that has ended by now is delivered; False if the time ran out, or if it
-        was tried and *gives_up* says so.
+        """Wait until all spans that have ended by now are delivered; False if the time ran out, or
+        if a try failed and *gives_up* returns true.
         """
         _forks.check()
         if time.monotonic() >= self._alone_until:
-            self.sender.next_housekeeping = -math.inf  # what children left that have ended, too
-        deadline = time.monotonic() + max(0.0, timeout_s)  # 0 of what is no number
+            self.sender.next_housekeeping = -math.inf  # also send what dead children left
+        deadline = time.monotonic() + max(0.0, timeout_s)  # NaN counts as 0
         with self._asks:
             self._asked += 1
             mine = self._asked
@@ -172,7 +172,7 @@ class Delivery:
         give_up = time.monotonic() + timeout_s * _WAIT
         done = False
         if sender.refusal or not sender.answered:
-            sender.next_flush_try = -math.inf  # the last try comes now, whatever it asked for
+            sender.next_flush_try = -math.inf  # now, whatever the collector asked for
             done = self.flush(min(timeout_s * _WAIT, UNKNOWN_COLLECTOR_S), gives_up=lambda: True)
         if not done and sender.answered and not sender.refusal:
             done = self.flush(give_up - time.monotonic(), gives_up=lambda: bool(sender.refusal))
@@ -213,7 +213,7 @@ class Delivery:
             self.sender.next_housekeeping = time.monotonic() + ROUND_S
 
     def _wait(self) -> None:
-        """Sleep until there is something to do: a flush, a try that is due, a segment to seal."""
+        """Sleep until there is work: a flush, a try that is due, a segment to seal."""
         flushing = self._is_flushing()
         due = self.sender.next_housekeeping
         if flushing or self._is_behind:
@@ -221,7 +221,7 @@ class Delivery:
         news = self._news
         if not news.acquire(timeout=max(due - time.monotonic(), 0.0)):
             return
-        # until then the new segment may fill; but what is in memory, a kill would take
+        # until then the new segment may fill; but a kill would take what is in memory
         seal_at = time.monotonic() + (_STALL_S if self.spool.is_stalled else SEAL_S)
         while not (self._stopping or self._is_flushing()):
             if not news.acquire(timeout=max(seal_at - time.monotonic(), 0.0)):
@@ -231,7 +231,7 @@ class Delivery:
         return self._done < self._asked and time.monotonic() < self._asked_until
 
     def _round(self, deadline: float) -> bool:
-        """Deliver what waits if a try is due; return whether nothing of it is left."""
+        """Deliver what waits if a try is due; return whether nothing is left."""
         asked, flushing = self._asked, self._is_flushing()
         if time.monotonic() < self._alone_until:
             deadline = min(deadline, self._asked_until)
@@ -250,8 +250,8 @@ class Delivery:
 
 
 def unobserved() -> otel_context.Context:
-    """Return a context in which OpenTelemetry's instrumentations make no span of what is sent."""
-    # the names under which instrumentations look, by their age
+    """Return a context in which OpenTelemetry's instrumentations make no spans of our requests."""
+    # the keys that instrumentations look for, oldest first
     names = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
     keys = ["suppress_instrumentation", *(getattr(otel_context, name, name) for name in names)]
     return otel_context.Context({**otel_context.get_current(), **dict.fromkeys(keys, True)})

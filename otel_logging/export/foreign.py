@@ -1,7 +1,8 @@
-"""Spans of another SDK's provider: their lines, their bytes, and the processor that brings them.
+"""Spans of another SDK's provider: their lines, their bytes, and the processor that takes them.
 
-In: spans of a provider that somebody else has set. Out: the same in our spool. Invariant: a line
-calls nothing of its span, as the SDK may hold the span's lock. Deliberately absent: their sampling.
+In: spans of a provider that somebody else has set. Out: the same spans in our spool. Invariant: a
+line calls no method of such a span, since its SDK may hold the span's lock. Deliberately absent:
+their sampling.
 """
 
 import weakref
@@ -26,17 +27,18 @@ from otel_logging.export.span import Span
 from otel_logging.export.span_bytes import make_scope
 from otel_logging.settings import Exporter
 
-#: By provider: its processors, where ours go, and whether they send there.
+#: By provider: its processors, where our spans go, and whether the processors send there too.
 _known: Final["weakref.WeakKeyDictionary[Any, tuple[Any, Exporter, bool]]"] = (
     weakref.WeakKeyDictionary()
 )
-_MOST_LOOKED_AT: Final = 1000  # objects: the exporter is among the nearest
-_OF_EXPORTERS: Final = {"user-agent", "content-type", "content-encoding"}  # headers of any
+_MOST_LOOKED_AT: Final = 1000  # objects: an exporter is near the processor
+_OF_EXPORTERS: Final = {"user-agent", "content-type", "content-encoding"}  # any exporter's
 
 
-#: By span id, spans of ours that hold the lines of other SDKs' open spans: nothing of these is
-#: called for a line, since the SDK logs while it holds the span's lock. The span holds its twin, so
-#: that it goes when the span goes; it is found by id, as an SDK shows us a copy when a span ends.
+#: By span id: twins, which are spans of ours that hold the lines of other SDKs' open spans. No
+#: method of those is called for a line, since an SDK logs while it holds the span's lock. A span
+#: holds its twin, which goes with it. A twin is found by id: an SDK shows us a copy of a span that
+#: has ended.
 twins: "weakref.WeakValueDictionary[int, Span]" = weakref.WeakValueDictionary()
 _NO_SCOPE: Final = make_scope(InstrumentationScope(""))
 
@@ -45,21 +47,21 @@ def make_twin(context: SpanContext, pipeline: Any) -> Span:
     """Return a span of ours for another SDK's with that *context*; it is never current."""
     ids = context.trace_id, context.span_id, context.trace_flags
     twin = Span(pipeline, _NO_SCOPE, "", *ids)
-    twin.trace_state = context.trace_state  # of its pages, too
+    twin.trace_state = context.trace_state  # its pages have it, too
     return twin
 
 
 class AttachedProcessor(SpanProcessor):
-    """Brings the spans of somebody else's SDK provider into our pipeline.
+    """Takes the spans of somebody else's SDK provider into our pipeline.
 
-    An SDK cannot take a processor off again: where nothing is set up it does nothing.
+    A processor cannot be taken off again: after ``shutdown`` it does nothing.
     """
 
     def __init__(self, provider: Any) -> None:
         self._provider = provider
 
     def on_start(self, span: SdkSpan, parent_context: otel_context.Context | None = None) -> None:
-        """Give it what is bound, and its place in its request. Never raises."""
+        """Give the span what is bound, and its place in its request. Never raises."""
         pipeline = _runtime.current.pipeline
         if pipeline is None:
             return
@@ -79,7 +81,7 @@ class AttachedProcessor(SpanProcessor):
             _diagnostics.report("spans without what is bound: their SDK is unknown", detail=error)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Bring it to the spool. Never raises."""
+        """Take the ended span to the spool. Never raises."""
         pipeline = _runtime.current.pipeline
         try:
             if pipeline is None:
@@ -99,14 +101,14 @@ class AttachedProcessor(SpanProcessor):
 def provider_sends_to(ours: Exporter, provider: Any, kind: str = "object") -> bool:
     """Say whether *provider*, of another SDK, sends to where *ours* does.
 
-    Asked for every record and span: the answer is kept by its processors.
+    Asked for every record and span: the answer is kept, until the provider has other processors.
     """
     many = getattr(provider, "_active_span_processor", None)
     many = many or getattr(provider, "_multi_log_record_processor", None)
     processors = getattr(many, "_span_processors", ()) or getattr(
         many, "_log_record_processors", ()
     )
-    if not processors:  # another tuple, once it has one more
+    if not processors:  # it is another tuple once there is another processor
         return False
     known = _known.get(provider)
     if known is None or known[:2] != (processors, ours):
@@ -115,10 +117,10 @@ def provider_sends_to(ours: Exporter, provider: Any, kind: str = "object") -> bo
 
 
 def sends_to(ours: Exporter, processors: Iterable[Any], kind: str) -> bool:
-    """Say whether *processors* have an OTLP exporter of that *kind* to the collector of *ours*; by
-    the name of its class, which few services import.
+    """Say whether *processors* have an OTLP exporter of that *kind* to the collector of *ours*. It
+    is known by its class's name, since few services import the class.
 
-    It is looked for in what they hold, and what that holds: in attributes and lists, not in
+    It is looked for in all that they hold, directly or not, in attributes and lists; not in
     closures. Failure: never raises. Cost: a millisecond.
     """
     waiting, seen = deque[Any](processors if ours.network else ()), set[int]()
@@ -127,7 +129,7 @@ def sends_to(ours: Exporter, processors: Iterable[Any], kind: str) -> bool:
         if id(each) in seen or isinstance(each, (type, ModuleType)):
             continue
         seen.add(id(each))
-        with suppress(Exception):  # of a proxy
+        with suppress(Exception):  # a proxy may raise
             holds = each if isinstance(each, (list, tuple, dict)) else each.__dict__
             if kind in [of.__name__ for of in each.__class__.__mro__]:
                 theirs = getattr(each, "_endpoint", None)
@@ -138,7 +140,7 @@ def sends_to(ours: Exporter, processors: Iterable[Any], kind: str) -> bool:
 
 
 def _is_at(url: str, ours: Exporter) -> bool:
-    """Say whether *url* leads where *ours* does; gRPC's has no path, to compare."""
+    """Say whether *url* leads where *ours* does; gRPC's has no path to compare."""
     (*theirs, path), (*door, own) = _door(url), _door(ours.endpoint)
     return theirs == door and (path == own or not (path and own))
 
@@ -157,7 +159,7 @@ def _door(url: str) -> tuple[str, int, str]:
 def _has_headers_of(ours: Exporter, exporter: Any) -> bool:
     """Say whether *exporter* sends the headers of *ours*: another key or tenant is elsewhere."""
     holder: Any = exporter if hasattr(exporter, "_headers") else getattr(exporter, "_client", None)
-    if not hasattr(holder, "_headers"):  # nobody knows
+    if not hasattr(holder, "_headers"):  # its headers are unknown
         return True
     sent = {name.lower(): value for name, value in dict(holder._headers or ()).items()}  # noqa: SLF001
     own = {name.lower(): value for name, value in ours.headers}

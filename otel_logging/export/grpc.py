@@ -49,10 +49,10 @@ class OtlpGrpc:
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         self._target = f"{host}:{parts.port or _PORT}"
         self._compression = grpc.Compression.Gzip if exporter.gzip else None
-        #: While there is one, a fork leaves the child without gRPC: it stays set there, and
+        #: While a channel is open, a fork leaves the child without gRPC: there this stays set, and
         #: must not be touched.
         self._channel: Any = None
-        self._opened_by = 0  # the process
+        self._opened_by = 0  # the process that opened it
         self._interrupted = False
 
     def reset(self) -> None:
@@ -60,7 +60,7 @@ class OtlpGrpc:
         self._interrupted = False
 
     def interrupt(self) -> None:
-        """End what is under way. See ``Client``."""
+        """End the request that is under way. See ``Client``."""
         self._interrupted = True
         channel = self._channel
         if channel is not None and self._opened_by == os.getpid():
@@ -121,7 +121,7 @@ def _judge(error: Any, codes: Any) -> Answer:
     if code is codes.INVALID_ARGUMENT:
         return Answer(Outcome.REFUSED, text, code=code.name)
     if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:
-        # of two messages: what we sent, or what was answered when that was taken
+        # two messages have it: about our request, or about its answer once it was taken
         answer_was = "CLIENT: Received" in details
         taken = Outcome.DELIVERED if answer_was else Outcome.REFUSED
         return Answer(taken, text, code=code.name)

@@ -1,9 +1,9 @@
 """OTLP over HTTP, on one kept connection.
 
-In: an encoded request and how long it may take. Out: an ``Answer``. At most 64 KiB of a
-response are read. A response that this bound cuts off counts as answered; one that the
-server or the deadline cuts off does not. Deliberately absent: the connection (``_http``); a second
-try, also on a connection that broke (``delivery``).
+In: an encoded request and how long it may take. Out: an ``Answer``. At most 64 KiB of a response
+are read. A response that we cut off there counts as an answer; one that the server or the deadline
+cuts off does not. Deliberately absent: the connection (``_http``); a second try, even if the
+connection broke (``delivery``).
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from otel_logging.settings import Exporter
 
 _GZIP_LEVEL: Final = 1  # OTLP shrinks to a sixth at level 1, and little more above
 _GZIP_WINDOW: Final = 31  # zlib: its largest window, with the head and the end of gzip
-#: By a status, beside success, after which the same spans are not sent again as they are.
+#: What to do by status, beside success, where the same spans are not sent again as they are.
 _FINAL: Final = dict.fromkeys((400, 413, 422), Outcome.REFUSED)
 _PROTOBUF: Final = "application/x-protobuf"
 _PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 _PAGE: Final = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html\b|html\b|!--)", re.IGNORECASE)
-_CONNECT_S: Final = 3.0  # for each address of the name: the next one may answer
+_CONNECT_S: Final = 3.0  # for each address of the host: the next one may answer
 
 
 class OtlpHttp(HttpClient):
@@ -64,9 +64,9 @@ class OtlpHttp(HttpClient):
     def _judge(self, response: Response) -> Answer:
         """Say what an HTTP answer means (OpenTelemetry protocol specification, OTLP/HTTP response).
 
-        Five cases: taken, perhaps in part; too large or bad data; one of these, but cut off, so
-        that it is unknown; not now; a mistake of the set-up (a redirect, a wrong path, a page): it
-        waits here within the spool's bound, since somebody may mend it.
+        Five cases: taken, perhaps in part; too large or bad data; one of these, but cut off, so the
+        outcome is unknown; not now; a mistake of the set-up (a redirect, a wrong path, a page):
+        the spans wait within the spool's bound, since somebody may mend it.
         """
         status, body = response.status, response.body
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -79,17 +79,17 @@ class OtlpHttp(HttpClient):
         if final and response.error is not None and not response.is_too_large:
             return Answer(Outcome.AGAIN, f"{text}: the answer was cut off")
         if taken:
-            # declared as that, or longer than it is read, it is one, also if we cannot read it
+            # declared as OTLP, or longer than we read, it is an OTLP answer, even if unreadable
             is_ours = kind == _PROTOBUF or response.is_too_large
             answer = outcome.accepted(body) or (Answer(Outcome.DELIVERED) if is_ours else None)
             text = one_line(f"HTTP {status} with something else than OTLP: {one_line(body)}")
             return answer or Answer(Outcome.AGAIN, text, code=PAGE)
         text += " with a page" if is_page else f" {one_line(body)}"
         if location := 300 <= status < 400 and response.headers.get("location"):
-            with contextlib.suppress(ValueError):  # it may be relative, or no address
+            with contextlib.suppress(ValueError):  # the location may be relative, or no address
                 location = urljoin(self._exporter.endpoint, location)
             text = f"HTTP {status} {response.reason} to {shown_url(location)}"
-        after = response.headers.get("retry-after", "")  # a date is nobody's
+        after = response.headers.get("retry-after", "")  # no collector sends a date
         return Answer(
             final or Outcome.AGAIN,
             one_line(text),

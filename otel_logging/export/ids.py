@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 class LocalSpan:
-    """What each span of ours has, recorded or not; its ``SpanContext`` is made when asked for."""
+    """What each span of ours has, recorded or not; its ``SpanContext`` is made on demand."""
 
     trace_id: int
     span_id: int
     trace_flags: int
     trace_state: TraceState | None = None
-    #: The request's outermost span in this process; None: it is this one (no cycle for the GC).
+    #: The request's outermost span in this process; None: this span (else a cycle for the GC).
     otel_logging_entry: Any = None
     otel_logging_is_ours = True
     otel_logging_closed = otel_logging_passed = False
     otel_logging_bound: "Bound | None" = None
     otel_logging_budget: float | None = None
-    #: What is measured of it, where something is (``lateness``).
+    #: What is measured of the span, if anything is (``lateness``).
     otel_logging_watched: Any = None
-    #: Of an entry span: how many spans are open in it, and when the last one ended.
+    #: For an entry span: how many spans are open in it, and when the last one ended.
     otel_logging_stages = otel_logging_last = 0
     _span_context: SpanContext | None = None
 

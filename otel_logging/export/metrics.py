@@ -1,8 +1,8 @@
-"""What was delivered and what was lost, under the names that SDKs have for it, and what was
-redacted or shortened, under our own: for whoever has set a meter provider.
+"""Metrics for a meter provider that the application has set: what was delivered and what was lost,
+under the names of SDKs, and what was redacted or shortened, under our own.
 
-In: counts. Out: observations, when the provider's reader asks. Invariant: nothing is counted twice
-for this. Deliberately absent: a meter provider.
+In: counts. Out: observations, when the provider's reader asks. Invariant: nothing is counted a
+second time for this. Deliberately absent: a meter provider.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from otel_logging.export import sender
 from otel_logging.spool import destinations, queue
 from otel_logging.spool.directories import NOUNS
 
-#: By what is reported: the component that lost it, and why (semantic conventions, otel.sdk.*).
+#: By the kind of a report: the component that lost it, and why (conventions: otel.sdk.*).
 _LOSSES: Final = {
     queue.DROPPED_FULL: ("processor", "queue_full"),
     destinations.DROPPED_BOUND: ("processor", "queue_full"),

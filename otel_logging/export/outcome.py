@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 #: How much of an answer is read: a partial success, with its message, has a few hundred bytes.
 ANSWER_BYTES: Final = 64 << 10
 _SHOWN_CHARACTERS: Final = 300
-_READ_CHARACTERS: Final = 4096  # of a text, before keys are taken out of it and it is cut
-_SECRET_CHARACTERS: Final = 3  # shorter ones would be found in any text
+_READ_CHARACTERS: Final = 4096  # of an answer's text, before keys are taken out and it is cut
+_SECRET_CHARACTERS: Final = 3  # a shorter secret would be found in any text
 _BINARY: Final = rb"[\x00-\x08\x0e-\x1f]"  # bytes that are in no text
 _HEADER_NAME: Final = _text.later(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110: token
 _HEADER_VALUE: Final = _text.later(r"[\x20-\x7e]*")  # what HTTP and gRPC both take
@@ -36,13 +36,13 @@ class Outcome(Enum):
 
     DELIVERED = "delivered"
     AGAIN = "again"  # not now, or not until somebody has mended the set-up
-    REFUSED = "refused"  # too large, or something in it is bad: look for it in the halves
+    REFUSED = "refused"  # too large, or one span is bad: try the halves
 
 
 class Answer(NamedTuple):
-    """*answered*: there is a collector. *after_s*: when it wants to be asked again. *code*: the
-    protocol's own: HTTP's number, gRPC's name; or ``PAGE``. *mistake*: what is wrong with the
-    set-up, and *to_do*, what mends it; both empty where it may pass by itself.
+    """*answered*: there is a collector. *after_s*: when it wants to be asked again. *code*: HTTP's
+    number, gRPC's name, or ``PAGE``. *mistake*: what is wrong with the set-up; *to_do*: what mends
+    it; both are empty if the trouble may pass by itself.
     """
 
     outcome: Outcome
@@ -56,18 +56,18 @@ class Answer(NamedTuple):
 
     @property
     def said(self) -> str:
-        """The whole of it, as one phrase."""
+        """The whole answer in one phrase."""
         return f"{self.mistake} ({self.detail}; {self.to_do})" if self.mistake else self.detail
 
 
 class Client(Protocol):
-    """Sends requests, one at a time; by one thread, but for ``interrupt``."""
+    """Sends requests, one at a time, in one thread; any thread may call ``interrupt``."""
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Send an encoded request, of spans or of log records. Never raises.
 
-        Takes no longer than *timeout_s*, whatever the collector does; looking up
-        its name alone takes as long as the system's resolver.
+        Takes at most *timeout_s*, whatever the collector does. Only the look-up of its name may
+        take longer: as long as the system's resolver does.
         """
 
     def interrupt(self) -> None:
@@ -96,7 +96,7 @@ def checked_headers(exporter: Exporter) -> dict[str, str]:
 
 
 def checked_tls(exporter: Exporter) -> "ssl.SSLContext | None":
-    """Return how TLS is spoken, None where it is not. Failure: raises ``ConfigurationError``."""
+    """Return the TLS context; None without TLS. Failure: raises ``ConfigurationError``."""
     if urlsplit(exporter.endpoint).scheme != "https":
         return None
     prefix, names = _names.OTLP_PREFIX, ("CERTIFICATE", exporter.certificate)
@@ -121,9 +121,9 @@ def checked_tls(exporter: Exporter) -> "ssl.SSLContext | None":
 
 
 def accepted(body: bytes) -> Answer | None:
-    """Return what an ExportTraceServiceResponse says, or that for logs, whose numbers are the same;
-    in protobuf, or in the JSON that some servers answer whatever they are asked in. None: *body* is
-    something else.
+    """Return what an ExportTraceServiceResponse says, or that for logs, which has the same fields.
+    It is protobuf, or the JSON that some servers answer to any request. None: *body* is something
+    else.
     """
     if not body.strip():  # the usual case, without an import
         return Answer(Outcome.DELIVERED)
@@ -148,7 +148,7 @@ def accepted(body: bytes) -> Answer | None:
 
 
 def failed(error: BaseException) -> Answer:
-    """Return the answer of a collector that gave none."""
+    """Return the ``Answer`` if no collector answered, since *error* was raised."""
     return Answer(Outcome.AGAIN, one_line(f"{type(error).__name__}: {error}"), answered=False)
 
 
@@ -163,22 +163,22 @@ _TAKES_NONE: Final = "the collector takes none of the {}; look at the collector'
 #: The code of an answer that is a page for a browser.
 PAGE: Final = "page"
 _ENDPOINT: Final = _names.OTLP_PREFIX + "ENDPOINT"
-#: Statuses of 4xx that pass by themselves, and others that do not.
+#: Statuses of 4xx that pass by themselves; codes other than 4xx that do not.
 _PASSING: Final = frozenset({"408", "425", "429"})
 _LASTING: Final = frozenset({PAGE, "501", "505", "UNIMPLEMENTED"})
-#: gRPC's that the specification does not want tried again, beside those that say what is wrong.
+#: gRPC's statuses that must not be tried again, beside those that say what is wrong.
 _FINAL: Final = frozenset(
     {"UNKNOWN", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INTERNAL"}
 )
-#: How the library's own words begin where it has such a status for an answer that broke off, or
-#: that a gateway gave.
+#: Beginnings of the library's own words for such a status, if the answer broke off, or a gateway
+#: gave it.
 _BROKEN: Final = _text.later(
     r"gRPC (UNKNOWN|INTERNAL): (Received (http2 header with status: 5|RST_STREAM)|Stream removed)"
 )
 _NOT_ALLOWED: Final = frozenset(
     {"401", "402", "403", "407", "511", "UNAUTHENTICATED", "PERMISSION_DENIED"}
 )
-#: How the libraries' words begin about a port that speaks something else: not HTTP; HTTP, not gRPC.
+#: Beginnings of the libraries' words about a port that speaks something else: not HTTP; not gRPC.
 _SPOKEN_OTHERWISE: Final = _text.later(
     r"NotHttpError"
     r"|gRPC UNAVAILABLE: .*(http1\.x server|Expected SETTINGS frame|Failed parsing HTTP/2"
@@ -193,8 +193,8 @@ _UNTRUSTED: Final = _text.later(".*certificate.verify", re.IGNORECASE)
 
 
 def explained(answer: Answer, exporter: Exporter) -> Answer:
-    """Return *answer* with what is wrong with the set-up, if it is that, and with its detail short
-    and without a key or password of ours, which a collector may repeat.
+    """Return *answer* with the mistake in the set-up, if there is one. Its detail is cut, and has
+    no key or password of ours, which a collector may repeat.
     """
     mistake, _, to_do = _mistake(answer, exporter).partition("; ")
     detail = answer.detail
@@ -205,10 +205,10 @@ def explained(answer: Answer, exporter: Exporter) -> Answer:
 
 
 def lasting(answer: Answer, noun: str) -> Answer:
-    """Return *answer*, which may pass by itself, after it has not passed for long.
+    """Return *answer* with its mistake, after it was the same for long.
 
-    An answer of the collector is a mistake of the set-up then. No answer at all is one only where
-    the collector's host name is unknown.
+    An answer of the collector then is a mistake in the set-up. No answer at all is one only if the
+    collector's host name is unknown.
     """
     if answer.mistake or not (answer.answered or _NO_NAME.match(answer.detail)):
         return answer
@@ -231,7 +231,7 @@ def _secrets(exporter: Exporter) -> Iterator[str]:
 
 
 def _mistake(answer: Answer, exporter: Exporter) -> str:
-    """Return what of the set-up is wrong; and what mends it. Empty where it may pass by itself.
+    """Return what is wrong with the set-up, and what mends it; empty if it may pass by itself.
 
     These sentences are the only ones: stderr, ``repr`` and the doctor say them.
     """

@@ -1,4 +1,4 @@
-"""From an ended span to the spool; and a place for every line that no open span of ours takes.
+"""The way of an ended span to the spool; and a place for every line that no open span takes.
 
 In: spans that end, lines. Out: frames in the spool, and calls of foreign span
 processors. Invariant: a line of a recorded trace, or outside any, is an event
@@ -32,7 +32,9 @@ _SAMPLED: Final = int(TraceFlags.SAMPLED)
 
 
 def _most_unseen(most: int | None, length: int | None) -> float:
-    """Return how many attributes need no look at their values; -1: their length is limited."""
+    """Return how many attributes need no check of their values; -1: none, their length is
+    limited.
+    """
     return -1 if length is not None else math.inf if most is None else most
 
 
@@ -50,20 +52,20 @@ class Pipeline:
 
     def __init__(self, settings: Settings, resource: Resource, spool: Spool) -> None:
         self.follow(settings, resource)
-        #: What its tracers make; ``testing`` has one with a clock of its own.
+        #: The class of its spans; ``testing`` has one with a clock of its own.
         self.span_type: type[Span] = Span
-        #: Flags of a new trace: that its id is random, where the installed SDK (1.45) says that.
+        #: Flags of a new trace: that its id is random, if the installed SDK says that (1.45 does).
         self.root_flags = int(getattr(TraceFlags, "RANDOM_TRACE_ID", 0))
         self.spool = spool
         self.processors: tuple[SpanProcessor, ...] = ()
         self._last_calls = LastCalls()
         self.ended_spans = 0
-        #: Called to deliver what has ended within so many seconds; whether it did.
+        #: Delivers what has ended, within so many seconds; returns whether it did.
         self.on_flush: Callable[[float], bool] = lambda _: True
         self.is_open = True
         self._exporter = settings.exporter
-        self._is_sent = False  # by the provider of another SDK, which sends to where ours go
-        #: The interpreter exits: nothing comes later to end a `process log` span.
+        self._is_sent = False  # another SDK's provider sends its spans where ours go
+        #: The interpreter exits: nothing will end a `process log` span later.
         self.is_exiting = False
         self._keeps_process_log = settings.sampler != "always_off"
         self._process_log: ProcessLog | None = None
@@ -72,11 +74,11 @@ class Pipeline:
         _forks.join(_forks.Step.PIPELINE, self)
 
     def follow(self, settings: Settings, resource: Resource) -> None:
-        """Take over what *settings* say of spans."""
+        """Take over the parts of *settings* that are about spans."""
         self.limits: Limits = (limits := settings.limits)
-        #: How many attributes an event may have that is encoded without a look at its values.
+        #: The most attributes of an event that is encoded without a check of its values.
         self.encoded_attributes = _most_unseen(limits.event_attributes, limits.value_length)
-        #: How many a span may have that is given what is bound without a look at its values.
+        #: The most bound fields that a span gets without a check of their values.
         self.shared_attributes = _most_unseen(limits.span_attributes, limits.span_value_length)
         name, of_roots = settings.sampler, sampling.TraceIdRatioBased(settings.sampler_ratio)
         samplers: dict[str, sampling.Sampler] = {
@@ -107,8 +109,8 @@ class Pipeline:
     # ---- spans
 
     def ended(self, span: Span) -> None:
-        """Take an ended span to foreign processors, and then to the spool: what they take off it
-        does not leave. Spans of lines are not shown: one may end inside a log call of theirs.
+        """Show an ended span to foreign processors, then put it into the spool: what they remove is
+        never sent. Spans of lines are not shown: one may end inside a processor's log call.
         """
         try:
             for method in ("_on_ending", "on_end"):
@@ -126,7 +128,7 @@ class Pipeline:
             if len(encoded) > MAX_RECORD_BYTES:
                 span._attributes = {**fitted_attributes(span.attributes, len(encoded))}  # noqa: SLF001
                 encoded = encode_span(span, trace_id)
-        except Exception as error:  # of what a foreign processor assigned
+        except Exception as error:  # a foreign processor may have assigned anything
             _diagnostics.report("spans lost: they cannot be encoded", detail=error)
             return
         self.append(span._scope[0], trace_id, encoded)  # noqa: SLF001
@@ -150,8 +152,8 @@ class Pipeline:
         self.processors += (processor,)
 
     def shut_processors_down(self, until: float) -> None:
-        """Tell foreign processors that no more spans will come, and bring them none. Returns by
-        *until*, whether they do.
+        """Shut foreign processors down, and show them no more spans. Returns by *until*, even if
+        they do not return.
         """
         self.roll(is_flush=True)
         shut_down, self.processors = self.processors, ()
@@ -160,7 +162,7 @@ class Pipeline:
         self._last_calls.wait(until)
 
     def leave_processors(self, until: float) -> None:
-        """Wait no longer than that for foreign processors, and report that they are at it."""
+        """Wait until then at most for foreign processors, and report those that still run."""
         if not self._last_calls.wait(until):
             _diagnostics.report("foreign span processors left behind: they do not return")
 
@@ -186,7 +188,7 @@ class Pipeline:
         self.spool.append(scope, trace_id, encoded)
 
     def is_sent_by(self, provider: Any) -> bool:
-        """Say whether another SDK's *provider* sends its spans to where ours go, by now."""
+        """Say whether another SDK's *provider* now sends its spans where ours go."""
         exporter, was = self._exporter, self._is_sent
         self._is_sent = foreign.provider_sends_to(exporter, provider, "SpanExporter")
         if self._is_sent and not was:
@@ -197,7 +199,7 @@ class Pipeline:
         return self._is_sent
 
     def ended_elsewhere(self, span: ReadableSpan, *, is_sent: bool) -> None:
-        """Take an ended span of another SDK; its lines alone, where that *is sent* by it."""
+        """Take an ended span of another SDK; only its lines, if its SDK sends the span."""
         _forks.check()
         context = span.context
         twin = foreign.twins.pop(context.span_id, None) or foreign.make_twin(context, self)
@@ -217,8 +219,8 @@ class Pipeline:
 
         There are four cases: no span at all; one that is not recorded; one of
         another SDK that is open; one that has ended, or began before we knew of it.
-        Of another's span nothing is asked but its context: its SDK may have logged the
-        line, and hold its lock.
+        Another SDK's span is asked only for its context: that SDK may have logged the
+        line, and hold the span's lock.
         """
         _forks.check()
         context = span.get_span_context()
@@ -226,7 +228,7 @@ class Pipeline:
             self._to_process_log(time_ns, name, fields)
         elif context.trace_flags & TraceFlags.SAMPLED:
             if (twin := foreign.twins.get(context.span_id)) is not None:
-                twin.pipeline = self  # which may be another one since it began
+                twin.pipeline = self  # the pipeline may be another one since then
                 twin.add_line(time_ns, name, fields)
             else:
                 event = encode_line(self.limits, time_ns, name, fields)
@@ -248,7 +250,7 @@ class Pipeline:
         """End the current `process log` span: for a flush, or when it is old enough."""
         span = self._process_log
         if span is not None:
-            # by its own clock: one that is set back keeps no line
+            # by the span's own clock: a clock that is set back holds no line up
             age_ns = span.now_ns() - (span.start_time or 0)
             if is_flush or age_ns >= PROCESS_LOG_S * 1e9:
                 self.end_process_log(span)
@@ -278,7 +280,7 @@ class Pipeline:
     # ---- a forked child
 
     def after_fork(self) -> None:
-        """Be this process: its own ids and resource, none of the parent's lines."""
+        """Begin anew in a child: its own ids and resource, and none of the parent's lines."""
         _diagnostics.after_fork()
         _runtime.ids.seed()
         self._process_log = None
@@ -290,11 +292,11 @@ class Pipeline:
 
 
 class LastCalls:
-    """Calls of foreign processors at the end, which may never return: each in a thread of its own.
+    """The last calls of foreign processors, which may never return: each in a thread of its own.
 
-    Python 3.12 starts none while the interpreter exits, so they wait for that from the beginning.
-    A forked child does not have them: there, and in the process that uWSGI forks, that Python
-    makes the call in the thread that waits.
+    Python 3.12 starts no thread while the interpreter exits, so the threads wait from the
+    beginning. A forked child does not have them: there, and in the process that uWSGI forks, Python
+    3.12 makes the call in the thread that waits.
     """
 
     def __init__(self) -> None:
@@ -303,14 +305,14 @@ class LastCalls:
         self._open: list[Callable[[], None]] = []
 
     def prepare(self) -> None:
-        """Have a thread for one more call. Failure: RuntimeError, where there are too many."""
+        """Start a thread for one more call. Failure: RuntimeError if there are too many threads."""
         if not (is_green() or _forks.is_before_fork()):
             self._start()
             self._waiting += 1
 
     def make(self, call: Callable[[], None]) -> None:
-        """Have a waiting thread make *call*, which must not raise. Where there is none, and none
-        can start, it is made here.
+        """Let a waiting thread make *call*, which must not raise. If there is none, and none can
+        start, it is made here.
         """
         self._open.append(call)
         self._calls.put(call)

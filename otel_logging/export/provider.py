@@ -1,4 +1,4 @@
-"""What the OpenTelemetry SDK sees of us: a tracer provider, its tracers, a span processor.
+"""What OpenTelemetry sees of us: a tracer provider, its tracers, a span processor.
 
 In: calls of the OpenTelemetry API by anyone. Out: our spans; for an SDK provider
 that somebody else has set, a processor that brings its spans to the same spool.
@@ -37,7 +37,7 @@ _new: Final = object.__new__
 class Tracer(SdkTracer):
     """Starts spans for one instrumentation scope.
 
-    The SDK's provider makes the object and keeps it, so it has all that others read of a tracer.
+    The SDK's provider makes and keeps this object, so it has all that others read of a tracer.
     """
 
     _provider: "TracerProvider"
@@ -68,7 +68,7 @@ class Tracer(SdkTracer):
         set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
     ) -> trace.Span:
         """Start a span; what is bound is on it. See OpenTelemetry's ``Tracer``."""
-        # of what is invalid not even the truth may be asked: an array's, say
+        # an invalid value may raise when asked for its truth: an array does
         if not isinstance(kind, SpanKind):
             kind = SpanKind.INTERNAL
         if attributes is not None:
@@ -103,7 +103,7 @@ class Tracer(SdkTracer):
     ) -> Any:
         """Start a span inside *around*, which is current in *context*; every stage comes here."""
         if not _forks.mark[0]:
-            _forks.check()  # two children of one process would have the same ids
+            _forks.check()  # else two children of one process would have the same ids
         pipeline = (runtime := _runtime.current).pipeline
         if pipeline is None or not pipeline.is_open or self._is_off:
             return bindings.Unrecorded(around)
@@ -154,14 +154,14 @@ def _ask(
 
 
 class _Unrecorded(LocalSpan, NonRecordingSpan):
-    """A span that is not recorded, and yet has its place in its request, and an end."""
+    """A span that is not recorded, but has a place in its request, and an end."""
 
     __init__ = object.__init__  # NonRecordingSpan's takes a context: few are asked for one
     end_time = None
 
     @property
     def span_id(self) -> int:  # type: ignore[override]  # it can be set
-        """Its id, which few are asked for. No lock is held, which a forked child would wait for."""
+        """Its id, made on demand, without a lock: a forked child would wait for that."""
         known: dict[str, int] = self.__dict__
         return known.get("span_id") or known.setdefault("span_id", new_span_id())
 
@@ -175,7 +175,7 @@ class _Unrecorded(LocalSpan, NonRecordingSpan):
         self.otel_logging_closed = True
 
 
-# libraries ask whether a span is the SDK's before they look at it; ours can be read as one
+# libraries ask whether a span is the SDK's before they read it; ours can be read as one
 SdkSpan.register(Span)
 
 
@@ -191,7 +191,7 @@ class TracerProvider(SdkTracerProvider):
         super().__init__(
             sampler=pipeline.sampler, resource=pipeline.resource, shutdown_on_exit=False
         )
-        self._disabled = False  # set-up has read OTEL_SDK_DISABLED; a test captures all the same
+        self._disabled = False  # OTEL_SDK_DISABLED is read by set-up; a test captures nevertheless
 
     @property
     def _pipeline(self) -> Pipeline:
@@ -199,7 +199,7 @@ class TracerProvider(SdkTracerProvider):
 
     @property
     def sampler(self) -> Sampler:
-        """What decides which traces are kept; it may be replaced."""
+        """The sampler, which may be replaced."""
         return self._pipeline.sampler
 
     @sampler.setter
@@ -243,7 +243,7 @@ class TracerProvider(SdkTracerProvider):
             _runtime.current.pipeline.add_processor(span_processor)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Bring what has ended to the collector, and let foreign processors do the same."""
+        """Deliver what has ended, and let foreign processors do the same."""
         began = time.monotonic()
         pipeline = _runtime.current.pipeline
         flushed = super().force_flush(timeout_millis)

@@ -21,15 +21,15 @@ from otel_logging.processors import LEVELS, described
 from otel_logging.settings import Limits
 from otel_logging.spool.queue import Spool
 
-#: What a record has places of its own for.
+#: Fields of a line that have a place of their own in a record.
 _NOT_ATTRIBUTES: Final = frozenset({_names.LEVEL, _names.LOGGER})
 
 #: Levels that are not among Python's. OpenTelemetry log data model, appendix B: Syslog.
 _OTHER_LEVELS: Final = {"TRACE": 1, "NOTICE": 10, "ALERT": 19, "EMERGENCY": 21}
-#: Names that the data model's "displaying severity" spells otherwise than Python.
+#: Names that the data model ("displaying severity") spells in another way than Python.
 _TEXTS: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 _ATTRIBUTE: Final = b"\x32"  # field 6 of LogRecord
-_ATTRIBUTES_BYTES: Final = MAX_RECORD_BYTES * 3 // 4  # together: the rest is for the message
+_ATTRIBUTES_BYTES: Final = MAX_RECORD_BYTES * 3 // 4  # of all; the rest is for the message
 
 _DROPPED: Final = "fields of log records dropped: over the limit of attributes"
 
@@ -91,7 +91,7 @@ class Records:
         self.spool.append(b"", trace_id or bytes(16), _otlp.scoped(scope, record))
 
     def _bounded(self, given: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
-        """Return what a record has of *given*, and how many it has not."""
+        """Return the attributes of *given* that have room in a record, and how many have none."""
         limits = self._limits
         values, dropped = bounded(given, limits.record_attributes, limits.record_value_length)
         if dropped:
@@ -101,7 +101,7 @@ class Records:
         return values, dropped
 
     def after_fork(self) -> None:
-        """Be this process: with a resource of its own, and none of the parent's records."""
+        """Begin anew in a child: a resource of its own, and none of the parent's records."""
         self.spool.resource = encode_resource(self._child_resource())
 
 
@@ -120,7 +120,7 @@ def severity(level: str) -> tuple[int, str]:
         return _OTHER_LEVELS[text], text
     number = logging.getLevelNamesMapping().get(text, LEVELS.get(text))
     if number is None:
-        digits = text.rpartition(" ")[2]  # what logging.getLevelName says of a mere number
+        digits = text.rpartition(" ")[2]  # logging's name for a level that is only a number
         number = int(digits) if digits.isdecimal() else 0
     tens = min(number // 10, 5)
     if tens < 1:

@@ -1,7 +1,7 @@
-"""Exporters and processors of others, which get what leaves without its secrets.
+"""Exporters and processors of others, which get spans and log records without secrets.
 
-In: an exporter or a processor of spans or log records. Out: one that gives it redacted copies.
-Invariant: what cannot be copied does not leave. Deliberately absent: what a secret is.
+In: an exporter or a processor of spans or log records. Out: a wrapper that gives it redacted
+copies. Invariant: what cannot be copied does not leave. Deliberately absent: what a secret is.
 """
 
 import copy
@@ -17,10 +17,10 @@ _T = TypeVar("_T")
 def redacted(target: _T) -> _T:
     """Return *target*, an exporter or a processor of OpenTelemetry's SDK, without secrets.
 
-    It gets copies of the spans or log records that have ended, redacted as set-up says, or by
-    default. Wrap the exporter where it stands behind a processor. What begins is shown to a
-    processor as it is. Failure: never raises; what cannot be copied is left out and reported.
-    Cost: a copy of each.
+    It gets copies of the spans that have ended, or of log records, redacted as set-up says, or by
+    default. If an exporter stands behind a processor, wrap the exporter. A span that begins is
+    shown to a processor as it is. Failure: never raises; what cannot be copied is left out and
+    reported. Cost: a copy of each.
     """
     wrapped: Any = _Redacted(target)
     return wrapped  # type: ignore[no-any-return]  # it has all that *target* has

@@ -1,8 +1,8 @@
-"""What waits in a spool, sent: which segment when, in which parts, and what an answer means for it.
+"""Sends what waits in a spool: which segment when, in which parts, and what an answer means for it.
 
-In: sealed segments. Out: requests; segments delivered. Invariant: a segment leaves the queue
-only when the collector has taken all of it, or refused it for good, which is counted and
-reported; no span of it is sent again that was taken. Deliberately absent: threads
+In: sealed segments. Out: requests; delivered segments. Invariant: a segment leaves the queue
+only when the collector has taken all of it, or has refused it for good, which is counted and
+reported. A span that was taken is not sent again. Deliberately absent: threads
 (``delivery``), and how a request is made (``http``, ``grpc``).
 """
 
@@ -19,13 +19,13 @@ from otel_logging.spool.queue import DAMAGED, SEAL_S, Spool
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import Contents
 
-#: How long a dead neighbour's spans, or a bound that is passed, may go unnoticed.
+#: After so long a dead neighbour's spans, or a spool over its bound, are noticed.
 ROUND_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.5  # doubled with each failure
-_LONGEST_PAUSE_S: Final = 10.0  # so long after a collector has come up it has everything
+_LONGEST_PAUSE_S: Final = 10.0  # the longest delay after a collector has come up
 _FLUSH_PAUSE_S: Final = 0.2  # while somebody waits
-LASTS_S: Final = 60.0  # from then on, a collector that says no is no restart of one
-_LONGEST_RETRY_AFTER_S: Final = 300.0  # a collector that asks for more is asked again all the same
+LASTS_S: Final = 60.0  # after so long, refusals are not just a collector's restart
+_LONGEST_RETRY_AFTER_S: Final = 300.0  # we wait no longer, even if a collector asks for that
 
 NOT_DELIVERED: Final = "deliveries failed, the {} wait"
 UNREADABLE: Final = "spool segments cannot be read now and are tried again"
@@ -49,19 +49,19 @@ class Sender:
         self.answered = False
         self.last_failure = ""
         self.refusal: Answer | None = None  # of the last try, for a mistake of the set-up
-        #: Of the last try too: what may pass by itself, and is to be reported if this is the end.
+        #: Also of the last try: trouble that may pass by itself, reported only at the end.
         self.unsaid: Answer | None = None
-        #: Monotonic: when it is reported again, though the collector wants not to be asked yet.
+        #: Monotonic: when it is reported again, even if the next try is later.
         self._next_reminder = math.inf
-        #: Monotonic: since when it takes nothing, in a way that may pass by itself.
+        #: Monotonic: since when the collector takes nothing, in a way that may pass by itself.
         self._no_since = math.inf
         self._has_accepted = False
-        # segments tried in vain, by name: ranges of their spans that are still to be sent; None:
-        # it could not be read; since when (monotonic) something could not
+        # segments tried in vain, by name: the ranges of spans still to be sent; None: the segment
+        # could not be read; since when (monotonic) one could not
         self._unsent: dict[str, deque[range] | None] = {}
         self._unread_since = math.inf
         self._pause_s = 0.0
-        #: Monotonic; the last is for a round that somebody waits for.
+        #: Monotonic times; the last one is for a round that somebody waits for.
         self.next_housekeeping = self.next_try = self.next_flush_try = -math.inf
 
     def gather(self, *, older_than_s: float = SEAL_S) -> None:
@@ -76,14 +76,14 @@ class Sender:
             _diagnostics.say_due()
 
     def send_waiting(self, deadline: float) -> bool:
-        """Deliver what waits now, until the first failure; return whether nothing of it is left."""
+        """Deliver what waits now, until the first failure; return whether nothing is left."""
         if (client := self._client) is None:
             return True
         try:
             waiting = self._spool.waiting()
             owed = {segment.name for segment in waiting}
             self._unsent = {name: kept for name, kept in self._unsent.items() if name in owed}
-            # it may take long, and the queue changes: newer segments are not to wait for all of it
+            # this may take long, and newer segments must not wait for all of it
             while not owed.isdisjoint(segment.name for segment in waiting):
                 stale_at = time.monotonic() + SEAL_S
                 for segment in _in_turn(waiting, {*self._unsent}):
@@ -112,9 +112,9 @@ class Sender:
         return True
 
     def _send(self, client: Client, name: str, contents: Contents, deadline: float) -> bool:
-        """Send the spans of a segment that are not delivered yet, in halves where it has to be.
+        """Send those spans of a segment that are not delivered yet; in halves if one is refused.
 
-        What is left after a failure in the middle is remembered: no span is sent twice.
+        After a failure in the middle it remembers what is left: no span is sent twice.
         """
         spans = [span for _, span in contents.spans]
         unsent = self._unsent[name]
@@ -137,8 +137,8 @@ class Sender:
     def _apply_outcome(self, unsent: deque[range], part: range, answer: Answer) -> bool:
         """Do what *answer* says with the spans of *part*; False if they have to be sent again.
 
-        They come last then, and hold nothing up. A single span is refused for good only where this
-        collector has taken something: a server that speaks TLS answers 400 to all that is plain.
+        Those come last then, and hold nothing up. A single span is given up only if this collector
+        has ever taken something: a server that speaks TLS answers 400 to all plain HTTP.
         """
         if answer.outcome is Outcome.DELIVERED:
             self._has_accepted = True
@@ -164,8 +164,8 @@ class Sender:
     def failed(self, answer: Answer) -> None:
         """Put off the next try: longer with each failure, and as the collector asks.
 
-        What may pass by itself is not said before it has lasted: nothing is lost by waiting. A
-        mistake of the set-up is, since the spans would wait for ever.
+        Trouble that may pass by itself is reported only when it lasts: waiting loses nothing. A
+        mistake in the set-up is reported at once: the spans would wait for ever.
         """
         now, self.unsaid = time.monotonic(), None
         if (final := lasting(answer, self._spool.noun)) is not answer:
@@ -177,7 +177,7 @@ class Sender:
         self.last_failure = answer.said
         self.refusal = answer if answer.mistake else None
         if answer.outcome is not Outcome.AGAIN and self._pause_s < _LONGEST_PAUSE_S:
-            self.unsaid = answer  # what looks like bad data may be that: the next spans show it
+            self.unsaid = answer  # it may be bad data in one span: the next spans will show
         elif answer.mistake:
             self.report_refusal(answer)
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
@@ -188,14 +188,14 @@ class Sender:
         self.next_flush_try = now + max(_FLUSH_PAUSE_S, asked_s)
 
     def report_refusal(self, answer: Answer) -> None:
-        """Report a mistake of the set-up, and what mends it."""
+        """Report a mistake in the set-up, and what mends it."""
         self._next_reminder = time.monotonic() + _diagnostics.QUIET_S
         detail = f"{answer.detail}; {answer.to_do}"
         self._spool.report(f"{NOT_DELIVERED}: {answer.mistake}", detail=detail)
 
 
 def _in_turn(segments: list[Waiting], tried: Collection[str]) -> Iterator[Waiting]:
-    """Yield the newest and the oldest in turn: after an outage, now matters as much as then.
+    """Yield the newest and the oldest in turn: after an outage, both matter.
 
     Those that were *tried* in vain come last.
     """

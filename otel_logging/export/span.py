@@ -1,11 +1,11 @@
 """The span: what OpenTelemetry sees of a stage.
 
 In: attributes, events and lines while it is open. Out: OTLP bytes when it ends.
-Invariant: nothing given to an open span is lost, whichever thread gives it and
-whenever it ends: a full page of events leaves at once as a child span, and so
-does what arrives after the end. There is no lock (a signal handler or
-``__del__`` may log inside any of these methods): ``deque`` and ``list.pop``
-are atomic, and who finds the span ended after appending takes the rest along.
+Invariant: nothing that an open span is given is lost, whichever thread gives it and
+whenever the span ends. A full page of events leaves at once as a child span, and so
+does what arrives after the end. There is no lock, since a signal handler or
+``__del__`` may log inside any of these methods. ``deque`` and ``list.pop``
+are atomic: who appends, and then finds that the span has ended, takes the rest out.
 Deliberately absent: where the bytes go (``pipeline``).
 """
 
@@ -28,34 +28,34 @@ from otel_logging.export.span_state import Readable
 from otel_logging.lateness.stage import ended_below
 from otel_logging.processors import described, traceback_of
 
-#: The SDK's warnings about how a span is used come from where its users look for them.
+#: The logger of the SDK's warnings about the use of a span, where users look for them.
 _sdk_log: Final = logging.getLogger("opentelemetry.sdk.trace")
 
 PAGE_EVENTS: Final = 500
-PAGE_BYTES: Final = 64 << 10  # 500 lines of an ordinary size; a span that a viewer opens at once
-#: How long the lines outside any span are collected on one `process log` span.
+PAGE_BYTES: Final = 64 << 10  # 500 ordinary lines; a viewer opens such a span at once
+#: How long one `process log` span collects lines outside any span.
 PROCESS_LOG_S: Final = 60.0
 
 
 class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a context
     """A recording span. Concurrency: any thread; a forked child never ends its parent's."""
 
-    #: Whether it holds lines and nothing else: no processor is shown it.
+    #: Whether it holds only lines: then no processor sees it.
     is_of_lines = False
-    #: What its ``with`` block does with an exception: does it record it, and set the status?
+    #: Whether its ``with`` block records an exception, and sets the status.
     on_exception = (True, True)
     _is_warning = False
 
     # ---- lines
 
     def add_line(self, time_ns: int, name: str, fields: Mapping[str, Any]) -> None:
-        """Add a log line, or any event, wherever it has to go."""
+        """Add a log line, or any event, to this span or a page of it."""
         self._add(time_ns, encode_line(self.pipeline.limits, time_ns, name, fields))
 
     def add_encoded(self, time_ns: int, encoded: bytes, attributes: int) -> bool:
-        """Add an event with so many *attributes* that ``_otlp.event_of`` has encoded.
+        """Add an event that ``_otlp.event_of`` has encoded; *attributes*: their number.
 
-        False where the limits ask for another one: then nothing has been done.
+        False if the limits forbid it: then nothing has been done.
         """
         if attributes > self.pipeline.encoded_attributes or len(encoded) > EVENT_BYTES:
             return False
@@ -66,7 +66,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         if not _forks.mark[0]:
             _forks.check()
         size = len(encoded)
-        # one that would fill a page has one of its own, so that all stay within their bound
+        # a large event has a page of its own, so that all pages stay within their bound
         if self._end_time is not None or self._pid != _forks.pid or size >= PAGE_BYTES:
             self.pipeline.overflow(self, time_ns, [encoded])
             if self._end_time is not None:
@@ -78,7 +78,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         if (
             self._page_bytes >= PAGE_BYTES
             or len(events) >= self.pipeline.page_events
-            or self._end_time is not None  # it ended meanwhile, perhaps without this event
+            or self._end_time is not None  # the span ended meanwhile, perhaps without this event
         ):
             self.flush_events(time_ns)
 
@@ -90,7 +90,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
             self.pipeline.overflow(self, time_ns, page)
 
     def _take_events(self) -> list[bytes]:
-        """Take what is there, whoever else takes or adds meanwhile."""
+        """Take the events that are there; other threads may take or add meanwhile."""
         self._page_bytes = 0
         waiting, taken = self._encoded_events, []
         while waiting:
@@ -102,7 +102,9 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         return taken
 
     def become(self, span: ReadableSpan, events: Iterable[Event]) -> None:
-        """Be an ended *span* of another SDK, with *events* beside the lines that are here."""
+        """Become a copy of another SDK's ended *span*, with *events* beside the lines of this
+        one.
+        """
         limits = self.pipeline.limits
         for event in events:
             self._add(event.timestamp, encode_shown(event, limits.value_length))
@@ -123,13 +125,13 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         return self._end_time is None and self._pid == _forks.pid
 
     def _takes(self, call: str) -> bool:
-        """Say whether it is open; that it has ended is a warning, as the SDK's."""
+        """Say whether the span is open; if it has ended, warn as the SDK does."""
         if self._end_time is not None:
             self._warn(f"Tried calling {call} on an ended span.")
         return self.is_recording()
 
     def _warn(self, message: str) -> None:
-        if not self._is_warning:  # a handler that takes the warning may do the same again
+        if not self._is_warning:  # a handler of the warning may call this again
             self._is_warning = True
             try:
                 _sdk_log.warning(message)
@@ -139,7 +141,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
     def begin_with(
         self, attributes: Mapping[str, Any] | None, links: Iterable[Link] | None
     ) -> None:
-        """Put on it what is bound, the tag of a job, and what is given."""
+        """Set what is bound, a job's tag, and what is given."""
         bound, tag = bindings.state(), bindings.current_job().tag
         if bound.values:
             if bound.is_plain and len(bound.values) < self.pipeline.shared_attributes:
@@ -160,7 +162,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         self.set_attributes({key if type(key) is str else str(plain(key)): value})
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        """Set *attributes*; values are copied as plain data at once."""
+        """Set *attributes*; their values are copied at once, as plain data."""
         if self._end_time is not None or self._pid != _forks.pid:
             self._takes("set_attributes")
             return
@@ -182,14 +184,14 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
     def _is_full(self, most: int) -> bool:
         bound = self._bound
         if len(self._own) + (0 if bound is None else len(bound.values)) < most:
-            return False  # without a look at which of them are the same
+            return False  # keys may be equal: they are not compared here
         return len(self._attributes) >= most
 
     def add_event(
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
     ) -> None:
         """Add an event; *timestamp* in ns since the epoch."""
-        self._takes("add_event")  # it leaves all the same, on a child span
+        self._takes("add_event")  # after the end it leaves on a child span
         time_ns = self.now_ns() if timestamp is None else self.as_ns(timestamp)
         self.add_line(time_ns, name, as_mapping(attributes))
 
@@ -226,7 +228,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         timestamp: int | None = None,
         escaped: bool = False,  # noqa: FBT001, FBT002 - OpenTelemetry's signature
     ) -> None:
-        """Add an event about *exception*: with its traceback, unless this trace has that.
+        """Add an event about *exception*; with its traceback, unless this trace has that already.
 
         OpenTelemetry's own ``use_span`` adds none then.
         """
@@ -249,7 +251,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         try:
             self._open.pop()
         except IndexError:
-            if not self.is_of_lines:  # those are ended by whoever finds them full
+            if not self.is_of_lines:  # a span of lines is ended by who finds it full
                 self._warn("Calling end() on an ended span.")
             return
         end_ns = self.now_ns() if end_time is None else self.as_ns(end_time)
@@ -257,7 +259,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
             _forks.check()
         if self._pid != _forks.pid:  # the parent process ends it
             return
-        # a span without length has a clock that went wrong, Jaeger says on its page
+        # Jaeger would say of a span without length that its clock is wrong
         self._end_time = end_ns if end_ns > self._start_time else self._start_time + 1
         if (entry := self.otel_logging_entry) is not None:
             entry.otel_logging_stages -= 1
@@ -289,7 +291,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
 
 
 def as_mapping(given: Any) -> Mapping[str, Any]:
-    """Return the attributes that somebody gave; what is not a mapping is counted and reported."""
+    """Return the given attributes; anything but a mapping is counted and reported."""
     if isinstance(given, Mapping):
         return given
     if given is not None:
@@ -307,7 +309,8 @@ class OfLines(Span):
 
 
 class ProcessLog(OfLines):
-    """The root span of lines outside any: full, it ends, and the next line begins another.
+    """The root span of lines outside any span. It ends when it is full; the next line begins
+    another.
 
     It lasts a nanosecond, like a page: a minute of lines is no minute of work, and a search for
     long spans must not find it.

@@ -1,7 +1,8 @@
-"""When something came that is read from a socket now: before that, where its loop was blocked.
+"""When the data came that is read from a socket now: earlier than now, if the loop was blocked.
 
-In: what reads it. Out: a time; no earlier than the block, and no earlier than what came last, which
-the system knows of TCP on Linux. Elsewhere it came when it was read.
+In: what reads the data. Out: a time, no earlier than the beginning of the block, and no earlier
+than when the last data came, which Linux knows of a TCP socket. Elsewhere data came when it is
+read.
 """
 
 import socket
@@ -18,11 +19,11 @@ _LAST_DATA_RECV: Final = struct.Struct("52xI")
 
 
 def arrived_ns(reader: Any) -> int:
-    """Return when that came which *reader* reads now: an object with a ``transport``, or a method
-    of one.
+    """Return when the data came that *reader* reads now. *reader* is an object with a
+    ``transport``, or a method of such an object.
     """
     now_ns, watch = (runtime := _runtime.current).now_ns(), runtime.watch
-    hearts = watch and watch.pauses.hearts  # empty where nothing has a budget
+    hearts = watch and watch.pauses.hearts  # empty if nothing has a budget
     heart = hearts and hearts.get(_get_running_loop())
     blocked_ns: int = heart.blocked_ns() if heart else 0
     if blocked_ns and sys.platform == "linux":

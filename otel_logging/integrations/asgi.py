@@ -1,8 +1,8 @@
 """ASGI: each HTTP request and each WebSocket message is a trace.
 
-In: an application, whichever framework's. Out: the same, observed. Invariant: a request that
-somebody else's instrumentation has a span for is left alone. Deliberately absent: what becomes of
-a request (``http``) and of a connection (``asgi_websocket``).
+In: an application of any framework. Out: the same, observed. Invariant: a request for which
+somebody else's instrumentation has a span is left alone. Deliberately absent: the trace of a
+request (``http``) and of a connection (``asgi_websocket``).
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from otel_logging.integrations import asgi_websocket, connection, http
 from otel_logging.integrations.http import QUIET, App, Receive, Scope, Send
 from otel_logging.integrations.replaced import Replaced
 
-#: Messages that a connection reads ahead of its application, at most.
+#: The most messages that are read before the application asks for them.
 READ_AHEAD: Final = 32
-#: Seconds that uvicorn's end takes longer, at most, where no collector answers.
+#: The most seconds that uvicorn's end takes longer if no collector answers.
 SHUTDOWN_S: Final = 1.0
 #: Where OpenTelemetry's own instrumentations are, and the names of their scopes.
 _CONTRIB: Final = "opentelemetry.instrumentation."
-#: In a scope: one of ours is around; its request, as long as that is served.
+#: Keys in a scope: a middleware of ours is around; its request, while that is served.
 _SEEN: Final = "otel_logging"
 #: On nobody's behalf.
 _NOWHERE: Final = Context().run(Here.now)
@@ -37,10 +37,10 @@ _NOWHERE: Final = Context().run(Here.now)
 class ObservabilityMiddleware:
     """Make a trace of each HTTP request and of each WebSocket message of *app*.
 
-    *read_ahead*: how many messages of a connection may be read before the application asks for
-    them, beside a bound of 1 MiB; their lateness counts from there. 0: none. *quiet*: paths that
-    leave no span unless they fail. It steps aside before set-up, where another one is around
-    already, and where OpenTelemetry's instrumentation is active.
+    *read_ahead*: how many messages of a connection, and at most 1 MiB, may be read before the
+    application asks for them; their lateness counts from there. 0: none. *quiet*: paths that leave
+    no span unless they fail. It does nothing before set-up, inside another one, and where
+    OpenTelemetry's instrumentation is active.
 
     Scope: what is served through it. Failure: what *app* raises, unchanged. Concurrency: any.
     """
@@ -65,7 +65,7 @@ class ObservabilityMiddleware:
             with unbound():
                 await self.app(scope, receive, send)
             return
-        scope["starlette.opentelemetry"] = True  # Starlette's own has no second span
+        scope["starlette.opentelemetry"] = True  # Starlette's own makes no second span
         if _is_elsewhere(self.app):
             await self.app(scope, receive, send)
         elif kind == "http":
@@ -74,8 +74,8 @@ class ObservabilityMiddleware:
                 try:
                     await self.app(scope, request.receive, request.send)
                 finally:
-                    scope[_SEEN] = True  # else a circle
-                    if self.stays or not request.status:  # its server is to log, or to answer
+                    scope[_SEEN] = True  # to keep it would be a circle of references
+                    if self.stays or not request.status:  # its server still answers, or logs that
                         scope[_names.STANDING] = Here.now()
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
@@ -113,13 +113,13 @@ def _options_of(app: Any) -> dict[str, Any]:
 
 
 class _OfServer(ObservabilityMiddleware):
-    """What a server has for *app*."""
+    """What a server serves in the place of *app*."""
 
     def __init__(self, app: App) -> None:
         super().__init__(app, **_options_of(app))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one, as long as what is served is observed."""
+        """Serve one request or connection, observed while the integration is on."""
         try:
             await (super().__call__ if _replaced else self.app)(scope, receive, send)
         finally:
@@ -131,9 +131,9 @@ class _OfGunicorn(_OfServer):
     stays = True
 
 
-# ---------------------------------------------------------------- in place by itself
+# ---------------------------------------------------------------- put in place without a call
 
-#: Applications of frameworks that were given by hand, with their middleware's options.
+#: Applications that ``instrument`` was called with, and their options.
 _given: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()
 
 
@@ -141,7 +141,7 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
     """Observe *app*; without one, every application of Starlette and FastAPI, and of the servers.
 
     *options* are those of ``ObservabilityMiddleware``. Returns what is to be served: *app* itself
-    where its framework is Starlette or FastAPI. Scope: *app*, or the process. Failure: never
+    if its framework is Starlette or FastAPI. Scope: *app*, or the process. Failure: never
     raises of itself. Concurrency: before it is served.
     """
     if app is None:
@@ -155,7 +155,7 @@ def instrument(app: Any = None, /, **options: Any) -> Any:
 
 
 def uninstrument() -> None:
-    """Take away what ``instrument`` has put in place; applications that were given stay so."""
+    """Take away what ``instrument`` has put in place, except around applications given to it."""
     connection.finish_all()
     if not _given:
         _frameworks.uninstrument()
@@ -169,7 +169,7 @@ async def _framework_call(
         telemetry: Any = getattr(self, "_telemetry", None)
         is_its = isinstance(telemetry, dict) and telemetry.get("tracer_provider") is None
         if is_its and scope.get(_SEEN):
-            # FastAPI's own spans, from 0.165 on, would double ours; its metrics and logs stay
+            # FastAPI's own spans (from 0.165 on) would double ours; its metrics and logs stay
             telemetry["tracing"] = False
         await original(self, *given)
 
@@ -184,7 +184,7 @@ async def _server_shutdown(original: Any, self: Any, *given: Any, **named: Any) 
     """Deliver before uvicorn ends by the signal that ended it: no exit handler runs then."""
     await original(self, *given, **named)
     patience_s = 0.0 if self.force_exit else SHUTDOWN_S
-    if cut_off := self.server_state.tasks:  # cancelled, but not told of it yet
+    if cut_off := self.server_state.tasks:  # they are cancelled, and do not know it yet
         await asyncio.wait(cut_off, timeout=patience_s)
     connection.finish_all()
     if (pipeline := _runtime.current.pipeline) is not None:
@@ -192,9 +192,10 @@ async def _server_shutdown(original: Any, self: Any, *given: Any, **named: Any) 
 
 
 def _for_connection(original: Any, *given: Any) -> None:
-    """Do for its connection what a request calls: what that reads next is of nobody yet.
+    """Call *original*, which works for the connection, outside the request: what comes next is
+    nobody's.
 
-    Its reader, its timers and the next request begin in copies of the context of this call.
+    The connection's reader, timers and next request begin in copies of this call's context.
     """
 
     def act() -> None:
@@ -215,7 +216,7 @@ async def _access(original: Any, self: Any, scope: Scope, response: Any, *given:
 
 
 async def _stream_call(original: Any, self: Any, scope: Scope, *given: Any) -> None:
-    """Tell the request of what fails: ``BaseHTTPMiddleware`` ends the answer first, as if whole."""
+    """Tell the request of a failure: ``BaseHTTPMiddleware`` would end the answer as if whole."""
     try:
         await original(self, scope, *given)
     except Exception as error:
@@ -237,7 +238,7 @@ _frameworks = Replaced(
     ("starlette.applications", "Starlette", "__call__", _framework_call),
 )
 _HTTP: Final = "uvicorn.protocols.http."
-#: What serves an application that its object has there.
+#: Methods of servers, and the attribute that has their application.
 _serving: Final = partial(partial, http.serve, _OfServer)
 _replaced = Replaced(
     # an application that sets up while it is loaded is loaded by then, or has started by then

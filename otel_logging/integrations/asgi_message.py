@@ -1,7 +1,8 @@
 """One WebSocket message: its span, and who works on it.
 
-In: when it arrived, when the next was asked for, when something was sent for it. Out: a span
-from the first to the last of these, or of the stages in it. Deliberately absent: the connection
+In: when the message arrived, when the next one was asked for, when something was sent for it. Out:
+a span from the first to the last of these times, or to the end of the last stage in it.
+Deliberately absent: the connection
 (``connection``).
 """
 
@@ -15,15 +16,15 @@ from otel_logging import context as bindings
 from otel_logging._failures import CLOSED_FOR_FAILURE
 from otel_logging.context import get_current
 
-#: A message that did nothing leaves no span, unless it took so long.
+#: A message with no line and no stage leaves no span, unless it took so long.
 SILENT_NS: Final = 10_000_000
 
 
 class Message:
     """One message, and its span.
 
-    Without a time of arrival it is a stand-in: a task may work on either of two messages, and
-    nobody knows on which, so its work is the connection's.
+    Without a time of arrival it is a stand-in: a task works on one of two messages, and nobody
+    knows on which, so its work is the connection's.
     """
 
     __slots__ = (
@@ -33,26 +34,28 @@ class Message:
 
     def __init__(self, connection: Any, arrived_ns: int | None = None) -> None:
         self.connection = connection
-        #: None once another task than that which has received it has taken it.
+        #: None once a task has taken the message that has not received it.
         self.arrived_ns = arrived_ns
         self.asked_ns = self.sent_ns = 0
         self.is_over = arrived_ns is None
         self.span: Any = connection.standing
-        #: One for each piece of work that was handed over and is not done: see ``Waits``.
+        #: An item for each piece of work that was handed over and is not done: see ``Waits``.
         self.handed: list[None] = []
         self.bound = connection.bound()
 
     def begin(self, arrived_ns: int, before: otel_context.Context) -> None:
-        """Begin its span, in a context with no other; *before*: what is current for who leaves."""
+        """Begin its span, in a context with no other; *before*: what is current for a task that
+        leaves.
+        """
         connection, stage = self.connection, self.connection.stage
         waited = {**connection.of_messages, _names.QUEUE_WAIT: self._waited_s(arrived_ns)}
-        # the last two fields of ``asked``: attributes and start; by name it takes ten times as long
+        # the last two are attributes and start; to give them by name takes ten times as long
         stage.asked = tuple.__new__(type(stage.asked), (*stage.asked[:-2], waited, arrived_ns))
         if is_own := bindings.state() is connection.shared:  # else in a block of the application's
             bindings.restore(self.bound)
         self.span = tracing.start(stage, self.bound if is_own else None)
         self.span.otel_logging_outer = before
-        self.span.otel_logging_token = None  # who works on it leaves it by itself, or stays there
+        self.span.otel_logging_token = None  # who works on it leaves it by itself, or stays
         self.bound = bindings.state()
 
     def _waited_s(self, arrived_ns: int) -> float:
@@ -60,7 +63,9 @@ class Message:
         return max(self.taken_ns - arrived_ns, 0) // 1000 / 1e6
 
     def take(self, taker: Any) -> None:
-        """Note that *taker* has what another task has received: until now it waited."""
+        """Note that *taker* has the message that another task has received; until now the message
+        waited.
+        """
         if not self.is_over and self.arrived_ns is not None:
             self.span.set_attribute(_names.QUEUE_WAIT, self._waited_s(self.arrived_ns))
             self.arrived_ns, self.asked_ns = None, 0
@@ -68,12 +73,12 @@ class Message:
                 watch.take(self.span, taker)
 
     def finish(self, error: BaseException | None = None, done_ns: int = 0) -> None:
-        """End it as of *done_ns*, else the last thing done for it. Never raises."""
+        """End it at *done_ns*, or else when the last thing was done for it. Never raises."""
         if self.is_over:
             return
         self.is_over = True
         span, held = self.span, self.connection.held
-        if self in held or not self.asked_ns:  # else whoever has asked is done with it
+        if self in held or not self.asked_ns:  # else the task that has asked is done with it
             held.discard(self)
             done_ns = done_ns or max(self.asked_ns, self.sent_ns, getattr(span, "last_ns", 0))
         done_ns = done_ns or self.asked_ns
@@ -93,7 +98,9 @@ def fail(span: Any, code: int | None) -> None:
 
 
 class Held:
-    """Whoever works on a message has this in its context; once nobody has, the message is over."""
+    """Is in the context of each task that works on a message; once it is in none, the message is
+    over.
+    """
 
     __slots__ = ("__weakref__", "message")
 
@@ -109,9 +116,9 @@ def asked() -> None:
     held = get_current().get(_names.HELD)
     if held is not None:
         message = held.message
-        message.asked_ns = message.asked_ns or _runtime.current.now_ns()  # it may ask again
+        message.asked_ns = message.asked_ns or _runtime.current.now_ns()  # a task may ask again
         message.connection.leave()
-        del held  # with which it is over, unless somebody else works on it
+        del held  # now the message is over, unless another task works on it
         if not message.is_over and (watch := _runtime.current.watch) is not None:
             watch.leave(message.span)
 

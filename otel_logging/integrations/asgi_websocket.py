@@ -1,9 +1,9 @@
 """One WebSocket connection of an ASGI server, whose messages are read when they arrive.
 
-In: scope, and what application and server say to each other. Out: a ``Connection``. Invariant: an
-application sees what it would see without us, with at most so many messages, and ``AHEAD_BYTES``
-beside the last one, read ahead; then the server is not asked, and stops its client as it does
-without us. Deliberately absent: what is a trace (``connection``), HTTP (``http``).
+In: the scope, and what application and server say to each other. Out: a ``Connection``. Invariant:
+an application sees what it would see without us. At most so many messages, and ``AHEAD_BYTES``
+beside the last one, are read ahead. Then the server is not asked any more, and stops its client as
+it would without us. Deliberately absent: what is a trace (``connection``), HTTP (``http``).
 """
 
 import asyncio
@@ -30,7 +30,7 @@ async def serve(app: App, scope: Scope, receive: Receive, send: Send, read_ahead
     before = Here.now()
     connection = _Connection(receive, send, read_ahead)
     connection.open(scope)
-    scope[_names.STANDING] = Here.now()  # for what a server logs about it in a task of its own
+    scope[_names.STANDING] = Here.now()  # for lines that a server logs in a task of its own
     try:
         await app(scope, connection.receive, connection.send)
     except BaseException as error:
@@ -41,7 +41,7 @@ async def serve(app: App, scope: Scope, receive: Receive, send: Send, read_ahead
     finally:
         if connection.ahead is not None:
             await connection.ahead.stop()
-        if connection.is_accepted:  # else its server has yet to tell what became of it
+        if connection.is_accepted:  # else its server still answers the handshake
             before.put_back()
 
 
@@ -52,7 +52,7 @@ class _ReadAhead:
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive, self._most = receive, most
-        # lists: a deque takes 760 bytes for nothing. Each with its time and its size
+        # messages, each with its time and size; lists, since an empty deque takes 760 bytes
         self._items: list[tuple[Event | BaseException, int, int]] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._bytes = 0
@@ -79,12 +79,12 @@ class _ReadAhead:
                 _wake(self._waiting.pop(0))
 
     async def next(self) -> tuple[Event, int]:
-        """Return the next one and when it arrived; after the end, what the server says."""
+        """Return the next message and when it arrived; after the end, what the server says."""
         while not self._items:
             if self.saw_end:
                 return await self._receive(), _runtime.current.now_ns()
             waiter = asyncio.get_running_loop().create_future()
-            if self._waiting:  # others were cancelled, in time-outs again and again
+            if self._waiting:  # earlier calls were cancelled, by time-outs
                 self._waiting = [each for each in self._waiting if not each.done()]
             self._waiting.append(waiter)
             await waiter
@@ -118,7 +118,7 @@ class _Connection(Connection):
         self._receive, self._send, self._read_ahead = receive, send, read_ahead
 
     async def send(self, event: Event) -> None:
-        """Pass *event* on; what is sent for a message is part of it."""
+        """Pass *event* on; to send for a message is part of that message."""
         kind = event["type"]
         if kind == "websocket.accept" and not self.is_accepted:
             await self._send(answered(event, self.handshake))
@@ -152,7 +152,7 @@ class _Connection(Connection):
         """Return what the server has next; a message begins."""
         self.announce()
         if self.ahead is None and self.is_connected and self.last is None:
-            self._look_ahead()  # some ask while they accept
+            self._look_ahead()  # some applications ask while they accept
         return self.next(self._take if self.ahead is None else self.ahead.next)
 
     async def _take(self) -> tuple[Event, int]:
@@ -160,7 +160,7 @@ class _Connection(Connection):
 
 
 def announce(original: Any, self: Any, *args: Any, **options: Any) -> Any:
-    """Receive by Starlette's method, whose call says that something asks."""
+    """Receive by Starlette's method; its call shows that the application asks."""
     connection = getattr(getattr(self, "_receive", None), "__self__", None)
     if isinstance(connection, Connection):
         connection.announce()
@@ -168,7 +168,9 @@ def announce(original: Any, self: Any, *args: Any, **options: Any) -> Any:
 
 
 def _disconnected() -> OSError:
-    """Return what the server raises for a connection that has gone, or the like of it."""
+    """Return the exception that the server raises for a connection that has gone, or one like
+    it.
+    """
     module: Any = sys.modules.get("uvicorn.protocols.utils")
     kind: Any = getattr(module, "ClientDisconnected", ConnectionError)
     return kind()  # type: ignore[no-any-return]

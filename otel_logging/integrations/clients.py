@@ -1,7 +1,7 @@
-"""OpenTelemetry's own instrumentations of clients, databases and GenAI, where they are installed.
+"""OpenTelemetry's own instrumentations of clients, databases and GenAI, if they are installed.
 
-Each is put in place when its library is imported, whatever its version. Servers, brokers' workers
-and log handlers are ours, and left out.
+Each is put in place when its library is imported, whatever its version. Those of servers, brokers'
+workers and log handlers are left out, since we have our own.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from otel_logging import _diagnostics, _names
 
-#: Packages of OpenTelemetry that go with one version of its SDK alone.
+#: Packages of OpenTelemetry that need one exact version of its SDK.
 _PINNED: Final = r"opentelemetry-(exporter-otlp|instrumentation-)"
 _on: dict[str, Any] = {}
 
@@ -26,12 +26,12 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def instrument() -> None:
-    """Put in place what is installed for the libraries that are imported by now."""
+    """Switch on the installed instrumentations of the libraries that are imported by now."""
     for library, name in _names.CLIENTS.items():
         if library in sys.modules and name not in _on and name in _installed():
             try:
                 found = _installed()[name].load()()
-                if not found.is_instrumented_by_opentelemetry:  # by the application
+                if not found.is_instrumented_by_opentelemetry:  # else the application has
                     _on[name] = found  # before: instrumenting may import the library's other parts
                     found.instrument()
                     if name == "sqlalchemy" and found.is_instrumented_by_opentelemetry:
@@ -41,7 +41,7 @@ def instrument() -> None:
 
 
 def uninstrument() -> None:
-    """Take off what ``instrument`` has put in place."""
+    """Switch off what ``instrument`` has switched on."""
     while _on:
         found = _on.popitem()[1]
         if found.is_instrumented_by_opentelemetry:  # else it warns
@@ -50,8 +50,8 @@ def uninstrument() -> None:
 
 @cache
 def _trace_engines() -> None:
-    """Trace each engine of SQLAlchemy's from its first connection on. Its instrumentation traces
-    what it finds ``create_engine`` by, which the application may have imported before.
+    """Trace each engine of SQLAlchemy from its first connection on. Its instrumentation replaces
+    ``create_engine``, which the application may have imported before.
     """
     sqlalchemy: Any = sys.modules["sqlalchemy"]
     theirs: Any = sys.modules["opentelemetry.instrumentation.sqlalchemy.engine"]
@@ -59,7 +59,7 @@ def _trace_engines() -> None:
 
     def connected(connection: Any, *_: Any) -> None:
         engine = connection.engine
-        while hasattr(engine, "_proxied"):  # it is that one, with other options
+        while hasattr(engine, "_proxied"):  # a copy with other options: the engine itself is inside
             engine = engine._proxied  # noqa: SLF001
         has_it = sqlalchemy.event.contains(engine, "after_cursor_execute", is_traced)
         if "sqlalchemy" in on() and not has_it:
@@ -69,14 +69,14 @@ def _trace_engines() -> None:
 
 
 def on() -> list[str]:
-    """Return what is in place, but for what has refused its library's version, and said so."""
+    """Return what is on, without those that have refused their library's version, and said so."""
     return sorted(name for name, each in _on.items() if each.is_instrumented_by_opentelemetry)
 
 
 def missing() -> list[str]:
-    """Return the packages to install for the rest of what the application imports; empty: none.
+    """Return the packages that are missing for libraries that the application imports.
 
-    Those that are there have to be named too: they pin each other's versions.
+    Installed ones are named too, since they pin each other's versions.
     """
     modules = sys.modules
     found = {
@@ -85,7 +85,7 @@ def missing() -> list[str]:
         if library in modules
         and name not in _installed()
         and library.partition(".")[0] not in sys.stdlib_module_names
-        and not (library == "urllib3" and "requests" in modules)  # it is made of it
+        and not (library == "urllib3" and "requests" in modules)  # requests uses urllib3
     }
     if found:
         names = {each.name for each in distributions()}

@@ -36,14 +36,14 @@ from otel_logging.integrations.asgi_message import Held, Message, asked, fail
 from otel_logging.integrations.http import Event, Request, Scope
 from otel_logging.integrations.taken import Item, first_at_end, waiter_of
 
-#: Seconds after which a message is over that somebody holds and nobody works on: a connection of a
-#: pool, or a timer, that was made in its context holds it for as long as that lives. And after the
-#: end of its connection whoever works on it.
+#: Seconds until a message is over that is held and not worked on: a timer, or a pool's connection,
+#: that was made in its context holds it as long as it lives. Also the seconds that a task may work
+#: on a message after its connection's end.
 HELD_S: Final = 2.0
 _SWEEP_S: Final = 0.5
-_LAYERS: Final = 8  # of tasks that wait for one another, at most
-#: Seconds after the next one is asked for in which a task of the application's may work on it; one
-#: that has no stage open then may be a listener.
+_LAYERS: Final = 8  # the most tasks of which each waits for the next
+#: Seconds, after the next message is asked for, in which a task of the application may work on this
+#: one; a task that has no stage open then may be a listener.
 WORKED_ON_S: Final = 60.0
 
 #: How frameworks and libraries say that the other side has gone.
@@ -60,14 +60,14 @@ _connections: "WeakSet[Connection]" = WeakSet()
 
 @functools.cache
 def _finish_at_exit() -> None:
-    atexit.register(finish_all)  # later than set-up's, so before it
+    atexit.register(finish_all)  # registered after set-up's, so it runs before that
     util = sys.modules.get("multiprocessing.util")
     if util is not None:  # pragma: no branch - a worker of hypercorn has it
         util.Finalize(None, finish_all, exitpriority=-99)  # set-up's is -100
 
 
 def finish_all() -> None:
-    """End every message that the next one was asked for. Never raises."""
+    """End every message after which the next one was asked for. Never raises."""
     for connection in list(_connections):
         for message in list(connection.held):
             message.finish()
@@ -77,43 +77,43 @@ class Connection:
     """One connection: what its application receives and sends."""
 
     is_connected = is_accepted = False
-    over_ns = 0  # when it ended; 0: it is open
+    over_ns = 0  # when the connection ended; 0: it is open
     messages = quiet = 0
     latest: Message | None = None
     last: Any = None  # the stage of its end
     code: int | None = None
     reason = ""
-    #: Whether the application has closed it for a failure.
+    #: Whether the application has closed the connection because of a failure.
     has_failed = False
     sweeper: Any = None
-    #: A task that has asked while whoever started it did something else.
+    #: A task that has asked for a message while the task that started it did something else.
     asking: Any = None
-    #: Who works on a message and has called what asks for the next one.
+    #: The task that works on a message and has called what asks for the next one.
     _announced: Any = None
-    #: Whether it has received in a task of its own.
+    #: Whether a task of its own receives for the application.
     _is_apart = False
-    #: What holds the message that has been answered, while the next one is asked for.
+    #: Holds the answered message while the next one is asked for.
     _answered: Held | None = None
 
     def __init__(self) -> None:
         self.of_messages: dict[str, Any] = {}
-        #: Messages that somebody holds after the next was asked for.
+        #: Messages that are still held after the next one was asked for.
         self.held: set[Message] = set()
-        #: The task of its application; where the loop is not asyncio's, a thread.
+        #: The task of the application; a thread if the loop is not asyncio's.
         self.task: Any = worker()
-        #: What tasks have brought that have not ended, and what nobody has taken yet, oldest first.
+        #: What tasks bring that have not ended; and what no task has taken yet, oldest first.
         self.brought: dict[Any, Item] = {}
         self.untaken: list[Any] = []
 
     def open(self, scope: Scope, began_ns: int | None = None) -> None:
-        """Begin the handshake; whatever is done in this task now is done on the connection."""
+        """Begin the handshake; from here on this task works on the connection."""
         self.stand(Request(scope, start_ns=began_ns))
         here = bindings.Here.now()
         self.handshake.leave()
         here.put_back()
 
     def stand(self, handshake: Request) -> None:
-        """Do on the connection, which begins with *handshake*, whatever is done from here on."""
+        """Let this task work on the connection, which begins with *handshake*, from here on."""
         self.handshake = handshake
         self.stage = tracing.traced("message", kind="server", links=(handshake.span,))
         self.standing = bindings.Standing(handshake.span, self.task)
@@ -125,7 +125,7 @@ class Connection:
         self._as_bound: tuple[Any, Bound] = None, NOTHING
 
     def bound(self) -> Bound:
-        """Return what is bound on it, as it stands now: encoded once for all its messages."""
+        """Return what is bound on the connection now; it is encoded once for all messages."""
         if self._as_bound[0] is not self.shared.own:
             self._as_bound = self.shared.own, Bound(self.shared.fields)
         return self._as_bound[1]
@@ -147,18 +147,18 @@ class Connection:
     # ---- receiving
 
     def announce(self) -> None:
-        """Note that something asks: whoever has worked on a message has taken the next one."""
-        if not self._is_apart:  # no time is lost by those that never do so
+        """Note that a task asks for the next message: it is done with the last one."""
+        if not self._is_apart:  # costs nothing where the application's own task receives
             self._announced = self._announced or worker()
             return
         taker = self._taker()
         self.take(taker)
-        if taker is worker():  # else it has said so before
+        if taker is worker():  # else it has been noted before
             self._announced = taker
             self._loosen()
 
     def take(self, taker: Any) -> None:
-        """Let *taker* work on what came first of all that nobody has taken."""
+        """Let *taker* work on the oldest message that no task has taken."""
         if self.untaken:
             self._give(taker, self.untaken.pop(0))
 
@@ -175,7 +175,7 @@ class Connection:
             set_current(otel_context.Context(loose))
 
     async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
-        """Return what *take* has next, with when it arrived; a message begins."""
+        """Return what *take* returns next; it also tells the arrival. A message begins."""
         task = worker()
         is_apart = task is not self.task and type(task) is not int
         taker = self._taker() if is_apart else task
@@ -203,7 +203,7 @@ class Connection:
         return event
 
     def _ask(self) -> None:
-        """Note that the message that came before is not received any more."""
+        """Note that the message before is done, as far as its receiver goes."""
         latest, self.latest, self._announced = self.latest, None, None
         if self.asking is None:
             self._answered = None
@@ -222,7 +222,7 @@ class Connection:
     # ---- receiving in a task of its own
 
     def _taker(self) -> Any:
-        """Return the task whose context this is, or a copy of it, as far as it is known."""
+        """Return the task whose context, or a copy of it, this is, if that is known."""
         taken_by = get_current().get(_names.TAKER)
         return self.task if taken_by is None else taken_by()
 
@@ -236,7 +236,7 @@ class Connection:
         return taker, is_announced
 
     def look(self) -> bool:
-        """Let whoever waits for the next message leave the last; return whether somebody does."""
+        """Let the task that waits for the next message leave the last; return whether one waits."""
         task = asking = self.asking
         for _ in range(_LAYERS):  # pragma: no branch - a bound
             if (waits := waiter_of(task)) is None:
@@ -249,7 +249,7 @@ class Connection:
         return task is not asking
 
     def _bring(self, task: Any, held: Held | None, asker: Any) -> None:
-        """Pass on, when *task* ends, what it has; at once where whoever waits does so no more."""
+        """Pass on what *task* has when it ends; at once, if the task that waited has given up."""
         waits = waiter_of(task, asker[0])
         if waits is not None and waits[1].done():
             self._give(waits[0], held)
@@ -259,12 +259,12 @@ class Connection:
         first_at_end(task, self._pass_on)
 
     def _forget(self, task: Any) -> None:
-        """Note that *task* has left what it has brought."""
+        """Note that *task* holds what it has brought no longer."""
         if self.brought.pop(task, None) is not None:
             task.remove_done_callback(self._pass_on)
 
     def _pass_on(self, task: Any) -> None:
-        """Give what *task* has brought, which is done, to whoever waits for it. In its context."""
+        """Give what *task*, which is done, has brought to its waiter. In the context of *task*."""
         item = self.brought.pop(task)
         self.leave()
         taker, is_announced = item.asked
@@ -281,12 +281,12 @@ class Connection:
                 run_in(taker, lambda: self._doubt(taker, item))
 
     def _give(self, taker: Any, held: Held | None) -> None:
-        """Let the task *taker* work on what *held* has; None: on the end."""
+        """Let the task *taker* work on the message of *held*; None: on the connection's end."""
         self._answered = None
         run_in(taker, self.leave if held is None else lambda: self.enter(held, taker))
 
     def _doubt(self, taker: Any, item: Item) -> None:
-        """Work on one of two messages: what *taker* does is nobody's until it asks again."""
+        """Note that *taker* works on one of two messages: on nobody's until it asks again."""
         if _names.HELD in get_current() or not item.is_for_starter:
             self.enter(Held(Message(self)), taker)
 
@@ -307,12 +307,12 @@ class Connection:
             is_idle = not message.handed and now_ns - active_ns > HELD_S * 1e9
             is_left = is_long_ago or (is_idle and message.span not in at_work)
             if is_left and not getattr(span, "otel_logging_stages", 0):
-                message.finish(done_ns=active_ns)  # lines alone are of what goes on behind it
+                message.finish(done_ns=active_ns)  # of lines alone: something goes on behind it
         if self.held:
             self._sweep_later()
 
     def enter(self, held: Held, taker: Any = None) -> None:
-        """Work on a message, in this task, *taker*, from here on, and in those that it starts."""
+        """Let this task, *taker*, work on a message from here on, and the tasks that it starts."""
         self.leave()
         bindings.restore(held.message.bound)
         taker = taker or worker()
@@ -321,14 +321,14 @@ class Connection:
         set_current(otel_context.Context(around))
 
     def _around(self, held: Held, taker: Any) -> dict[str, Any]:
-        """Return what is current in *taker* while it works on a message, beside its span."""
+        """Return what is current in *taker*, beside the span, while it works on a message."""
         around = {_BEFORE: get_current(), _names.HELD: held}
         if taker is not self.task and type(taker) is not int:
             around[_names.TAKER] = ref(taker)
         return around
 
     def leave(self) -> None:
-        """Work on no message, in this task from here on."""
+        """Let this task work on no message from here on."""
         current = get_current()
         held = current.get(_names.HELD)
         if held is not None and held.message.connection is self:
@@ -344,13 +344,13 @@ class Connection:
     # ---- the end
 
     def _disconnect(self, event: Event | None, arrived_ns: int | None) -> None:
-        """Begin the end; what an application still does is part of it."""
+        """Begin the stage of the end; what the application still does is part of it."""
         if event is not None and self.code is None:
             self.code, self.reason = event.get("code", 1005), event.get("reason") or ""
         stage = tracing.traced("disconnect", attributes=self.of_messages)
         stage.asked = stage.asked._replace(start_ns=arrived_ns)
         self.last = tracing.start(stage)
-        if event is None:  # an exception stays the message's that has noted it
+        if event is None:  # the message that has noted an exception keeps it
             self.last.otel_logging_began = self.handshake.began
         self.standing.now = self.last
 
@@ -376,7 +376,7 @@ class Connection:
                     **({"websocket.close_reason": self.reason} if self.reason else {}),
                 }
             )
-            # a server may log what is no error
+            # a server may log it, though it is no error
             _exceptions.remember_context(raised, self.handshake.began)
             if self.has_failed and error is None:
                 fail(self.last, self.code)
@@ -391,9 +391,9 @@ class Connection:
 def sent() -> None:
     """Note that something was sent for the message that is current."""
     held = get_current().get(_names.HELD)
-    # a listener that a message has started sends to everybody, for ever
+    # a listener that this message has started sends to everybody, for ever
     if held is not None and not held.message.connection.over_ns:
         held.message.sent_ns = _runtime.current.now_ns()
-        # often it is the last thing that is done for it
+        # often sending is the last thing that is done for a message
         if (connection := held.message.connection).asking is not None:
             asyncio.get_running_loop().call_soon(connection.look, context=Context())

@@ -37,8 +37,8 @@ def _route_of(router: Any, path: str) -> str | None:
 
 
 async def _await_many(original: Any, sources: Any, dispatch: Any) -> None:
-    """Give a consumer of Channels its events: nobody waits for a message that came while it handled
-    one of its group.
+    """Give a consumer of Channels its events. A message that comes while the consumer handles one
+    of its group has no task that waits for it.
     """
     connection = getattr(sources[0], "__self__", None)
 

@@ -1,9 +1,9 @@
-"""Executors, pools and timers: what is handed to one runs on behalf of whoever handed it over.
-What is scheduled (APScheduler) runs on nobody's.
+"""Executors, pools and timers: work runs on behalf of the task or thread that handed it over.
+Scheduled work (APScheduler) is nobody's.
 
-The current span, what is bound and the job tag go along; no other context variable does: a
-framework's own (Flask's application context, say) would be shared by two threads. Of a stage that
-is measured, the time until a thread took its work is a wait for the pool.
+The current span, what is bound and the job tag go along, and no other context variable: one of a
+framework (Flask's application context) would be shared by two threads. If a stage is measured, the
+time until a thread takes its work is a wait for the pool.
 """
 
 import inspect
@@ -43,9 +43,9 @@ def _name_of(work: Any) -> str:
 
 
 class _InThread:
-    """Work for another thread of this process, which has nothing of it afterwards.
+    """Work for another thread of this process, which keeps nothing of it afterwards.
 
-    Where nobody is here, on whose behalf it is, it runs on behalf of the thread.
+    If nothing is current here, the work runs with what is current in that thread.
     """
 
     __slots__ = ("_here", "_waits", "_work")
@@ -80,7 +80,7 @@ class _Timed(_InThread):
 
     def __init__(self, work: _Work, pool: Any) -> None:
         super().__init__(work)
-        #: Whose work it is, if that is measured.
+        #: The stage whose work it is, if that is measured.
         self.stage = watched_of(CURRENT.get().get(SPAN))
         self._key, self._since = (POOL, id(pool)), time.perf_counter_ns()
         self.name, self.end = _name_of(work), 0
@@ -93,13 +93,13 @@ class _Timed(_InThread):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         pool, now = threading.current_thread().name.rpartition("_")[0], time.perf_counter_ns()
-        since = now if self.stage is None else self._since  # it waits for itself alone
+        since = now if self.stage is None else self._since  # nobody waits for it
         had_it = blame(self._key, Why(pool), Holder(self, now), since)
         try:
             return super().__call__(*args, **kwargs)
         finally:
             self.end = time.perf_counter_ns()
-            del self._here, self._work  # others remember this one, and would keep a message open
+            del self._here, self._work  # else who remembers this keeps a message open
             if self.stage is not None and not self.stage.end:  # else it did not wait for this
                 self.stage.add_wait(Interval(POOL, self._since, now, Why(pool), had_it))
 
@@ -110,7 +110,7 @@ class _Timed(_InThread):
 
 
 class _InProcess:
-    """Work for another process, as above: the trace as headers, what is bound as plain data."""
+    """Work for another process: the trace goes along as headers, what is bound as plain data."""
 
     __slots__ = ("_fields", "_headers", "_tag", "_work")
 
@@ -149,8 +149,8 @@ def _submit(prepare: Any, submit: Any, self: Any, fn: _Work, /, *args: Any, **kw
 
 
 def _in_pool(argument: str, method: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call *method* of multiprocessing's pools, with what the worker calls, *argument*, and the
-    callbacks on behalf of who calls it.
+    """Call *method* of multiprocessing's pools. What the worker calls (*argument*), and the
+    callbacks, run on behalf of the caller.
     """
     call = _signature(method).bind(*args, **kwargs)
     given = call.arguments
@@ -178,7 +178,7 @@ _replaced = Replaced(
     (*_POOL, "_map_async", partial(_in_pool, "mapper")),
     (*_POOL, "imap", partial(_in_pool, "func")),
     (*_POOL, "imap_unordered", partial(_in_pool, "func")),
-    # every scheduler's: its timer is of whoever has added a job last
+    # for every scheduler: its timer would be of whoever has added a job last
     ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", _apart),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

@@ -1,9 +1,9 @@
 """loguru: its records are lines, and its console sinks are silent meanwhile.
 
-In: what any of its loggers takes. Invariant: which sinks the application adds and removes, before
-or after, makes no difference; those that are no console go on. Where other loggers are left alone
-(``takeover=False``), loguru is. Deliberately absent: records that its sinks give to ``logging``,
-which ``logs.nesting`` recognises.
+In: records of any of its loggers. Invariant: it makes no difference which sinks the application
+adds and removes, before set-up or after; sinks that are no console go on. Where other loggers are
+left alone (``takeover=False``), loguru is too. Deliberately absent: records that its sinks give to
+``logging``, which ``logs.nesting`` recognises.
 """
 
 # What loguru has no public names for is read from 0.5 to 0.7.
@@ -25,7 +25,7 @@ from otel_logging.processors import EventDict
 
 
 class _Sink:
-    """Ours, of one of loguru's cores; a logger that is copied has a copy of both."""
+    """Our sink in one of loguru's cores; a copied logger has a copy of core and sink."""
 
     def __init__(self, core: Any) -> None:
         self._core = core
@@ -89,7 +89,7 @@ def _remove(original: Any, self: Any, handler_id: int | None = None) -> None:
 
 
 def _frame(original: Any, depth: int) -> Any:
-    """Find who logs past frames of ours, where a handler of the application counts its callers."""
+    """Return the frame that logs, past ours, to a handler of the application that counts frames."""
     return caller.users_frame(original(depth + 1))[0]  # this one
 
 
@@ -112,8 +112,8 @@ def _is_console(sink: Any) -> bool:
 
 
 def _is_shown(record: Any, lines: loggers.LineLogger, core: Any) -> bool:
-    """Say whether *record* is a line: by the levels of set-up, or else by those of the console
-    sinks, whose place our line takes; and by their filters.
+    """Say whether *record* is a line: by set-up's levels, or else by those of the console sinks
+    that our line replaces; and by these sinks' filters.
     """
     found = [each for each in core.handlers.values() if _is_console(each._sink)]
     level, configured = record["level"].no, cast(loggers.Configured, loggers.in_use())

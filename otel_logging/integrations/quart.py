@@ -1,4 +1,4 @@
-"""Quart: requests and handshakes have their route, and whoever takes a message out of the
+"""Quart: requests and handshakes have their route, and the task that takes a message out of the
 connection's own queue works on it.
 
 The spans are those of any ASGI application. Deliberately absent: where they are made (``asgi``).
@@ -18,7 +18,7 @@ from otel_logging.integrations.asgi_message import asked
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.tracing import record
 
-#: What makes a connection's queue, and its attribute: from Quart 0.23 on, and before.
+#: The class that makes a connection's queue, and the attribute: from Quart 0.23 on, and before.
 _owner: Any = getattr(wrapper, "Buffer", asgi.ASGIWebsocketConnection)
 _QUEUE: Final = "_queue" if hasattr(wrapper, "Buffer") else "queue"
 

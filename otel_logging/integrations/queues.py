@@ -1,6 +1,6 @@
-"""One queue that carries: who takes an item out of it runs on behalf of who put it in.
+"""One queue that carries: the task that takes an item works on behalf of the task that put it in.
 
-Of no other queue is anything changed: a library's pool or a queue of replies hands nothing over.
+No other queue is changed: a library's pool, or a queue of replies, hands nothing over.
 """
 
 import asyncio
@@ -23,12 +23,14 @@ _APART: Final = "it is received in a task of its own, as asyncio.wait_for does b
 
 
 def _runner() -> object:
-    """Return the task, or the thread itself: when it has ended another may have its number."""
+    """Return the task, or the thread as an object: its number may be another's once it has
+    ended.
+    """
     return threading.current_thread() if type(by := worker()) is int else by
 
 
 class _Turn:
-    """What a worker has taken last: its stage is open until the next is asked for."""
+    """The item that a worker has taken last: its stage is open until the next item is asked for."""
 
     is_asked = True
 
@@ -53,7 +55,7 @@ class _Later(partial[Any]):
 
 
 class _Carrying:
-    """What takes the place of a queue's own methods."""
+    """The methods that replace a queue's own."""
 
     def __init__(self, queue: Any, name: str, budget: float | None) -> None:
         self._name, self._budget = name, budget
@@ -90,7 +92,7 @@ class _Carrying:
 
     def _end(self) -> None:
         turn = self._turn.get()
-        if turn is not None and turn.worker is _runner():  # else of who has started this one
+        if turn is not None and turn.worker is _runner():  # else another task's, which started this
             turn.stage.close()
 
     def _ask(self) -> _Turn:
@@ -121,10 +123,10 @@ def instrument(
 ) -> None:
     """Make *queue* carry: an ``asyncio.Queue`` or a ``queue.Queue``, or a class made from them.
 
-    Who gets an item has a stage *name* in the trace of who put it, with what was bound there, until
-    the same worker asks for the next one or calls ``task_done``. ``queue.wait_s`` counts from
-    the insertion, not from waiting for room. Failure: raises ``ConfigurationError`` for another
-    kind of queue, or a budget as ``traced`` refuses it.
+    The worker that gets an item has a stage *name* in the trace of the task that put it there, with
+    what was bound there, until it asks for the next item or calls ``task_done``. ``queue.wait_s``
+    counts from the insertion, not from waiting for room. Failure: raises ``ConfigurationError`` for
+    another kind of queue, or a budget as ``traced`` refuses it.
     """
     if not isinstance(queue, (asyncio.Queue, Queue)):
         raise ConfigurationError("queues.instrument", queue, "an asyncio.Queue or a queue.Queue")

@@ -1,9 +1,9 @@
 """Which integrations are on, and when: once their library is imported.
 
-In: names of ``_names.INTEGRATIONS``, each a module beside this one with ``instrument()``, which
-puts it in place in whatever is imported of its libraries, and may be called again, and
-``uninstrument()``. Out: those are called. Invariant: no library is imported for it. An
-integration that fails is reported and left out. Deliberately absent: any framework.
+In: names of ``_names.INTEGRATIONS``. Each is a module beside this one with ``uninstrument()`` and
+``instrument()``; that works on what is imported of its libraries, and may be called again. Out:
+these are called. Invariant: no library is imported for it. An integration that fails is reported
+and left out. Deliberately absent: any framework.
 """
 
 import importlib
@@ -21,8 +21,8 @@ _loading: list[str] = []
 
 
 def instrument(names: Iterable[str]) -> None:
-    """Put *names* in place, and no others: now, where a library of theirs is imported, and
-    whenever one will be.
+    """Put *names* in place, and no others: now, if a library of theirs is imported, and whenever
+    one is imported later.
 
     Scope: process. Failure: never raises. Concurrency: the caller holds set-up's lock.
     """
@@ -36,7 +36,7 @@ def instrument(names: Iterable[str]) -> None:
 
 
 def uninstrument() -> None:
-    """Take away what ``instrument`` has put in place, but for what makes lines: those go on.
+    """Take away what ``instrument`` has put in place, except what makes lines: lines go on.
 
     Failure: never raises.
     """

@@ -1,8 +1,8 @@
-"""What one integration has put in place in other people's classes, modules and signals.
+"""What one integration has replaced in other people's classes, modules and signals.
 
 In: an owner, the name of an attribute, and its replacement, which gets the original as its first
-argument. Out: all as it was, when asked. Invariant: an attribute is replaced once, until it is
-put back.
+argument. Out: the originals back in place, when asked. Invariant: an attribute is replaced once,
+until it is put back.
 """
 
 import sys
@@ -11,7 +11,8 @@ from functools import partial, update_wrapper
 from types import MethodType
 from typing import Any
 
-#: A module, its class or "", a name in it, and what is called with that and what it is given.
+#: A module, its class or "", a name in it, and the function that gets the original and its
+#: arguments.
 Method = tuple[str, str, str, Callable[..., Any]]
 
 

@@ -1,8 +1,8 @@
-"""Who takes what a task brings: the task that waits for it.
+"""Which task takes what another task brings: the one that waits for it.
 
-In: a task that receives, and what it has received. Out: that task's end, seen before whoever waits
-for it goes on. Invariant: nothing that an application sees of its tasks is changed. Deliberately
-absent: what is brought (``connection``).
+In: a task that receives, and what it has received. Out: that task's end, seen before the task that
+waits for it goes on. Invariant: nothing that an application sees of its tasks is changed.
+Deliberately absent: what is brought (``connection``).
 """
 
 import asyncio

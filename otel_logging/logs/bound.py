@@ -20,14 +20,14 @@ from otel_logging.logs.logger import CHAIN, LOST, ONLY_OURS, LineLogger, finish,
 from otel_logging.logs.nesting import inside
 from otel_logging.processors import EventDict
 
-#: Stands for a wrapped logger of the application, which gets each line.
+#: Means: a wrapped logger of the application gets each line.
 _OTHERS: Final = LineLogger("")
-#: What ``structlog.configure`` has set: ``get_config`` copies it, which each line would pay for.
+#: structlog's configuration itself; ``get_config`` would copy it for each line.
 _config: Final = structlog._config._CONFIG  # noqa: SLF001 - there is no other way
 
 
 class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
-    """structlog's filtering bound logger; the level is its name's, and it never raises.
+    """structlog's filtering bound logger. It has the level of its name, and never raises.
 
     ``await log.ainfo(...)`` and the like make their line at once, in the calling
     task: a line never waits for the network, so there is no thread to wait for.
@@ -129,7 +129,7 @@ def logger_of(name: Any, initial: dict[str, Any]) -> BoundLogger:
 
 def _add_methods(level: int, *names: str) -> None:
     def method(self: BoundLogger, /, *args: Any, **fields: Any) -> Any:
-        if level < self._lines.floor:  # the usual case of a line that is not made
+        if level < self._lines.floor:  # the quick way for a line below its level
             return None
         return self._emit(level, args, fields)
 

@@ -62,7 +62,7 @@ def event_of_call(args: tuple[Any, ...], fields: Mapping[str, Any]) -> EventDict
     if not args and "msg" in event_dict:
         args = (event_dict.pop("msg"), *event_dict.pop("args", ()))
     extra = event_dict.pop("extra", None)
-    if issubclass(type(extra), Mapping):  # by type: it may have a __class__ that raises
+    if issubclass(type(extra), Mapping):  # by type: its __class__ may raise
         event_dict.update(extra)
     if args:
         put_message(args, event_dict)
@@ -70,7 +70,7 @@ def event_of_call(args: tuple[Any, ...], fields: Mapping[str, Any]) -> EventDict
     return event_dict
 
 
-#: Attributes of every log record, which ``extra`` cannot set; of Python's own, not of a factory.
+#: Attributes of Python's own log records, which ``extra`` cannot set; not those of a factory.
 _RECORD: Final = logging.LogRecord("", 0, "", 0, "", (), None)
 OF_RECORDS: Final = frozenset({*vars(_RECORD), "message", "asctime"})
 
@@ -78,7 +78,7 @@ OF_RECORDS: Final = frozenset({*vars(_RECORD), "message", "asctime"})
 def as_extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return *fields* with a trailing underscore where a log record has such an attribute."""
     taken, factory = OF_RECORDS, logging.getLogRecordFactory()
-    if fields and factory is not logging.LogRecord:  # the application's: it may set some as well
-        with suppress(Exception):  # whoever makes the record is told
+    if fields and factory is not logging.LogRecord:  # the application's, which may set others
+        with suppress(Exception):  # the call that makes the record will raise this again
             taken |= vars(factory("", logging.INFO, "", 0, "", (), None)).keys()
     return dict(_fields.safe_names(fields, taken))

@@ -1,7 +1,7 @@
 """The caller: the nearest frame outside this package, structlog and ``logging``.
 
-And which code is the application's: what is not installed, the package that called set-up, and
-those that a setting names.
+Also which code is the application's: code that is not installed, the package that called set-up,
+and packages that a setting names.
 """
 
 import logging
@@ -18,7 +18,7 @@ import structlog
 from otel_logging import _names
 from otel_logging.lateness.where import is_application
 
-#: structlog looks for the caller from this frame on, if it is set.
+#: If set, structlog looks for the caller from this frame on.
 _calling: Final[ContextVar[FrameType | None]] = getattr(
     structlog.contextvars, "_ASYNC_CALLING_STACK", ContextVar("calling")
 )
@@ -32,7 +32,7 @@ _SHOWN: Final = frozenset({"uvicorn", "werkzeug"})
 
 
 def users_frame(frame: FrameType | None = None) -> tuple[FrameType, int]:
-    """Return the frame that logs, and how many frames above *frame*, or the caller's, it is."""
+    """Return the frame that logs, and its distance from *frame* (by default the caller's)."""
     frame, above = frame or sys._getframe(1), 0  # noqa: SLF001 - documented
     while frame.f_back is not None and _is_inside(frame):
         frame, above = frame.f_back, above + 1
@@ -44,9 +44,9 @@ def _is_inside(frame: FrameType) -> bool:
 
 
 def is_log_call() -> bool:
-    """Say whether the caller has a record of a log call, which asks for its level.
+    """Say whether the caller's record is of a log call, which has checked its level.
 
-    Else ``Logger.handle`` was given it, or it is of SQLAlchemy's ``echo``: they do not.
+    ``Logger.handle`` and SQLAlchemy's ``echo`` check none.
     """
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - documented
     while frame is not None and frame.f_code is not _HANDLE:  # somebody's before ours
@@ -77,7 +77,7 @@ def note_application(packages: Iterable[str]) -> None:
 
 
 def _package_of(frame: FrameType) -> str:
-    """Return the outermost package of *frame*; of ``python -m`` it is not in the name."""
+    """Return the outermost package of *frame*; with ``python -m`` its name does not say it."""
     names = frame.f_globals
     return str(names.get("__package__") or names.get("__name__")).partition(".")[0]
 
@@ -85,9 +85,9 @@ def _package_of(frame: FrameType) -> str:
 def is_library(logger: str, logged_in: str) -> bool:
     """Say whether *logger* is an installed library's.
 
-    There are two cases: it has the name of the library's module; or its letters are those of the
-    package of the file that it first *logged_in*, and of what follows in that file's path:
-    ``google_genai`` for ``google/genai/…``.
+    There are two cases: the logger has the name of the library's module; or its letters are those
+    of the path, from the package on, of the file that it first *logged_in*: ``google_genai`` for
+    ``google/genai/…``.
     """
     name = logger.partition(".")[0]
     module = sys.modules.get(name)

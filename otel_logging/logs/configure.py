@@ -25,7 +25,7 @@ Listener = Callable[[EventDict], None]
 
 #: What was configured last; None before set-up.
 _applied: LogSettings | None = None
-#: While a test captures: who is shown every line, and the level asked for.
+#: While a test captures: the function that sees every line, and the level.
 _listening: tuple[Listener | None, int | None] = (None, None)
 
 
@@ -44,7 +44,7 @@ def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.F
 
 
 def use_redaction(redaction: Redaction) -> None:
-    """Take out what *redaction* says from here on, also of what is remembered. Scope: process."""
+    """Take out what *redaction* says from here on; forget what is cached. Scope: process."""
     if redaction != _runtime.current.redaction:
         _runtime.swap(replace(_runtime.current, redaction=redaction))
         _otlp.forget()
@@ -97,7 +97,7 @@ def apply(settings: LogSettings) -> None:
 
 
 def hide_banners() -> None:
-    """Hide what imported libraries print where they start: Flask's banner, which has no option."""
+    """Hide what imported libraries print when they start: Flask's banner, which has no option."""
     cli: Any = sys.modules.get("flask.cli")
     is_hidden = _applied is not None and _applied.takeover and not _applied.console
     if is_hidden and hasattr(cli, "show_server_banner"):
@@ -108,9 +108,9 @@ def hide_banners() -> None:
 def listening(listen: Listener, *, level: int | None) -> Iterator[None]:
     """Show *listen* every line of a ``with`` block before it is written.
 
-    Lines are made as is configured, else as the variables say; from *level* on,
-    where it is given, whoever configures what inside. What was bound by structlog's
-    functions is not on them. Afterwards all is as before. Scope: process. Failure:
+    Lines are made as configured, else as the variables say. *level* holds, if given, even if
+    somebody configures logging inside. What structlog's functions had bound is not on
+    them. Afterwards all is as before. Scope: process. Failure:
     raises ``ConfigurationError``.
     """
     global _applied, _listening

@@ -1,4 +1,4 @@
-"""The application's handlers: which of them write where our lines go; the others get our lines.
+"""The application's handlers: those that write where our lines go, and the others, which get them.
 
 Invariant: what a handler logs while it has a line of ours goes to no handler. Deliberately absent:
 other loggers' records (``stdlib``).
@@ -21,24 +21,24 @@ from otel_logging.logs import call, caller, levels
 from otel_logging.logs.nesting import handed, inside
 from otel_logging.processors import EventDict, exception_of, mark_handled, redact_secrets
 
-#: The threads in which a handler has a line of ours. Not a context variable: tasks that a handler
-#: starts would copy it, and never log to a handler.
+#: The threads in which a handler handles a line of ours. Not a context variable: a task that a
+#: handler starts would copy it, and never log to a handler.
 _handing_on = OfThread()
-#: The threads in which a filter looks at a line: what it logs itself is not shown to it.
+#: The threads in which a filter looks at a line: it is not shown what it logs itself.
 _filtering = OfThread()
 _FILTER_ERRORS: Final = "errors of a logging handler's filter"
-#: Our ``Logger.callHandlers``, where it calls handlers and nobody else.
+#: Our ``Logger.callHandlers``, if nobody has replaced it.
 only_handlers: Final[list[Any]] = []
 
 
 def hears(logger: logging.Logger) -> bool:
     """Say whether a handler of the application takes lines of *logger*.
 
-    Asked for every line, of the lists themselves: they are changed in more ways
-    than could be followed. Cost: 0.2 microseconds where there is no handler.
+    The lists are read for every line: they are changed in more ways than could be
+    followed. Cost: 0.2 microseconds if there is no handler.
     """
     if type(logger).callHandlers not in only_handlers:
-        return True  # an error tracker's
+        return True  # an error tracker has replaced the method
     at: logging.Logger | None = logger
     while at is not None:
         for handler in at.handlers:
@@ -77,10 +77,10 @@ def call_each(
 ) -> bool:
     """Give *record* to handlers by *call_handlers*; return whether one took it, or may have.
 
-    A handler may give it to another library: what that logs of it is no second line. Failure: never
+    If a handler gives it to another library, what that logs is no second line. Failure: never
     raises.
     """
-    if "_logger" in record.__dict__:  # structlog's: its formatter looks for who logged
+    if "_logger" in record.__dict__:  # structlog's formatter looks for the logger there
         call_handlers = partial(caller.as_called, call_handlers)
     try:
         with inside(), handed.doing(record):
@@ -91,8 +91,8 @@ def call_each(
 
 
 def taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
-    """Call the handlers of *logger*, without any Python's last resort; return whether one of them
-    took *record*, or may have.
+    """Call the handlers of *logger*, or, if there is none, Python's last resort; return whether one
+    of them took *record*, or may have.
     """
     is_taken = False
     for handler in list(handlers_of(logger)) or filter(None, [logging.lastResort]):
@@ -127,7 +127,7 @@ def record_of(
     record = make(logger.name, level, file, line, message, (), raised, function, extra, stack)
     mark_handled(record)
     if any(isinstance(each.formatter, ProcessorFormatter) for each in handlers_of(logger)):
-        # by these two attributes it knows one of structlog's
+        # structlog's formatter knows its own records by these two attributes
         message.fields = event_dict
         record.__dict__.update(_logger=logger, _name=record.levelname.lower())
     return record
@@ -148,7 +148,7 @@ def filter_line(
         passed = through_filters(logger, record)
         if passed is None:
             return False
-        event_dict.pop(_names.FORMAT_ARGS, None)  # they may hide something in it
+        event_dict.pop(_names.FORMAT_ARGS, None)  # filters may hide something in it
         if (message := passed.getMessage()) != record.getMessage():
             event_dict[_names.EVENT] = message
         for key, value in vars(passed).items():
@@ -160,9 +160,9 @@ def filter_line(
 
 
 def through_filters(logger: logging.Logger, record: logging.LogRecord) -> logging.LogRecord | None:
-    """Return *record* as the filters of the console handlers leave it; None: each refuses it.
+    """Return *record* as the filters of the console handlers leave it; None: all refuse it.
 
-    Our line takes the place of these handlers' lines, so their filters hold for it: they may add
+    Our line replaces the lines of these handlers, so their filters apply to it: they may add
     fields, or hide secrets.
     """
     refused = False
@@ -175,13 +175,13 @@ def through_filters(logger: logging.Logger, record: logging.LogRecord) -> loggin
         if passed:  # from Python 3.12 on the record itself, or another one
             return passed if isinstance(passed, logging.LogRecord) else record
         kinds = {type(each).__name__ for each in handler.filters}
-        # Django's: refuse a handler in this environment, whatever the record
+        # Django's: these refuse everything in this environment
         refused = refused or kinds.isdisjoint(("RequireDebugTrue", "RequireDebugFalse"))
     return None if refused else record
 
 
 def _ask(handler: logging.Handler, record: logging.LogRecord) -> Any:
-    # what it does to the record is done to the line, not to other handlers' records
+    # a filter changes the line, not the records of other handlers
     seen = copy.copy(record)
     with _filtering.doing(handler):
         passed: Any = handler.filter(seen)
@@ -189,7 +189,7 @@ def _ask(handler: logging.Handler, record: logging.LogRecord) -> Any:
 
 
 class _Message(str):
-    """A line's message as a record's: structlog's ``ProcessorFormatter`` takes the fields of it."""
+    """A record's message, of which structlog's ``ProcessorFormatter`` reads the fields."""
 
     fields: EventDict
 
@@ -210,11 +210,11 @@ def handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
 
 
 def consoles_of(logger: logging.Logger) -> Iterator[logging.Handler]:
-    """Yield the console handlers that records of *logger* go to: also by a ``MemoryHandler``, or a
-    queue whose listener ``dictConfig`` has made.
+    """Yield the console handlers that records of *logger* go to: also through a ``MemoryHandler``,
+    or a queue whose listener ``dictConfig`` has made.
     """
     for handler in handlers_of(logger):
-        own = vars(handler)  # not what a mock says that it has
+        own = vars(handler)  # a mock would say that it has anything
         listener = own.get("listener")  # from Python 3.12 on
         for each in (handler, own.get("target"), *getattr(listener, "handlers", ())):
             if is_console(each):
@@ -222,28 +222,28 @@ def consoles_of(logger: logging.Logger) -> Iterator[logging.Handler]:
 
 
 def is_null(handler: logging.Handler) -> bool:
-    """Say whether it is one that does nothing."""
+    """Say whether *handler* does nothing."""
     return type(handler).handle is logging.NullHandler.handle
 
 
 def hides(logger: logging.Logger, level: int) -> bool:
-    """Say whether *level* is below that of each of *logger*'s handlers; without any, below that of
-    Python's last resort.
+    """Say whether *level* is below the levels of all of *logger*'s handlers; if there is none,
+    below that of Python's last resort.
     """
     known = (each.level for each in handlers_of(logger) if not is_null(each))
     return level < min(known, default=logging.WARNING)
 
 
-#: What a record has under other names.
+#: Fields that a record has under other names.
 _NOT_EXTRA: Final = {*(_names.EVENT, _names.TIMESTAMP, _names.LEVEL, _names.LOGGER, _names.TIME_NS)}
-#: Set on a handler: the stream that was looked at last, and whether it is stdout or stderr.
+#: Set on a handler: the stream seen last, and whether it is stdout or stderr.
 _SEEN: Final = "_otel_logging_seen"
 
 
 def is_console(handler: Any) -> bool:
     """Say whether *handler* writes to the process's own stdout or stderr."""
     stream = getattr(handler, "stream", None)
-    if stream is None:  # rich's handler has it in its console
+    if stream is None:  # rich's handler has the stream in its console
         stream = getattr(getattr(handler, "console", None), "file", None)
         if stream is None:
             return False
@@ -259,7 +259,7 @@ def is_console(handler: Any) -> bool:
 
 
 def is_doubled(handler: logging.Handler) -> bool:
-    """Say whether *handler* is OpenTelemetry's, to the collector that our log records go to."""
+    """Say whether *handler* is OpenTelemetry's, and sends to the collector of our log records."""
     sends = _runtime.current.sends_records
     return sends is not None and sends(getattr(handler, "_logger_provider", None))
 

@@ -11,21 +11,21 @@ for_handlers: Final = logging.Logger.getEffectiveLevel
 #: LOG_LEVEL and LOG_LEVELS by ``Logger.name``; empty while other loggers are left alone.
 ours: Final[dict[str, int]] = {}
 
-#: Whether the application has given the root logger WARNING, which is what Python gives it.
+#: Whether the application has set the root logger to WARNING, which is Python's default.
 _is_warning_given = False
 
 
 def note_root(before: int, level: int) -> None:
-    """Remember whether the root logger, which had the level *before*, is given WARNING.
+    """Remember whether the root logger, which had the level *before*, is set to WARNING.
 
-    Code that only puts WARNING back, after another level, does not count.
+    Code that only sets WARNING again, after another level, does not count.
     """
     global _is_warning_given
     _is_warning_given = before == level == logging.WARNING
 
 
 def of_root() -> int:
-    """Return the level of lines where LOG_LEVEL is unset."""
+    """Return the level of lines if LOG_LEVEL is unset."""
     level = logging.root.level
     is_given = bool(ours) and (level != logging.WARNING or _is_warning_given)
     return level if is_given else logging.INFO
@@ -33,7 +33,7 @@ def of_root() -> int:
 
 def nearest(logger: logging.Logger) -> tuple[logging.Logger | None, int]:
     """Return the nearest of *logger* and its parents that has a level, and the level that code gave
-    it: zero where LOG_LEVEL or LOG_LEVELS names it, since their level counts then.
+    it; zero if LOG_LEVEL or LOG_LEVELS sets its level, which counts then.
     """
     at: logging.Logger | None = logger
     while at is not None and at.name not in ours:
@@ -44,7 +44,7 @@ def nearest(logger: logging.Logger) -> tuple[logging.Logger | None, int]:
 
 
 def lowest(logger: logging.Logger) -> int:
-    """Return the level from which a record is a line, or goes to a handler of the application."""
+    """Return the lowest level of a record that is a line, or that a handler gets."""
     at, level = nearest(logger)
     if level or at is None:
         return level or for_handlers(logger)

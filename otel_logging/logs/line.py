@@ -26,13 +26,13 @@ from otel_logging.logs import caller
 from otel_logging.processors import EventDict, TracebackText
 
 NAMES: Final = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
-#: Levels of lines. A line of such a level tells of the exception that is being handled.
+#: A line of such a level tells of the exception that is being handled.
 _TELLING: Final = frozenset({"warning", "error", "critical"})
-#: Fields that a line sets itself, and that may have been given.
+#: Fields that a line sets itself; a call may have given them.
 _GUARDED: Final = _fields.GUARDED - {_names.EVENT}
-#: Where a traceback begins that a formatter, or whoever logs, has put into the message.
+#: The beginning of a traceback in a message, by a formatter or the application.
 TRACEBACK: Final = later(r"\s*(?:\+ Exception Group )?Traceback \(most recent call last\):")
-#: What was raised, behind the last place of a traceback that is a text.
+#: In a traceback as text: what was raised, behind its last place.
 _RAISED: Final = later(r"(?:.*\n[ \t][^\n]*\n|\A)([\w.<>]+)(?:: (.*))?\Z", re.DOTALL)
 _render_stack: Final = StackInfoRenderer(additional_ignores=["otel_logging"])
 
@@ -40,8 +40,8 @@ _render_stack: Final = StackInfoRenderer(additional_ignores=["otel_logging"])
 def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -> EventDict:
     """Add everything that a line has beside its call, and make it an event of its span.
 
-    A line about an exception that is logged outside any span gets the trace, and where
-    nothing is bound the whole context, that the exception was raised in.
+    A line about an exception, logged outside any span, gets the trace in which the exception
+    was raised; if nothing is bound, it gets the whole context.
     """
     given, span = event_dict.pop("exc_info", None), trace.get_current_span()
     if getattr(span, CLOSED, False):
@@ -63,7 +63,7 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     if _names.EXCEPTION in event_dict and type(event := event_dict.get(_names.EVENT)) is str:
         event_dict[_names.EVENT] = _without_traceback(event, event_dict[_names.EXCEPTION])
     told = error
-    if error is None and level in _TELLING and logger != _names.SCOPE:  # ours tell of none
+    if error is None and level in _TELLING and logger != _names.SCOPE:  # our own lines tell of none
         told = sys.exc_info()[1]
     if told is not None:
         _exceptions.mark_told(told)
@@ -82,7 +82,7 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
 def identify(
     span: trace.Span, logger: str, level: str, event_dict: EventDict, error: BaseException | None
 ) -> None:
-    """Add whose line it is, and what was raised."""
+    """Add the line's logger, its trace, what is bound, and what was raised."""
     processors.add_bound_context(None, level, event_dict)
     for key in _GUARDED.intersection(event_dict):
         if type(event_dict[key]) is not TracebackText:
@@ -96,7 +96,7 @@ def identify(
 
 
 def _without_traceback(event: str, text: str) -> str:
-    """Return *event* without a traceback that ends as *text* does, whoever has put it there."""
+    """Return *event* without a traceback that ends as *text* does."""
     last = text.rpartition("\n")[2]
     found, end = TRACEBACK.search(event), event.rfind(last) + len(last)
     if found and end > found.end():
@@ -117,14 +117,14 @@ _current, _state, _job = bindings.get_current, bindings.state, bindings.current_
 _SPAN: Final = bindings.SPAN
 _NOTHING: Final = (b"", b"")
 _BEGIN: Final = f'{{"{_names.TIMESTAMP}":"'.encode()
-#: Makes the line of a logger's name, a level, a message and fields; False: it is not usual, and
-#: nothing has been done.
+#: Makes the line for a logger's name, a level, a message and fields; returns False, and has done
+#: nothing, if the line is not usual.
 Straight = Callable[[str, int, Any, Mapping[str, Any]], bool]
 
 
 @lru_cache(4096)  # loggers, times five
 def _around(logger: str, level: int) -> tuple[bytes, bytes, bytes] | None:
-    """Return what is before and behind the message in JSON, and these as attributes of an event."""
+    """Return the JSON before and behind the message, and the same as attributes of an event."""
     if (name := NAMES.get(level)) is None:
         return None
     before, behind = {_names.LEVEL: name}, {_names.LOGGER: logger}
@@ -143,7 +143,7 @@ def _message(redaction: Redaction, event: str) -> tuple[bytes, bytes]:
 
 
 def never_straight(logger: str, level: int, event: Any, own: Mapping[str, Any]) -> bool:
-    """Make no line: none is usual."""
+    """Make no line: no line is usual."""
     return False
 
 
@@ -151,7 +151,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
     """Return the maker of the usual line: fields, bytes, span, write.
 
     Usual: a text and plain scalars, inside an open span of ours, to the process's own stdout.
-    It runs no code of the application, and makes what ``complete`` makes at a third of the cost.
+    It runs no code of the application. It makes what ``complete`` makes, at a third of the cost.
     """
 
     def straight(logger: str, level: int, event: Any, own: Mapping[str, Any]) -> bool:

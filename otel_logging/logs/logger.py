@@ -1,6 +1,6 @@
-"""Where the lines of a logger's name go, and how one is made: never raises, never recurses.
+"""Loggers by name: where their lines go, and how a line is made. Never raises, never recurses.
 
-In: what a call was given, by whichever logger. Out: each line once, whatever part of structlog's
+In: the arguments of a call of any logger. Out: each line once, whatever part of structlog's
 configuration the application replaces (processors, wrapper class, logger factory). Invariant:
 loggers made before set-up follow what is configured now. Deliberately absent: what is on a line
 (``line``), how it looks (``render``), the methods of a bound logger (``bound``).
@@ -60,19 +60,19 @@ _configured: Configured | None = None
 class LineLogger:
     """Where the lines of one logger name go: structlog's "wrapped logger".
 
-    ``BoundLogger`` leaves nothing to it. It has the methods of a logger for those who replace a
-    part of structlog's configuration; its other attributes are the standard logger's of its name.
+    ``BoundLogger`` calls none of its methods. They are for applications that replace a part of
+    structlog's configuration. Its other attributes are those of the standard logger of its name.
     """
 
     name = ""  # each has its own
-    #: An installed library's: what the application's handlers would not show is no line.
+    #: Whether it is an installed library's: what handlers would not show is no line.
     is_quiet = False
-    #: The file of its first record, whose library it may be of.
+    #: The file of its first record, by which its library may be known.
     logged_in = ""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.known: logging.Logger | None = None  # not before somebody asks for it
+        self.known: logging.Logger | None = None  # made on demand
         self.follow()
 
     def follow(self) -> None:
@@ -90,7 +90,8 @@ class LineLogger:
             floor = min(threshold, handlers_level)
             if self.is_quiet:
                 lowest = max(lowest, handlers_level)
-        #: Lowest level of a record that is a line, of a line of ours, and of what a handler takes.
+        #: The lowest level of a record that is a line, of our own lines, and of what a handler
+        #: gets.
         self.lowest, self.threshold, self.floor = lowest, threshold, floor
         self.straight = line.never_straight if configured is None else configured.straight
 
@@ -108,9 +109,9 @@ class LineLogger:
         return bool(levels.ours) and handlers.hears(self.standard)
 
     def take(self, level: int, args: tuple[Any, ...], fields: Mapping[str, Any]) -> None:
-        """Make a line of the result of other processors than ours.
+        """Make a line of the result of processors that are not ours.
 
-        There are three cases: nothing, where ours are among them; a text, which is
+        There are three cases: nothing, if ours are among them; a text, which is
         written as it is; and arguments as for a logger of the standard library.
         """
         if fields or len(args) > 1:
@@ -130,8 +131,8 @@ class LineLogger:
 
 
 def add_parts(owner: type, of: str) -> None:
-    """Give *owner* the other attributes of a standard logger, those of its attribute *of*:
-    ``__getattr__`` would slow all.
+    """Give *owner* the other attributes of a standard logger, which its attribute *of* is. With
+    ``__getattr__`` all attributes would be slower.
     """
     for name in dir(logging.Logger("")):
         if not name.startswith("_") and not hasattr(owner, name):
@@ -165,7 +166,7 @@ def in_use() -> Configured | None:
 
 
 def use(configured: Configured | None) -> None:
-    """Let *configured* be what every logger follows, those of today with the next ``follow``."""
+    """Let every logger follow *configured*; existing ones do so from the next ``follow`` on."""
     global _configured
     _configured = configured
 
@@ -220,7 +221,7 @@ def emit(
         with inside():
             event_dict = make(*args)
             if configured is None or is_echo(event_dict.get(_names.EVENT)):
-                return  # given back meanwhile, or an output that logs
+                return  # taken back meanwhile, or an output that logs its lines
             of = lines.standard, level
             refused = is_heard and written and not handlers.filter_line(*of, event_dict, place)
             if configured.with_caller and _names.CODE_FILE not in event_dict:
@@ -239,7 +240,7 @@ def emit(
 
 
 def name_of(level: int, own: Any = None) -> str:
-    """Return a line's name of *level*: beyond the five, its *own* that a record brought along."""
+    """Return a line's name of *level*; if it is none of the five, the record's *own* name."""
     known = NAMES.get(level)
     if known is None and own is not None and (text := processors.without_colors(own).strip()):
         known = text.lower()
@@ -252,7 +253,7 @@ def level_of(name: Any) -> int:
     text = str(plain(name)).lower()
     number = _LEVELS.get(text, logging.getLevelName(text.upper()))
     if not isinstance(number, int):
-        digits = text.removeprefix("level ")  # logging's name for one without
+        digits = text.removeprefix("level ")  # logging's name for a level without a name
         number = int(digits) if digits.isdecimal() else logging.INFO
     return number
 
@@ -303,7 +304,7 @@ def _for_others(logger: Any, name: str, event_dict: EventDict) -> Any:
 
 
 def lines_of(logger: Any) -> LineLogger:
-    """Return the logger whose level holds for *logger*, the application's own perhaps."""
+    """Return the logger of ours whose level holds for *logger*, which may be the application's."""
     if type(logger) is LineLogger:
         return logger
     name = getattr(logger, "name", None)

@@ -1,4 +1,4 @@
-"""Log calls inside log calls: how deep a thread is in them, and an end to it."""
+"""Log calls inside log calls: how deep a thread is in them, and the limit."""
 
 import logging
 from contextlib import suppress
@@ -12,8 +12,8 @@ DEEPEST: Final = 3
 
 #: By thread: how many log calls are open.
 _depths: Final = OfThread()
-#: By thread: the record that handlers have just now, or the texts that another library's sink has.
-#: What these hand on to one more library is a line already.
+#: By thread: the record that handlers handle now, or the texts that another library's sink handles.
+#: If these hand it on to one more library, it is a line already.
 handed: Final = OfThread()
 
 

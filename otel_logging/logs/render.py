@@ -17,7 +17,7 @@ from otel_logging._text import later, visible
 from otel_logging._values import MAX_RECORD_BYTES, field, plain
 from otel_logging.logs.line import NAMES
 
-#: What stands first in a JSON line, in this order.
+#: The first fields of a JSON line, in this order.
 _HEAD: Final[Mapping[str, Any]] = dict.fromkeys(
     (_names.TIMESTAMP, _names.LEVEL, _names.EVENT, _names.LOGGER)
 )
@@ -59,14 +59,14 @@ _LEVEL_COLORS: Final = {
     for level, code in zip(NAMES.values(), ("34", "32", "33", "31", "1;31"), strict=True)
 }
 _EVENT_WIDTH: Final = 32
-_INDENT: Final = 24  # of what goes on in the next line: right of where messages begin
+_INDENT: Final = 24  # of a line that goes on: right of the beginning of messages
 _LEAST_INDENT: Final = 4  # of tracebacks, and of words too long for more
 _TRACE_CHARACTERS: Final = 8
-#: With flags that say "sampled" (W3C Trace Context: the lowest bit).
+#: Flags that say "sampled" (W3C Trace Context: the lowest bit).
 _IDS = later("[0-9a-f]{32}/[0-9a-f]{16}/[0-9a-f][13579bdf]")
 _BARE = later(r"[^\s\"'=]+")
-#: What people do not read beside the message. Of a late stage: its shares are data of programs,
-#: where it stands is below.
+#: Fields that people do not read beside the message. The shares of a late stage are for programs,
+#: and its place stands below.
 _NOT_FIELDS: Final = _names.RESERVED | {
     *(_names.STACK, _names.TIME_NS, _names.LATE_SHARES, _names.LATE_WHERE, *_names.OF_EXCEPTIONS)
 }
@@ -74,9 +74,9 @@ _TAB: Final = 4  # columns
 #: Characters between which a line may be broken, as Chinese and Japanese have no blanks.
 _CJK: Final = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60"
 _SIGNS: Final = r"[\u3001\u3002\uff09\uff0c\uff0e\uff01\uff1f\u300d\u300f]*"  # begin no line
-#: A number goes with its unit.
+#: A number is not parted from its unit.
 _WORDS: Final = later(rf"( *)([{_CJK}]{_SIGNS}|[^ {_CJK}]*\d [mµ]?s\b[^ {_CJK}]*|[^ {_CJK}]+)")
-#: Of a path or an address that is too long for a line, or of a text without blanks.
+#: Parts of a path or an address that is too long for a line, or of a text without blanks.
 _LONG: Final = later(f"()([{_CJK}]{_SIGNS}|[^/?&{_CJK}]+[/?&]*|[/?&]+)")
 _PARTS: Final = later("( *)([^ ,]+,*|,+)")  # of a value that is too long for one line
 _MARKS: Final = later(r"[ |]*[~^][ ~^]*")
@@ -139,8 +139,8 @@ def console_renderer(
 def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_Token]:
     """Return what is on a line that has *room*: the message, on whose behalf, the other fields.
 
-    Where it is too much, the message's padding gives way, then the path of its logger. Where it is
-    still too much it is whole, in parts that several lines can take.
+    If it is too wide, the message's padding gives way, then the path of its logger. If it is still
+    too wide, it is whole, in parts for several lines.
     """
     is_verdict = _names.LATE_CAUSE in event_dict  # whose sentence has it all
     keys = dict.fromkeys([*(key for key in _runtime.current.who if key in event_dict), *event_dict])
@@ -235,7 +235,7 @@ def _lines(event: Any) -> list[str]:
 
 
 def _local(event_dict: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the day and the time, of the clock which a person at the terminal has on the wrist."""
+    """Return day and time in the time zone of this machine."""
     time_ns = event_dict.get(_names.TIME_NS)
     seconds, rest = divmod(time.time_ns() if time_ns is None else time_ns, 1_000_000_000)
     day, clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)).split(" ")
@@ -255,7 +255,7 @@ def _indented(traceback_text: str, columns: float, paint: _Paint) -> Iterator[st
     for written in traceback_text.rstrip("\n").expandtabs(_TAB).split("\n"):
         line = visible(written)
         if _MARKS.fullmatch(line) and _LEAST_INDENT + _columns(above) > columns:
-            continue  # they stand below a place in a line that has been broken
+            continue  # they belong to a line that has been broken
         above = line
         if line.startswith(("  ", "Traceback ", "Stack ")) or not line:
             code = _DIM if line.lstrip().startswith(("File ", "Traceback ", "^", "~")) else ""

@@ -24,7 +24,7 @@ from otel_logging.logs.nesting import is_handed_on
 from otel_logging.processors import EventDict, TracebackText, is_handled, mark_handled
 
 _python: Any = logging  # whose methods we replace
-#: What was there before us: Python's own, or somebody's who came first.
+#: The methods before us: Python's own, or those of somebody who came first.
 _call_handlers: Callable[[logging.Logger, logging.LogRecord], Any] | None = None
 _handle: Callable[[logging.Handler, logging.LogRecord], Any] = logging.Handler.handle
 _has_handlers: Callable[[logging.Logger], bool] = logging.Logger.hasHandlers
@@ -35,16 +35,16 @@ _ways: tuple[Any, ...] = ()
 
 
 def take_over(wanted: Mapping[str, int]) -> None:
-    """Make a line of every record, warning and uncaught exception, from levels *wanted* by name.
+    """Make a line of every record, warning and uncaught exception; *wanted*: levels by name.
 
-    Where *wanted* is empty, everything is as it was before. Scope: process. Failure: never raises.
+    If *wanted* is empty, everything is as it was before. Scope: process. Failure: never raises.
     """
     if wanted and _call_handlers is None:
         _replace_methods()
     levels.ours.clear()
     levels.ours.update(wanted)
     for name in wanted:
-        logging.getLogger(name)  # those below it find their level at theirs
+        logging.getLogger(name)  # so that the loggers below find their level at this one
     _python.Logger.setLevel, _python.Logger.getEffectiveLevel = _set_and_follow, levels.lowest
     if not wanted:
         levels.note_root(logging.NOTSET, logging.NOTSET)
@@ -54,7 +54,7 @@ def take_over(wanted: Mapping[str, int]) -> None:
 
 
 def _replace_methods() -> None:
-    # once: somebody may put theirs before ours, and lead back to it
+    # once: somebody may replace ours by a method that calls ours
     global _call_handlers, _handle, _has_handlers, _ways
     kind = _python.Logger
     _call_handlers, _handle = kind.callHandlers, logging.Handler.handle
@@ -71,7 +71,7 @@ def _replace_methods() -> None:
 
 
 def _is_pythons(method: Any) -> bool:
-    """Say whether nobody has replaced *method* of a logger: by type, a proxy says what it wraps."""
+    """Say whether nobody has replaced *method* of a logger. By type: a proxy may claim to be it."""
     return type(method) is FunctionType and method.__globals__ is vars(logging)
 
 
@@ -85,12 +85,12 @@ def _set_and_follow(self: logging.Logger, level: Any) -> None:
 
 # ---------------------------------------------------------------- a record
 
-#: No ``extra=`` fields: what records and formatters have, and copies of what a line has anyway,
-#: from OpenTelemetry's logging instrumentation.
+#: Attributes that are no ``extra=`` fields: those of records and formatters, and copies of a line's
+#: trace by OpenTelemetry's logging instrumentation.
 _NO_FIELDS: Final = call.OF_RECORDS | {
     *("otelSpanID", "otelTraceID", "otelTraceSampled", "otelServiceName")
 }
-#: Fields in which a library has parts of its message once more, or what nobody can read.
+#: By library: fields that repeat parts of its message, or that nobody can read.
 _REPEATED: Final = {
     "celery": {"data"},  # with arguments and traceback
     "django": {"server_time"},
@@ -122,7 +122,7 @@ def _log_or_line(  # pragma: no cover - its frames are in logging's file
 
 
 def _as_loggings(function: Any, log: Any) -> Any:
-    """Return *function* as one of logging's own, for whoever looks for the frame that logs."""
+    """Return *function* as one of logging's own, for code that looks for the frame that logs."""
     code = function.__code__.replace(co_filename=log.__code__.co_filename)
     known = {**globals(), "__name__": "logging", "_log": log}
     return FunctionType(code, known, function.__name__, function.__defaults__)
@@ -160,7 +160,7 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
 
 
 def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> Any:
-    """Make a line of *record*; return whether a handler took it, or may have."""
+    """Make a line of *record* and give it to handlers; return whether one took it, or may have."""
     call_handlers = cast(Any, _call_handlers)
     if not levels.ours:
         return call_handlers(self, record)
@@ -203,7 +203,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
     event_dict: EventDict = {}
     if not given.keys() <= call.OF_RECORDS:
         if type(bound := given.get("extra")) is dict and "loguru" in sys.modules:
-            given = {**bound, **given}  # of a handler that loguru has
+            given = {**bound, **given}  # of a ``logging`` handler that is a sink of loguru
             del given["extra"]
         without = _NO_FIELDS | _REPEATED.get(record.name.partition(".")[0], frozenset())
         event_dict = {str(plain(k)): v for k, v in given.items() if k not in without}
@@ -274,7 +274,7 @@ def _of_structlog(record: logging.LogRecord, event_dict: EventDict) -> EventDict
 def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
     """Handle *record*, unless that would write it where its line is.
 
-    A record that has no line yet, brought by a queue from a process without us, gets it here.
+    A record without a line, which a queue brings from a process without us, gets one here.
     """
     if not (levels.ours and handlers.is_console(self)):
         # a log record of ours may be where it would send this once more
@@ -287,7 +287,7 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
 
 
 def _has_handlers_or_line(self: logging.Logger) -> bool:
-    """Say that the root logger has a handler: our line is as good as one.
+    """Say that the root logger has a handler: our line is one.
 
     uvicorn makes access lines only where there is one, and ``--no-access-log``
     takes that logger's handlers and its way to the root.

@@ -21,14 +21,14 @@ from otel_logging._stream import PATIENCE_S, Descriptor, fd_of, write_below
 LOST: Final = "log lines lost: stdout takes none"
 
 
-#: How text ends behind which a line may begin; empty, where nothing was printed.
+#: Ends of printed text behind which a line may begin; empty: nothing was printed.
 _ENDS: Final = frozenset({"", "\n"})
 #: By thread: the list that gets what a stream of Python's has kept, in place of its buffer.
 _taking: Final = OfThread()
 
 
 class _Print:
-    """``write`` of a stream that lines go past: it remembers what was printed last."""
+    """Replaces ``write`` of a stream beside which lines are written: remembers the last text."""
 
     __slots__ = ("__self__", "beside", "last", "of_stdout", "print")
 
@@ -68,7 +68,7 @@ class _Print:
 
 
 def _empty(stream: Any, descriptor: Descriptor, until: float) -> None:
-    """Write to *descriptor* what *stream*, a wrapper of Python's own, and its buffer keep."""
+    """Write to *descriptor* what *stream*, a wrapper of Python's own, and its buffer hold."""
     descriptor.flush(stream.buffer, until)
     taken: list[bytes] = []
     with _taking.doing(taken):
@@ -144,7 +144,7 @@ class Stdout:
                 _write_text(sys.__stdout__, line)
                 return
             printed, until = stream.write, 0.0
-            # in its buffer, perhaps; one that logs has made a line of it
+            # perhaps only into its buffer; a stream that logs has made a line of it
             if type(printed) is _Print and printed.last and fd_of(stream) >= 0:
                 until = printed.put_out(descriptor)
             descriptor.write(line, until)
@@ -152,8 +152,8 @@ class Stdout:
             _diagnostics.report(LOST, detail=error)
 
     def _judge(self, stream: Any) -> "_Judged":
-        """Say where lines go past *stream*: it has a logger, or would hold the caller for as long
-        as a reader sleeps.
+        """Say where lines go instead of *stream*, if it logs them, or would hold the caller for as
+        long as a reader sleeps.
         """
         past, encoding, fd = None, None, fd_of(stream)
         parts = getattr(stream, "__dict__", {}).values()
@@ -173,8 +173,8 @@ _Judged = tuple[Any, Descriptor | None, str | None]
 
 
 def _notice(stream: Any) -> Any:
-    """Remember from here on what is printed to *stream*, a wrapper of Python's own: return what
-    does; None for another.
+    """Remember from here on what is printed to *stream*, a wrapper of Python's own. Return the
+    object that does; None for any other stream.
     """
     if type(getattr(stream, "write", None)) is _Print:
         stream.write.last = "\n"
@@ -197,7 +197,7 @@ _writing = OfThread()
 
 
 def is_echo(event: Any) -> bool:
-    """Say whether *event*, logged while a line is written, is that line: ``sys.stdout`` logs."""
+    """Say whether *event*, logged while a line is written, is that line: some stdouts log."""
     writing = _writing.mine()
     if writing and writing is not True and issubclass(type(event), str) and writing in event:
         writing = _writing[threading.get_ident()] = True

@@ -34,10 +34,10 @@ from otel_logging.processors import EventDict
 
 #: The standard library's name for their logger.
 WARNINGS: Final = "py.warnings"
-#: Loggers of the standard library that report what nobody waited for, by its ``repr``.
+#: Loggers of the standard library that report a failed task by its ``repr``.
 LOOPS: Final = frozenset({"asyncio", "concurrent.futures"})
 _AGAIN_S: Final = 0.01  # after so long a signal comes again
-#: Python's own hooks. What is put before one may say that it is that: a proxy, ``functools.wraps``.
+#: Python's own hooks. A proxy, or ``functools.wraps``, may claim to be one.
 _PYTHONS: Final = (
     *(sys.__excepthook__, threading.__excepthook__, sys.__unraisablehook__),
     getattr(warnings, "_showwarning_orig", None),
@@ -50,9 +50,9 @@ _asyncios: Final = _asyncio.default_exception_handler
 
 
 def take_over(*, is_taken: bool) -> None:
-    """Put our hooks before those that are there, or take them off. Scope: process.
+    """Put our hooks before those that are there, or take ours off. Scope: process.
 
-    One that somebody has put another before stays, and only passes on.
+    If somebody has put a hook before ours, ours stays and only calls the next one.
     """
     for owner, name, report in _HOOKS:
         there = getattr(owner, name)
@@ -72,9 +72,9 @@ def context_for(record: logging.LogRecord) -> Context | None:
 
 
 def with_parts(event: str, event_dict: EventDict) -> str:
-    """Put the parts of *event*, asyncio's ``name: repr`` a line, into *event_dict*.
+    """Put asyncio's parts of *event*, a line ``name: repr`` each, into *event_dict*.
 
-    Return the rest: it is the same whichever task failed, or with which arguments.
+    Return the rest, which is the same for each task and its arguments.
     """
     event, *parts = _PARTS.split(without_addresses(event))
     for part in parts:
@@ -83,7 +83,7 @@ def with_parts(event: str, event_dict: EventDict) -> str:
     return event.partition("(")[0] if event.startswith("Exception in callback ") else event
 
 
-_passing = OfThread()  # our hook's function, while those before it see what is a line already
+_passing = OfThread()  # our hook's function, while earlier hooks see what is a line already
 
 
 class _Hook:
@@ -113,7 +113,7 @@ class _Hook:
 
 
 def _of_main(_: Any, error: Any, __: Any) -> bool:
-    if not isinstance(error, Exception):  # Ctrl-C has Python's own ending
+    if not isinstance(error, Exception):  # Python ends by itself at Ctrl-C
         return False
     return _line("sys.excepthook", logging.CRITICAL, f"uncaught {plain(error)}", exc_info=error)
 
@@ -128,7 +128,7 @@ def _of_thread(args: Any) -> bool:
 
 def _of_finaliser(args: Any) -> bool:
     if any(args.object is each for each in gc.callbacks) and (of := _signal_of(args.exc_value)):
-        # it came while garbage was collected; what its handler has raised, Python has ignored
+        # a signal came while garbage was collected: Python has ignored what its handler raised
         send = signal.raise_signal if os.name == "nt" else partial(os.kill, os.getpid())
         threading.Timer(_AGAIN_S, send, (of,)).start()
         return True

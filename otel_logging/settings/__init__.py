@@ -1,7 +1,7 @@
 """All settings: arguments, then the environment, then `.env`, then defaults.
 
 In: arguments of ``setup_observability``, variables, a `.env` file. Out: frozen records,
-each of whose fields says where it comes from. Invariant: an invalid one is a
+each of whose fields says where it comes from. Invariant: an invalid value is a
 ``ConfigurationError`` here, and never appears later. Deliberately absent: acting on
 any of it. ``docs/configuration.md`` has the table.
 """
@@ -37,7 +37,7 @@ def nameless() -> str:
 
 
 _limit = partial(asked, _parse.count(0))
-_COUNT: Final = "OTEL_ATTRIBUTE_COUNT_LIMIT"  # where the one before it is not set
+_COUNT: Final = "OTEL_ATTRIBUTE_COUNT_LIMIT"  # used where the signal's own limit is not set
 _LENGTH: Final = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"
 
 
@@ -61,7 +61,7 @@ class Limits(Record):
 
     @property
     def longest(self) -> int:
-        """The longest text that one of them allows; 0, where none is set."""
+        """The longest text that one of the limits allows; 0 if none is set."""
         lengths = self.span_value_length, self.record_value_length, self.value_length
         return max(length or 0 for length in lengths)
 
@@ -74,7 +74,7 @@ class Settings(LogSettings):
     resource: Mapping[str, str] = asked(_parse.resource, dict, "OTEL_RESOURCE_ATTRIBUTES")
     disabled: bool = asked(_parse.true_or_false, False, "OTEL_SDK_DISABLED")
     traces_exporter: str = asked(_parse.one_of("otlp", "none"), "otlp", "OTEL_TRACES_EXPORTER")
-    #: Where lines go beside stdout: to "otlp" as log records, to the "span" as events.
+    #: Where lines go beside stdout: "otlp", as log records; "span", as events.
     lines_to: frozenset[str] = asked(
         _parse.line_exporters, frozenset({"span"}), _names.OTEL_LOGS_EXPORTER
     )
@@ -84,10 +84,10 @@ class Settings(LogSettings):
     sampler_ratio: float = asked(_parse.ratio, 1.0, _names.OTEL_TRACES_SAMPLER_ARG)
     limits: Limits
     propagate: tuple[str, ...] = asked(_parse.baggage_keys, (), "OTEL_LOGGING_PROPAGATE")
-    #: Whether a trace that comes in is continued; else it is linked to.
+    #: Whether an incoming trace is continued; else it is linked to.
     trust_inbound: bool = asked(_parse.flag, True, "OTEL_LOGGING_TRUST_INBOUND")
     budgets: Mapping[str, float] = asked(_parse.budgets, dict, "OTEL_LOGGING_BUDGETS")
-    #: None: the user's own place, or the fallback.
+    #: None: the user's own state directory, or the fallback.
     spool_dir: Path | None = asked(_parse.directory, None, _names.SPOOL_DIR)
     spool_dir_named: str  # the argument or the variable
     spool_bytes: int = asked(_parse.count(memory.SEAL_BYTES), 64 << 20, _names.SPOOL_BYTES)
@@ -120,7 +120,7 @@ class Settings(LogSettings):
 def load(service_name: str | None = None, *, beside: bool = False, **given: Any) -> Settings:
     """Return all settings; *given* are arguments of ``setup_observability``.
 
-    *beside*: the tracer provider is another SDK's; what is no value here may be one there.
+    *beside*: the tracer provider is another SDK's, for which values may be valid that are not here.
     Failure: raises ``ConfigurationError`` for the first invalid one.
     """
     variables = Variables(beside=beside)
@@ -153,7 +153,7 @@ def load(service_name: str | None = None, *, beside: bool = False, **given: Any)
 
 
 def differences(one: Settings, other: Settings, given: Collection[str]) -> Iterator[str]:
-    """Yield which of the arguments *given* for *one* is ignored where *other* is set up."""
+    """Yield those of the arguments *given* for *one* that are ignored, since *other* is set up."""
     values = {
         each.metadata.get("argument") or each.name: [getattr(of, each.name) for of in (one, other)]
         for each in fields(one)

@@ -28,11 +28,11 @@ class LogSettings(Record):
 
     environment: str = asked(_parse.environment, _usual_environment, _names.ENVIRONMENT)
     color: bool
-    #: None: the root logger's, where the application gave it one; else INFO.
+    #: None: the root logger's level, if the application set one; else INFO.
     level: int | None = asked(_parse.level, None, "LOG_LEVEL", argument="log_level")
     #: Logger name, or a parent of it -> level.
     levels: Mapping[str, int] = asked(_parse.levels, dict, "LOG_LEVELS", argument="log_levels")
-    #: Jaeger's address, where the terminal takes hyperlinks to it and something is delivered.
+    #: Jaeger's address, if the terminal takes hyperlinks and spans are delivered.
     links_to: str | None
     #: Bound of a line on a pipe. POSIX: a write of at most PIPE_BUF bytes is atomic there;
     #: Linux has 4,096.
@@ -41,7 +41,7 @@ class LogSettings(Record):
     caller: bool = asked(_parse.true_or_false, False, "OTEL_LOGGING_CALLER")
     #: Packages whose code is the application's, though they are installed.
     application: tuple[str, ...] = asked(_parse.comma_list, (), _names.APPLICATION)
-    #: What is taken out of what leaves.
+    #: What is taken out before anything leaves.
     redaction: Redaction = asked(_parse.redaction, DEFAULT, argument="redact")
     #: Other loggers' lines, warnings and uncaught exceptions are ours too.
     takeover: bool = asked(_parse.flag, True)
@@ -66,10 +66,10 @@ def load_logs(**given: Any) -> LogSettings:
 def log_values(
     variables: Variables, kind: type[LogSettings], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the values of a *kind* of ``LogSettings``, as far as they are no other settings."""
+    """Return the values of the fields of *kind*, a class of ``LogSettings``."""
     forced = variables.get("FORCE_COLOR") not in (None, "0")
     terminal = is_terminal() and variables.get("TERM") != "dumb"
-    url = jaeger_url(variables)  # invalid is invalid, whatever the terminal takes
+    url = jaeger_url(variables)  # if invalid, an error on every terminal
     values = variables.values(kind, given)
     redaction = values["redaction"] if given.get("redact") is not None else _redaction(variables)
     return {

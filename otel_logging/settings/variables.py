@@ -24,9 +24,9 @@ def asked(
 ) -> Any:
     """Describe a setting, a field of a dataclass.
 
-    *parse* gets the name and the value: of the argument, which has the field's name or *argument*,
-    or else of the first of *variables* that is set. *default*: a value, or a function that makes
-    one.
+    *parse* gets the name and the value: those of the argument (called like the field, or
+    *argument*), or else of the first of *variables* that is set. *default*: a value, or a function
+    that makes one.
     """
     make = default if callable(default) else lambda: default
     metadata = {"parse": parse, "variables": variables, "argument": argument}
@@ -50,7 +50,7 @@ class Record:
 
 
 class Variables:
-    """The environment, and behind it `.env`. An empty value is an unset one."""
+    """The environment, and behind it `.env`. An empty value counts as unset."""
 
     def __init__(self, *, beside: bool = False) -> None:
         """Read `.env`. *beside*: beside another SDK, whose variables may have values of its own."""
@@ -71,7 +71,7 @@ class Variables:
                 except ConfigurationError as error:
                     if not self._is_beside or not _OTHERS.match(name):
                         raise
-                    # of several exporters, and by the names that the SDK for Python has
+                    # several exporters, or the names that the SDK for Python has
                     ours = any(each.strip().startswith("otlp") for each in value.split(","))
                     self.ignored.append(f"{error}; ignored beside another SDK{', but otlp' * ours}")
                     default = parse(name, "otlp") if ours else default
@@ -101,7 +101,7 @@ class Variables:
 
 def _read_dotenv() -> Mapping[str, str | None]:
     path = Path(".env")
-    # not in a working directory that is gone, or that we may not enter
+    # the working directory may be gone, or closed to us
     if not os.path.isfile(path):  # noqa: PTH113 - Path's raises
         return {}
     from dotenv import dotenv_values

@@ -1,8 +1,8 @@
-"""Destinations: where each leads to, what is there of it, and the end of those no longer used.
+"""Destinations: where each leads to, what is in its directory, and the end of unused ones.
 
-In: the base of a spool. Out: ``Destination``. Invariant: nothing is removed below a directory that
-is not a destination of ours, nor what a living process still fills. Deliberately absent: what is in
-a segment.
+In: the base of a spool. Out: ``Destination``. Invariant: nothing is removed from a directory that
+is not a destination of ours, and no segment that a living process still fills. Deliberately absent:
+what is in a segment.
 """
 
 import contextlib
@@ -29,7 +29,9 @@ _NAME: Final = later(rf"(.*)-[0-9a-f]{{12}}({re.escape(LOGS)})?")
 
 
 class Pile(NamedTuple):
-    """Segments; *oldest_s*: when the first was written last, since the epoch, None of none."""
+    """Segments; *oldest_s*: when the oldest was written last, s since the epoch; None: no
+    segment.
+    """
 
     segments: int
     size_bytes: int
@@ -37,7 +39,7 @@ class Pile(NamedTuple):
 
 
 class Destination(NamedTuple):
-    """One service's spool for one collector. *to*, *hours*: as its last process began with."""
+    """One service's spool for one collector. *to*, *hours*: as its last process was set up."""
 
     path: Path
     service: str
@@ -45,13 +47,13 @@ class Destination(NamedTuple):
     hours: float | None
     waiting: Pile
     sent: Pile
-    processes: int  # that live
+    processes: int  # that are alive
     since: float  # when its last process began, s since the epoch; 0.0 where that is unknown
     is_ours: bool  # rather than another user's
 
     @property
     def endpoint(self) -> str:
-        """Where it leads to, in words where that was not written down."""
+        """Where it leads to; in words if no process has written that down."""
         return self.to or f"an endpoint that {self.path} does not name"
 
     @property
@@ -61,11 +63,11 @@ class Destination(NamedTuple):
 
 
 def describe(destination_dir: Path, to: str, hours: float) -> None:
-    """Write down where *destination_dir* leads to, and how long what is in it is kept.
+    """Write down where *destination_dir* leads to, and how long its segments are kept.
 
-    Failure: never raises; it is shown by its name alone then.
+    Failure: never raises; the destination then is shown by its name only.
     """
-    own = destination_dir / f"{_ABOUT}-{os.getpid()}-{time.time_ns()}"  # others may begin, too
+    own = destination_dir / f"{_ABOUT}-{os.getpid()}-{time.time_ns()}"  # others may begin too
     with contextlib.suppress(OSError):
         write_file(own, json.dumps({"to": to, "hours": hours}).encode())
         own.replace(destination_dir / _ABOUT)
@@ -78,9 +80,9 @@ def found(
     service: str | None = None,
     of_others: bool = False,
 ) -> Iterator[Destination]:
-    """Yield what is below *base*, by name; of *without* nothing is even opened: where flock is made
-    of fcntl's (NFS), a process would lose its own. *of_others*: also what belongs to other users.
-    Failure: never raises; what is not safe is left out.
+    """Yield the destinations below *base*, by name. *without*: their files are not even opened,
+    since a process would lose its own locks where flock is made of fcntl's (NFS). *of_others*: also
+    those of other users. Failure: never raises; a directory that is not safe is left out.
     """
     for path in listed(base):
         name = _NAME.fullmatch(path.name)
@@ -92,8 +94,8 @@ def found(
 
 
 def left_behind(every: Iterable[Destination]) -> Iterator[tuple[Destination, Destination]]:
-    """Yield each in which something waits that no process sends any more, and that to which its
-    service sends now: the one of a process that runs, else of the last that did.
+    """Yield each destination whose waiting segments no process sends any more, and the one to which
+    its service sends now: that of a running process, else of the last one.
     """
 
     def signal(one: Destination) -> tuple[Path, str, bool]:
@@ -109,8 +111,8 @@ def left_behind(every: Iterable[Destination]) -> Iterator[tuple[Destination, Des
 
 
 def resend(one: Destination, to: Destination) -> int:
-    """Move what waits in *one* to *to*, whose process delivers it, or its next one does. Return how
-    many segments. Failure: never raises; what cannot be moved stays.
+    """Move what waits in *one* to *to*, whose present or next process delivers it. Return the
+    number of segments. Failure: never raises; what cannot be moved stays.
     """
     count = 0
     for process_dir in process_dirs.abandoned(one.path):
@@ -148,10 +150,10 @@ def _pile(path: Path, *, waits: bool) -> Pile:
 
 
 def prune_unused(base: Path, ours: Container[Path | None], hours: float) -> None:
-    """Remove what is too old of the destinations below *base* that no process uses, and those that
-    are empty then. What was not delivered is reported.
+    """Remove old segments of the destinations below *base* that no process uses, then those
+    destinations that are empty. Spans that were not delivered are reported.
 
-    *ours*: destinations of this process. *hours*: for those that do not say. Failure: never raises.
+    *ours*: this process's destinations. *hours*: for one that says none. Failure: never raises.
     """
     for each in found(base, ours):
         oldest = time.time() - (each.hours or hours) * 3600
@@ -166,8 +168,8 @@ def prune(
     destination_dir: Path, *, oldest: float, bytes_bound: float = math.inf, is_asked: bool = False
 ) -> None:
     """Keep a destination within its bounds: sent segments go first, then waiting ones, oldest
-    first; what was in these is reported, unless a user asked for it. *oldest* is in seconds since
-    the epoch. Never raises.
+    first. The loss of waiting spans is reported, unless a user asked for it. *oldest*: s since the
+    epoch. Never raises.
     """
     with contextlib.suppress(OSError):
         directories.private_directory(destination_dir / SENT)  # somebody may have cleared it away
@@ -177,7 +179,7 @@ def prune(
         if (waits and path.suffix == OPEN) or (total <= bytes_bound and modified >= oldest):
             continue
         with contextlib.suppress(OSError):
-            # a neighbour that prunes too may have been quicker: no less room for that
+            # a neighbour may have removed it first: there is room then, too
             total -= size
             found = contents(path) if waits and not is_asked else ()
             lost = sum(len(each.spans) + each.damaged for each in found or ())
@@ -187,8 +189,8 @@ def prune(
 
 
 def purge(destination_dir: Path, *, oldest: float, is_asked: bool = True) -> None:
-    """Remove every older segment of it, those of dead processes too, but what is being written; and
-    then what is empty of it. *oldest*, *is_asked*: as for ``prune``. Never raises.
+    """Remove all older segments of a destination, those of dead processes too, except open ones;
+    then what is empty. *oldest*, *is_asked*: as for ``prune``. Never raises.
     """
     list(process_dirs.abandoned(destination_dir))  # which seals what is in them
     prune(destination_dir, oldest=oldest, is_asked=is_asked)

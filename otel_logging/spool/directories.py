@@ -37,7 +37,7 @@ _LINUX: Final = ".local/state/otel_logging"  # below a home, by default
 
 
 class UnsafeError(PermissionError):
-    """A directory is not used, since another user could lead our files elsewhere by it."""
+    """A directory is not used, since another user could make our files go elsewhere."""
 
     def __init__(self, reason: str, path: Path) -> None:
         super().__init__(errno.EPERM, reason, str(path))
@@ -66,7 +66,7 @@ def default_base() -> Path:
     """
     from platformdirs import user_state_path
 
-    with contextlib.suppress(RuntimeError):  # of the newest; older ones leave the ~ there
+    with contextlib.suppress(RuntimeError):  # old versions leave the ~ there
         path = user_state_path("otel_logging", appauthor=False)
         if path.parts[0] != "~":
             return path.absolute()
@@ -89,7 +89,7 @@ def bases_of_all() -> list[Path]:
     import tempfile
 
     below = Path(_LINUX)
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no home; it is not below that
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no home, or not below it
         below = default_base().relative_to(Path.home())
     # a directory service need not list its users
     homes = [Path(each.pw_dir) for each in pwd.getpwall()] + listed(Path("/home"))
@@ -99,7 +99,7 @@ def bases_of_all() -> list[Path]:
 
 
 def is_missing(path: Path) -> bool:
-    """Whether no directory is at *path*; False where that may not be known. Never raises."""
+    """Whether *path* is missing, for certain: False if this user may not know. Never raises."""
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
@@ -117,7 +117,7 @@ def make_directory(path: Path) -> None:
     """Make *path*, and those above it that are missing: 0700, whatever the umask."""
     for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
         with contextlib.suppress(FileExistsError):  # another process was quicker
-            missing.mkdir(0o700)  # from its first moment, and then without what the umask took
+            missing.mkdir(0o700)  # first private, then with the bits that the umask took
             missing.chmod(0o700)
 
 
@@ -142,8 +142,8 @@ def safe_base(base: Path) -> None:
 
 
 def check_base(base: Path, *, of_others: bool = False) -> None:
-    """Raise OSError if others may rename *base*, where it is a link what it leads to, or what is
-    in it. *of_others*: it may be another user's, and is as safe as it is for that user.
+    """Raise OSError if others may rename *base*, the target of that link, or what is in it.
+    *of_others*: *base* may be another user's; then it must be safe for that user.
     """
     if not hasattr(os, "geteuid"):  # pragma: no cover - Windows: the mode says nothing of others
         return
@@ -185,8 +185,8 @@ def private_directory(path: Path) -> None:
 
 
 def try_to_write(base: Path, size: int, destinations: Iterable[str] = ()) -> None:
-    """Write *size* bytes into *base*, and leave nothing, nor directories that were not there;
-    look at those of *destinations*, names in it, that are there.
+    """Write *size* bytes into *base*, and leave neither a file nor a new directory behind. Also
+    check the directories of *destinations*, names in *base*, that are there.
 
     Failure: raises OSError.
     """
@@ -200,11 +200,11 @@ def try_to_write(base: Path, size: int, destinations: Iterable[str] = ()) -> Non
                 with contextlib.suppress(FileNotFoundError):
                     check_private(path)
         with tempfile.TemporaryFile(dir=base, buffering=0) as file:
-            if file.write(bytes(size)) < size:  # the next one would say why
+            if file.write(bytes(size)) < size:  # a further write would say why
                 raise OSError(errno.ENOSPC, "not all bytes could be written", str(base))
     finally:
         for each in missing:
-            with contextlib.suppress(OSError):  # it was not made; a service has begun to use it
+            with contextlib.suppress(OSError):  # it was never made, or a service uses it by now
                 each.rmdir()
 
 
@@ -229,7 +229,7 @@ def listed_now(directory: Path, suffix: str = "") -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     if suffix:
-        names.sort(key=len)  # rising numbers: 1000000 after 999999
+        names.sort(key=len)  # so that 1000000 comes after 999999
     return [directory / name for name in names]
 
 
@@ -237,14 +237,14 @@ def sent(path: Path) -> Path:
     """Return where a segment is once it is delivered."""
     if path.parent.name == SENT:
         return path
-    # what was adopted has the name of its process already
+    # an adopted segment has its process's name already
     name = path.stem if "-" in path.stem else f"{path.parent.name}-{path.stem}"
     return path.parent.parent / SENT / f"{name}{SEALED}"
 
 
 def sizes(destination_dir: Path) -> Iterator[tuple[bool, float, int, Path]]:
-    """Yield whether it waits, when it was written (s since the epoch), the bytes that it takes
-    on disk, whole blocks: each segment.
+    """Yield for each segment whether it waits, when it was written (s since the epoch), and the
+    bytes of its blocks on disk.
     """
     for each in listed(destination_dir):
         for path in (*listed(each, SEALED), *listed(each, OPEN)):

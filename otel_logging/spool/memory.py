@@ -1,7 +1,7 @@
 """The bounded queue in memory, for the time in which the disk takes nothing.
 
-In: frames. Out: segments that wait in memory. Invariant: no I/O, and no lock held during
-any: who cannot have the spool's comes here. Deliberately absent: when the disk is back.
+In: frames. Out: segments that wait in memory. Invariant: no I/O; no lock is held during I/O: who
+cannot get the spool's lock comes here. Deliberately absent: when the disk is back.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ MEMORY_BYTES: Final = 8 << 20
 
 
 class Memory:
-    """Segments, the oldest first: those that frames are put into, and those that wait.
+    """Segments, the oldest first: those that are being filled, and those that wait.
 
     Concurrency: any thread, and a signal handler within any of these.
     """
@@ -27,9 +27,10 @@ class Memory:
         self._lock = RLock()
 
     def put(self, scope: bytes, data: bytes, begin: Callable[[], Waiting]) -> int:
-        """Put frames into a segment, which *begin* returns where none has room for them.
+        """Put frames into a segment; if none has room for them, into a new one, which *begin*
+        returns.
 
-        Return how many spans found no room any more, with the oldest segments.
+        Return how many spans were dropped, with the oldest segments, to make room.
         """
         lost: list[Waiting] = []
         with self._lock:
@@ -47,7 +48,7 @@ class Memory:
         return [*self.segments, *(segment for _, segment in self.filling)]
 
     def seal(self) -> list[Waiting]:
-        """Let the segments that fill wait, and return them."""
+        """Let the segments that are being filled wait; return them."""
         with self._lock:
             sealed = [segment for _, segment in self.filling]
             self.segments, self.filling = self._all(), []

@@ -1,7 +1,7 @@
-"""Files of ours that are open: known again by their position, locked, written at an offset.
+"""Open files of ours: recognised by their position, locked, written at an offset.
 
-In: descriptors. Invariant: nothing is written to a number, nor is it closed, before it was
-seen to be still that of our file. Deliberately absent: paths.
+In: descriptors. Invariant: before we write to a descriptor, or close it, we check that it still is
+our file. Deliberately absent: paths.
 """
 
 import contextlib
@@ -70,13 +70,13 @@ def is_held(path: Path) -> bool:
         opened.close()
 
 
-#: Positions from here to twice as far are where no file of an application is read or written.
+#: From here to twice as far no application reads or writes a file.
 _FAR: Final = 1 << 30
 _seek: Final = os.lseek
 
 
 class OpenFile:
-    """An open file of ours, known again by a position in it that no other open file has.
+    """An open file of ours, recognised by its position, which no other open file has.
 
     Something may close every descriptor of the process, as a daemon does, and
     give our number to a file of its own. Then nothing may be written to that
@@ -89,13 +89,13 @@ class OpenFile:
     __slots__ = ("_mark", "fd")
 
     def __init__(self, fd: int) -> None:
-        # not of ``random``, whose numbers the application may have chosen
+        # not by ``random``: the application may have seeded it
         far = _FAR + int.from_bytes(os.urandom(4), "big") % _FAR
         self._mark = os.lseek(fd, far, os.SEEK_SET)
         self.fd = fd
 
     def is_ours(self) -> bool:
-        """Say whether the number still is that of our file. Never raises."""
+        """Say whether the descriptor still is our file. Never raises."""
         try:
             return _seek(self.fd, 0, 1) == self._mark  # os.SEEK_CUR
         except OSError:

@@ -1,8 +1,8 @@
 """Directories of processes: taken, held by a lock, emptied by others when their process is dead.
 
 In: a destination's directory. Out: paths to write to, to read and to deliver from.
-Invariant: nothing is done in a directory whose lock is not ours any more: a neighbour may
-have it; one with a segment in it is never removed. Deliberately absent: the lock around all
+Invariant: nothing is done in a directory whose lock is not ours any more, since a neighbour may
+have it; a directory with a segment in it is never removed. Deliberately absent: the lock around all
 this, which is the spool's.
 """
 
@@ -21,7 +21,7 @@ from otel_logging.spool.open_file import OpenFile, check, is_held, try_lock
 from otel_logging.spool.reading import content
 from otel_logging.spool.segment import parse_all
 
-_TRIES: Final = 5  # to take a directory that a neighbour takes for a dead process's
+_TRIES: Final = 5  # a neighbour may take our new directory for a dead process's
 _all: Final[weakref.WeakSet["Held"]] = weakref.WeakSet()
 
 
@@ -31,36 +31,36 @@ def in_use() -> set[Path | None]:
 
 
 class Held:
-    """A process's directory of one destination; with None, there is no disk.
+    """A process's directory of one destination; None: there is no disk.
 
-    Concurrency: called under the spool's lock; without it two directories may be made.
+    Concurrency: call it under the spool's lock, else two directories may be made.
     """
 
     def __init__(self, destination_dir: Path | None) -> None:
         self.destination_dir = destination_dir
         self._own: Path | None = None
         self.lock: OpenFile | None = None  # of our own
-        self._lost: Path | None = None  # the last one whose lock somebody has closed
+        self._lost: Path | None = None  # the last directory whose lock somebody has closed
         _all.add(self)
 
     def own(self) -> Path | None:
-        """Return our directory; None if there is none, or if somebody has closed what holds it: a
+        """Return our directory; None if there is none, or if somebody has closed its lock: then a
         neighbour may have it by now.
         """
-        own, lock = self._own, self.lock  # what comes after ``close`` may not have the lock
+        own, lock = self._own, self.lock  # after ``close`` the spool's lock may not be held
         if lock is not None and not lock.is_ours():
             self._lost = own
             own = self._own = self.lock = None
         return own
 
     def is_lost(self, process_dir: Path) -> bool:
-        """Say whether a neighbour may have taken what was in that directory of ours."""
-        self.own()  # by now
+        """Say whether *process_dir* was ours, and a neighbour may have taken what was in it."""
+        self.own()  # notes whether it is lost by now
         return process_dir == self._lost
 
     def own_dir(self) -> Path:
-        """Return our directory; a new one at first, after a fork, or if somebody removed it or
-        closed what holds it. Failure: raises OSError.
+        """Return our directory. It is made at first, after a fork, and if somebody has removed it
+        or closed its lock. Failure: raises OSError.
         """
         own = self.own()
         if own is None or not own.exists():
@@ -78,8 +78,8 @@ class Held:
         self.let_go()
 
     def let_go(self) -> None:
-        """Hold nothing, as in a child: its parent does. An unlock would free the parent's lock, a
-        close does not.
+        """Hold nothing: in a child, since its parent does. To unlock would free the parent's lock,
+        to close does not.
         """
         lock, self._own, self.lock = self.lock, None, None
         if lock is not None:
@@ -116,15 +116,15 @@ def _new_lock(process_dir: Path) -> OpenFile:
 
 
 def abandoned(destination_dir: Path, ours: Path | None = None) -> Iterator[Path]:
-    """Yield each directory whose process is dead, oldest first, with what is in it sealed; it is
-    locked until the next one is asked for.
+    """Yield each directory whose process is dead, the oldest first. Its segments are sealed, and it
+    is locked until the next one is asked for.
 
-    Failure: never raises; one that cannot be had belongs to a process that lives, or to a
-    neighbour.
+    Failure: never raises; if a directory cannot be locked, its process is alive, or a neighbour has
+    it.
     """
     found = directories.listed(destination_dir)
     for process_dir in sorted(found, key=lambda path: path.name.rpartition("-")[2]):
-        # not even tried on ours: where flock is made of fcntl's (NFS), we would lose it
+        # ours is not even opened: where flock is made of fcntl's (NFS), we would lose our lock
         if process_dir.name != directories.SENT and process_dir != ours:
             lock = _take_over(process_dir)
             if lock is not None:
@@ -148,10 +148,10 @@ def _take_over(process_dir: Path) -> OpenFile | None:
         lock = OpenFile(check(fd, path))
     except OSError:
         with contextlib.suppress(OSError):
-            process_dir.rmdir()  # if it is empty: its maker died before it had a lock
+            process_dir.rmdir()  # works only if it is empty: its process died before it had a lock
         return None
     opened = directories.listed(process_dir, OPEN)
-    # there are two cases: its process lives, or another neighbour was quicker; its lock was
+    # two cases: its process lives, or another neighbour was quicker; or its lock was
     # closed by somebody, and its process has not noticed yet
     if not try_lock(lock.fd) or any(map(is_held, opened)):
         lock.close()
@@ -160,7 +160,7 @@ def _take_over(process_dir: Path) -> OpenFile | None:
         with contextlib.suppress(OSError):
             if data := content(left):
                 if torn := sum(each.torn for each in parse_all(data)):
-                    os.truncate(left, len(data) - torn)  # what is sealed is whole
+                    os.truncate(left, len(data) - torn)  # a sealed segment is whole
                 left.rename(left.with_suffix(SEALED))
             else:  # its process was killed before the header: no append had returned
                 left.unlink()
@@ -176,10 +176,10 @@ def remove_if_empty(process_dir: Path) -> None:
     """Remove a process's directory, if no segment is in it. Never raises."""
     with contextlib.suppress(OSError):  # too many open files to find that out, say
         if not any(directories.listed_now(process_dir, suffix) for suffix in (SEALED, OPEN)):
-            files = directories.listed(process_dir)  # the lock; what other files of ours there are
+            files = directories.listed(process_dir)  # the lock, and any other file of ours
             for path in [path for path in files if path.suffix not in (SEALED, OPEN)]:
                 path.unlink(missing_ok=True)
-            process_dir.rmdir()  # and not its whole tree: this fails rather than lose a span
+            process_dir.rmdir()  # not its whole tree: this fails rather than lose a span
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -1,9 +1,9 @@
 """The queue: spans, or log records, appended to segments on disk, and handed out for delivery.
 
-Invariants: a frame is on disk before ``append`` returns, or in the bounded
-memory queue, or counted as lost. Nothing is pickled. Only processes of the same
-destination adopt what a dead one left. There is no fsync: a power cut is not
-promised. Deliberately absent: what the bytes mean, and the network.
+Invariants: when ``append`` returns, a frame is on disk, or in the bounded memory queue, or counted
+as lost. Nothing is pickled. Only processes of the same destination adopt what a dead process left.
+There is no fsync: a power cut may lose spans. Deliberately absent: what the bytes mean, and the
+network.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from otel_logging.spool.reading import Waiting
 from otel_logging.spool.recorder import Recorder
 from otel_logging.spool.segment import frame, header
 
-SEAL_S: Final = 0.5  # how long a span may wait for company
-SLOW_S: Final = 0.02  # longer is slow: the disk, or a busy machine on which this thread waits
-STALL_S: Final = 0.5  # of slow appends, none quick between: the disk stalls, memory takes over
-HANG_S: Final = 2.0  # of one append: the disk stalls, however busy the process is
-ADOPT_S: Final = 1.0  # for what dead processes left, each time
+SEAL_S: Final = 0.5  # how long a segment waits for more spans
+SLOW_S: Final = 0.02  # an append that took longer is slow: by the disk, or by a busy machine
+STALL_S: Final = 0.5  # so long of slow appends, none quick between: the disk stalls
+HANG_S: Final = 2.0  # so long of one append: the disk stalls, however busy the process is
+ADOPT_S: Final = 1.0  # for adopting what dead processes left, each time
 VISIT_S: Final = 3600.0  # between looks at other destinations
 
-# {}: what the spool is for, spans or log records
+# {} is "spans" or "log records"
 DROPPED_FULL: Final = "{} dropped: the memory queue is full while the disk takes none"
 LOST_LATE: Final = "{} lost: they ended at exit, and no disk takes them"
 LOST_AFTER: Final = "{} lost: they ended after shutdown"
@@ -65,7 +65,7 @@ class Spool:
         """Take a directory below *base*; with None, frames are kept in memory alone."""
         self.base = base
         self.resource = resource
-        #: When a segment is sealed; longer while nothing can be delivered: not many small files.
+        #: Age at which a segment is sealed; higher during an outage, which makes fewer files.
         self.seal_after_s = SEAL_S
         #: Called, outside the lock, when there is a new segment.
         self.on_work: Callable[[], None] = lambda: None
@@ -75,11 +75,11 @@ class Spool:
         self._held = Held(None if base is None else base / destination)
         self._bytes_bound = bytes_bound
         self._max_age_s = hours * 3600
-        #: What makes a time of a monotonic one, by the clock of now.
+        #: Makes a monotonic time a time since the epoch, by the clock as it is now.
         self._clock_s = time.time() - time.monotonic()
         self._made_by = os.getpid()
         self._next_visit = -math.inf  # monotonic
-        self._is_closed = False  # and stays so in a child: nobody empties the memory queue
+        self._is_closed = False  # stays true in a child: nobody would empty its memory queue
         self._begin()
         if base is not None:
             self._held.own_dir()
@@ -90,19 +90,19 @@ class Spool:
         # __del__ that appends while this thread is inside.
         self._lock = RLock()
         self._busy = False
-        #: What others append while the lock is taken; who has it next writes it along.
+        #: Frames of others that came while the lock was taken; its next holder writes them.
         self._deferred: deque[tuple[bytes, bytes]] = deque()
         self._segments: dict[bytes, OpenSegment] = {}
         self._memory = Memory()
         self._recorder = Recorder()
         self._stalled = self._held.destination_dir is None
-        self._slow_s = 0.0  # that the slow appends took since the last quick one
+        self._slow_s = 0.0  # s that slow appends took since the last quick one
         self._announced = self.opened
         self._undeletable: set[Path] = set()  # delivered, and still where it was
         self._numbers = itertools.count(1)
 
     def report(self, kind: str, times: int = 1, *, detail: object = "") -> None:
-        """Report trouble with what is in the spool; *kind* has a place for its noun."""
+        """Report trouble with the spool; *kind* has a ``{}`` for "spans" or "log records"."""
         _diagnostics.report(kind.format(self.noun), times, detail=detail)
 
     # ---- append
@@ -116,7 +116,7 @@ class Spool:
         # the usual case first; by keyword it takes longer
         elif lock.acquire(False) or (self._is_closed and lock.acquire(timeout=SLOW_S)):  # noqa: FBT003
             try:
-                if self._busy and self._is_closed:  # nobody may come after who is at it
+                if self._busy and self._is_closed:  # nobody may ever write what is deferred now
                     self._set_apart(scope, data)
                 elif self._busy:
                     self._deferred.append((scope, data))
@@ -138,7 +138,7 @@ class Spool:
             until = time.monotonic() + HANG_S
             while not lock.acquire(timeout=STALL_S):
                 if self._stalled or time.monotonic() >= until or not is_busy():
-                    self._stalled = True  # it is written when the append that stalls returns
+                    self._stalled = True  # the frame is written when the append that stalls returns
                     break
             else:
                 try:
@@ -150,7 +150,9 @@ class Spool:
             self.on_work()
 
     def _settle(self) -> None:
-        """Write what is deferred, under the lock; re-entered, leave it to the outer call."""
+        """Write the deferred frames, under the lock; if re-entered, leave them to the outer
+        call.
+        """
         deferred = self._deferred
         while deferred and not self._busy:
             self._busy = True
@@ -158,7 +160,7 @@ class Spool:
                 frames = [deferred[n] for n in range(len(deferred))]
                 for scope in dict(frames):
                     self._put(scope, b"".join([data for of, data in frames if of == scope]))
-                for _ in frames:  # now that they are written: a signal handler may have raised
+                for _ in frames:  # only now that they are written: a signal handler may raise
                     deferred.popleft()
             finally:
                 self._busy = False
@@ -173,9 +175,9 @@ class Spool:
 
     def _set_apart(self, scope: bytes, data: bytes) -> None:
         """Write frames that come after ``close`` to a segment of their own, without our lock: a
-        daemon thread that the interpreter's exit has stopped for good may hold it.
+        daemon thread may hold it that the interpreter's exit has stopped for good.
         """
-        for is_last in (False, True):  # the first directory may be one that ``close`` is giving up
+        for is_last in (False, True):  # ``close`` may be giving the first directory up
             try:
                 path = self._held.own_dir() / f"{self._next_name()}{SEALED}"
                 write_file(path, header(self.resource, scope) + data)
@@ -185,8 +187,8 @@ class Spool:
                     self.report(LOST_LATE, detail=error)
 
     def _put(self, scope: bytes, data: bytes) -> None:
-        """Append frames to their segment; what the disk does not take whole, to memory, and after
-        ``close`` to a segment of their own.
+        """Append frames to their segment. If the disk does not take them whole, they go to memory,
+        or, after ``close``, to a segment of their own.
         """
         if self._stalled and not self._is_closed:
             self._remember(scope, data)
@@ -214,13 +216,13 @@ class Spool:
             self._seal(scope)
 
     def _open_segment(self, scope: bytes, now: float) -> OpenSegment:
-        if scope in self._segments:  # what was closed by somebody
+        if scope in self._segments:  # somebody has closed its file
             self._seal(scope)
         path = self._held.own_dir() / f"{self._next_name()}{OPEN}"
         fd = directories.create(path)
         segment = OpenSegment(path, fd, now)
         if os.name == "posix":  # pragma: no branch - on Windows it would keep readers out
-            open_file.try_lock(fd)  # who has closed our directory's lock leaves us this one
+            open_file.try_lock(fd)  # if our directory's lock is closed, this one holds
         try:
             segment.write(header(self.resource, scope))
         except OSError:
@@ -250,12 +252,14 @@ class Spool:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether spans go to memory: the disk was slow or took none. After ``close`` none do."""
+        """Whether spans go to memory, since the disk was slow or took none. Never after
+        ``close``.
+        """
         return self._stalled and not self._is_closed
 
     def seal(self, *, older_than_s: float = 0.0) -> None:
-        """Close the segments whose first frame is older than that, and those in memory: they go to
-        the disk, or wait in memory where that takes nothing.
+        """Close the segments whose first frame is older than that, and all those in memory. They go
+        to the disk; if the disk takes nothing, they wait in memory.
         """
         with self._lock:
             self._settle()
@@ -284,20 +288,20 @@ class Spool:
             write_file(path, bytes(segment.data))
         except OSError:
             return
-        # what is in memory counts for nothing here: it was there because of the stall
+        # segments in memory do not count: they are there because of the stall
         self._stalled = time.monotonic() - began > STALL_S
         self._memory.drop(segment)
 
     def backlog(self) -> int:
-        """Return how many segments are to be delivered, as far as is known now. Never raises."""
+        """Return how many segments wait to be delivered, as far as is known. Never raises."""
         count = len(self._segments) + len(self._memory.filling)
         with contextlib.suppress(OSError):
             count += len(self.waiting())
         return count
 
     def waiting(self) -> list[Waiting]:
-        """Return the sealed segments to deliver: those in memory, adopted ones, our own, each
-        kind oldest first. Failure: raises OSError where a directory cannot be read now.
+        """Return the sealed segments to deliver: those in memory, adopted ones, our own; each kind
+        the oldest first. Failure: raises OSError if a directory cannot be read now.
         """
         with self._lock:
             found, own = list(self._memory.segments), self._held.own()
@@ -312,19 +316,19 @@ class Spool:
             return
         try:
             self._recorder.keep(segment.path)
-        except OSError:  # better out of the recorder than delivered twice
+        except OSError:  # better not in the recorder than delivered twice
             try:
                 segment.path.unlink(missing_ok=True)
             except OSError:
                 self._undeletable.add(segment.path)
 
     def adopt(self) -> None:
-        """Move what dead processes left to our directory: of very many, some at a time."""
+        """Move what dead processes left to our directory; of very many, only some each time."""
         until = time.monotonic() + ADOPT_S
         with self._lock:
             home, own = self._held.destination_dir, self._held.own()
         if own is not None:
-            with contextlib.suppress(OSError):  # what cleans /tmp removes what is old
+            with contextlib.suppress(OSError):  # a cleaner of /tmp would remove what looks old
                 os.utime(own / "lock")
         for each in () if home is None else process_dirs.abandoned(home, own):
             self.on_adopt(each)
@@ -342,10 +346,11 @@ class Spool:
 
     def prune(self) -> None:
         """Keep the destination within its bound: sent segments go first, then waiting ones, oldest
-        first; these are reported. Hourly, do that by age for destinations without a process.
+        first; waiting ones are reported. Once an hour, also remove by age what is left of
+        destinations without a process.
         """
         if (home := self._held.destination_dir) is not None:
-            # a clock that is set ahead, as a device's that had no network, makes nothing old
+            # a clock that is set ahead (a device gets a network) makes no segment old
             now = min(time.time(), self._clock_s + time.monotonic())
             destinations.prune(home, bytes_bound=self._bytes_bound, oldest=now - self._max_age_s)
         if self.base is not None and time.monotonic() >= self._next_visit:
@@ -358,7 +363,7 @@ class Spool:
         Idempotent. What is appended afterwards is on disk at once, in another directory, and
         waits there; where there is no disk, it is lost, which is counted and reported.
         """
-        with self._lock:  # busy: a signal handler's, within an append, which is still to end
+        with self._lock:  # busy: this is a signal handler within an append
             self._is_closed = self._is_closed or not self._busy
         self.seal()
         for segment in [*self._memory.segments]:
@@ -367,7 +372,7 @@ class Spool:
             self.report(LOST_EXIT, lost)
         with self._lock:
             self._memory.segments.clear()
-            if self._busy:  # a signal handler's, within an append: the lock goes with the process
+            if self._busy:  # a signal handler within an append: the lock goes with the process
                 return
             self._seal_old(math.inf)
             self._held.leave()
@@ -385,7 +390,7 @@ class Spool:
             shutil.rmtree(self.base, ignore_errors=True)
 
     def after_fork(self) -> None:
-        """Begin anew in a child, in a directory of its own; what there was is the parent's."""
+        """Begin anew in a child, in a directory of its own; all before the fork is the parent's."""
         # an append that forked midway must not write to another's file
         for inherited in self._segments.values():
             inherited.close()

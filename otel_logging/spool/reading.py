@@ -1,8 +1,7 @@
 """The local store: segments read where they are, for the read side and for delivery.
 
-In: paths. Out: ``Contents``. Invariant: nothing is changed, and nothing waited for: not
-for a lock, nor for a pipe that has the name of a segment. Deliberately absent: what the
-bytes mean.
+In: paths. Out: ``Contents``. Invariant: nothing is changed, and nothing is waited for: neither a
+lock, nor a pipe that has a segment's name. Deliberately absent: what the bytes mean.
 """
 
 import contextlib
@@ -25,8 +24,8 @@ def segments(base: Path, *, of_logs: bool = False, of_others: bool = False) -> l
     """Return the segments of spans, or of log records, of every service and process below *base*:
     open, waiting, sent. *of_others*: also what belongs to other users.
 
-    Each once, though it may be sealed or delivered meanwhile. Failure: never
-    raises; what cannot be read is not there, and what a service would not use is reported.
+    Each comes once, though it may be sealed or delivered meanwhile. Failure: never
+    raises; what cannot be read is left out, and a directory that no service would use is reported.
     """
     try:
         directories.check_base(base, of_others=of_others)
@@ -37,7 +36,7 @@ def segments(base: Path, *, of_logs: bool = False, of_others: bool = False) -> l
     destinations = [each for each in asked if _is_safe(each, of_others)]
     processes = [path for each in destinations for path in listed(each) if path.name != SENT]
     found = [path for each in processes for path in listed(each, OPEN)]
-    # in this order: what moves on while we look is met twice rather than never
+    # in this order, a segment that moves on while we look is met twice rather than never
     found += [path for each in processes for path in listed(each, SEALED)]
     for each in destinations:
         found += [*listed(each / SENT, SEALED), *listed(each / SENT, OPEN)]
@@ -51,7 +50,7 @@ def _is_safe(destination_dir: Path, of_others: bool) -> bool:  # noqa: FBT001
         except directories.UnsafeError as error:
             _diagnostics.remark(UNSAFE, detail=error)
             return False
-        except OSError:  # a file, say: nothing is read from it
+        except OSError:  # it may be a file: nothing is read from it
             pass
     return True
 
@@ -66,8 +65,8 @@ def read(
     """Yield the contents of every readable segment below *base*, as ``segments``; *only*: of these
     destinations.
 
-    What is delivered meanwhile may come twice, never not at all: a segment that is gone by then is
-    looked for again, where it is now; so a file that others may be put into is read again then.
+    What is delivered meanwhile may come twice, but is never missed: a segment that has gone is
+    looked for again in its new place. Other segments may join it there, so that file is read again.
     """
     seen: set[Path] = set()
     is_complete = False
@@ -86,7 +85,7 @@ def read(
 def contents(path: Path) -> Iterator[Contents] | None:
     """Return the segments in one file; None if it is gone or cannot be read."""
     data = load(path)
-    if data == b"" and path.suffix == SEALED and path.is_file():  # it was never sealed so
+    if data == b"" and path.suffix == SEALED and path.is_file():  # no segment is sealed empty
         return iter([UNREADABLE])
     return None if data is None else parse_all(data, is_open=path.suffix == OPEN)
 
@@ -113,15 +112,15 @@ def content(path: Path) -> bytes:
         # not os.fdopen: eventlet's closes the descriptor, whatever it is told
         return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
     finally:
-        # something may have closed it meanwhile, and opened another file
+        # somebody may have closed it meanwhile, and opened another file
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(fd), opened):
                 os.close(fd)
 
 
 def report_damaged(lost: list[int], noun: str, detail: str = "") -> None:
-    """Report in one line how many segments are damaged, and how much is *lost* at least, of each
-    one; nothing where none is.
+    """Report in one line how many segments are damaged, and how many spans are lost at least.
+    *lost*: that number for each damaged segment; none: no report.
     """
     if lost:
         number = sum(lost)
@@ -135,7 +134,7 @@ class Waiting(NamedTuple):
 
     name: str
     path: Path | None = None
-    data: bytearray = bytearray()  # of what is on disk never filled
+    data: bytearray = bytearray()  # stays empty for one on disk
 
     def contents(self) -> Contents:
         """Read it; ``UNREADABLE`` if it is not a segment; nothing if it is gone.
@@ -144,6 +143,6 @@ class Waiting(NamedTuple):
         """
         try:
             data = bytes(self.data) if self.path is None else content(self.path)
-        except FileNotFoundError:  # a neighbour was quicker, or kept the bound
+        except FileNotFoundError:  # a neighbour has sent it, or pruned it
             return Contents(b"", b"", [], 0)
         return next(parse_all(data), UNREADABLE)

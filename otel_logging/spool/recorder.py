@@ -1,8 +1,8 @@
-"""The flight recorder: what was delivered, small segments behind one another in one file.
+"""The flight recorder: delivered segments; small ones stand behind one another in one file.
 
 A quiet service leaves a segment of some hundred bytes for each message. In: a delivered segment.
-Invariant: it is whole in its new place before it goes from the old one: a kill leaves some spans
-twice, and none nowhere. Deliberately absent: how long it is kept (``destinations``).
+Invariant: a segment is whole in its new place before it is removed from the old one: a kill leaves
+some spans twice, and never loses one. Deliberately absent: how long it is kept (``destinations``).
 """
 
 import os
@@ -16,21 +16,22 @@ from otel_logging.spool.reading import content
 from otel_logging.spool.segment import header, parse_all
 
 FILE_BYTES: Final = 512 << 10
-_SMALL_BYTES: Final = 64 << 10  # larger ones are few: to write them again costs more
-#: What is in one file was written within these seconds: all of it goes together, at its age.
+_SMALL_BYTES: Final = 64 << 10  # larger ones are few, and dear to write again
+#: The segments in one file were written within these seconds: they grow old together.
 PERIOD_S: Final = 600
 
 
 class Recorder:
-    """Files that one process fills, by when what is in them was written. One thread at a time."""
+    """Files that one process fills, one for each ``PERIOD_S``. One thread at a time."""
 
     def __init__(self) -> None:
         self._part = 1  # rises when a file is full
-        self._last = (Path(), b"")  # what was appended to last, and behind which header
+        self._last = (Path(), b"")  # the last file, and the header of its last segment
 
     def keep(self, segment: Path) -> None:
-        """Put *segment* among those that were sent; a large or a damaged one as it is, and each
-        one that a full disk has no room for. Failure: raises OSError; it is where it was then.
+        """Put *segment* among those that were sent. It is moved as it is if it is large or damaged,
+        or if a full disk has no room for a copy. Failure: raises OSError, and leaves it in its
+        place.
         """
         found = segment.stat()
         data = content(segment) if found.st_size < _SMALL_BYTES else b""
@@ -45,7 +46,7 @@ class Recorder:
         segment.rename(sent(segment))
 
     def _append(self, path: Path, head: bytes, data: bytes, written: float) -> None:
-        """Append *data*, which was *written* then, to a file that is as old as the oldest in it.
+        """Append *data* to a file. The file's age is that of its oldest segment; *written*: data's.
 
         Failure: raises OSError, and leaves the file as it was.
         """

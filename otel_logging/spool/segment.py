@@ -29,11 +29,11 @@ class Contents(NamedTuple):
     resource: bytes
     scope: bytes
     spans: list[tuple[bytes, bytes]]
-    damaged: int  # frames that were left out; 1: nobody knows how many
-    torn: int = 0  # bytes of a last frame that is not whole
+    damaged: int  # frames that were left out; 1 if their number is unknown
+    torn: int = 0  # bytes of the last frame, if it is not whole
 
 
-#: What there is behind a header that cannot be read.
+#: The contents of a segment whose header cannot be read.
 UNREADABLE: Final = Contents(b"", b"", [], 1)
 
 
@@ -51,11 +51,11 @@ def frame(trace_id: bytes, span: bytes) -> bytes:
 
 
 def parse_all(data: bytes, *, is_open: bool = False) -> Iterator[Contents]:
-    """Yield each segment of a file; ``UNREADABLE`` for one whose header is damaged, but for the
-    magic of the first, which nobody needs: then it goes on at the next one.
+    """Yield each segment of a file. One with a damaged header is ``UNREADABLE``, and reading goes
+    on at the next one; a damaged magic of the file's first segment does not matter.
 
-    A frame whose check fails is left out; the next one is where its length says. Where
-    neither of its lengths holds, the rest is left out. A torn tail is damage; not of a file that
+    A frame whose check fails is left out; its length says where the next one begins. If neither
+    of its two lengths is valid, the rest is left out. A torn tail is damage, except in a file that
     *is_open*: a killed process leaves one, and that append had not returned. Failure: never raises.
     """
     position = 0 if data else -1
@@ -66,7 +66,7 @@ def parse_all(data: bytes, *, is_open: bool = False) -> Iterator[Contents]:
 
 
 def _parse_at(data: bytes, start: int) -> tuple[Contents, int]:
-    """Read the segment at *start*; return where the next one may begin, too."""
+    """Read the segment at *start*; also return where the next one may begin."""
     if len(data) - start < _HEADER.size:
         return UNREADABLE, len(data)
     _, crc, resource_length, scope_length = _HEADER.unpack_from(data, start)
@@ -79,7 +79,7 @@ def _parse_at(data: bytes, start: int) -> tuple[Contents, int]:
     spans: list[tuple[bytes, bytes]] = []
     damaged = torn = 0
     while position < len(data) and not data.startswith(_MAGIC, position):
-        torn = len(data) - position  # unless it is whole, or damaged
+        torn = len(data) - position  # 0 if the last frame is whole or damaged
         if (begin := position + _FRAME.size) > len(data):
             break
         first, second, crc, trace_id = _FRAME.unpack_from(data, position)

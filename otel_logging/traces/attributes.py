@@ -1,5 +1,6 @@
-"""Attributes of an encoded span and its status, found without decoding the rest of it: of 100,000
-spans a few are asked for, and text in an attribute may look like another.
+"""Find the attributes and the status of an encoded span without decoding the rest of it.
+
+Of 100,000 spans only a few attributes are asked for. The text of one may look like another.
 """
 
 from contextlib import suppress
@@ -31,8 +32,8 @@ def plain(attribute: bytes) -> Any:
 
 
 def is_failed(one: bytes, at: int) -> bool:
-    """Return whether the status is ERROR, of the fields of a span that begin at *at*."""
-    # it begins with its message, or has none
+    """Return whether the status is ERROR; the fields of the span *one* begin at *at*."""
+    # a status begins with its message, or has none
     status = field_at(one, at, _STATUS, b"\x12") or field_at(one, at, _STATUS, b"\x18")
     try:
         return Status.FromString(status).code == Status.STATUS_CODE_ERROR
@@ -41,15 +42,15 @@ def is_failed(one: bytes, at: int) -> bool:
 
 
 def field_at(one: bytes, at: int, wanted: int, begins: bytes) -> bytes:
-    """Return the first field with the tag *wanted* that begins so, of the fields of a span that
-    begin at *at*; nothing where there is none.
+    """Return the first field with the tag *wanted* whose content begins with *begins*; nothing if
+    there is none. The fields of the span *one* begin at *at*.
     """
-    there = one.find(begins, at)  # or in a text: whether a field begins there, the lengths say
+    there = one.find(begins, at)  # this may be text: the lengths say whether a field begins there
     try:
         while there >= 0:
             tag, size = one[at], one[at + 1]
             at, shift = at + 2, 7
-            while size >> shift:  # its last digit (of 128) says that there are more
+            while size >> shift:  # a digit (base 128) says whether more follow
                 size, at, shift = size + (one[at] - 1 << shift), at + 1, shift + 7
             there = there if at <= there else one.find(begins, at)
             if at == there and tag == wanted:

@@ -1,6 +1,6 @@
-"""What of a traceback is read first: what was raised, and where in the application.
+"""What one reads first in a traceback: what was raised, and where in the application.
 
-Never raises; text that is not a traceback is its own last line.
+Never raises. If a text is no traceback, its last line counts as what was raised.
 """
 
 import re
@@ -25,7 +25,7 @@ _FROM: Final = " (from "
 _GROUP: Final = "ExceptionGroup"
 #: ``exception.where`` of a line.
 _PLACE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+) in (?P<name>.+)")
-#: Where installed packages, the standard library and this package are, and what has no file.
+#: Paths of installed packages, of the standard library and of this package; and no file at all.
 _LIBRARY: Final = re.compile(
     r"[/\\](site|dist)-packages[/\\]|[/\\][Ll]ib[/\\]python\d|^<|[/\\]otel_logging[/\\](?!demo\.py)"
 )
@@ -34,10 +34,10 @@ _PACKAGES: Final = re.compile(r".*[/\\](?:(?:site|dist)-packages|[Ll]ib[/\\]pyth
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """*what*: type and message, in one line, and of that which it was raised from. *where*: the
-    innermost frame of the application, and in brackets that of a library that it called; may be
-    empty. *is_own*: whether one of the application is known; *is_traced*: whether there is a
-    traceback.
+    """*what*: type and message, in one line, and those of the exception that it was raised from.
+    *where*: the innermost frame of the application, then in brackets that of a library that it
+    called; may be empty. *is_own*: whether a frame of the application is known; *is_traced*:
+    whether there is a traceback.
     """
 
     what: str
@@ -57,8 +57,8 @@ def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
         return None
     what, frames, cause = _last(text)
     if told and frames and " more]…" in text:  # between halves of two lines
-        frames.insert(1, told)  # behind what may be the library's end of it
-    # of a group the traceback ends with one that is in it, which says more
+        frames.insert(1, told)  # the first frame may be the library's
+    # a group's traceback ends with an exception inside the group, which says more
     if TYPE in attributes and not (frames and str(attributes[TYPE]).endswith(_GROUP)):
         what = f"{attributes[TYPE]}: {_one_line(str(attributes.get(_MESSAGE, '')))}"
     return _raised(what.removesuffix(": ") + cause, frames, told)
@@ -70,9 +70,9 @@ def kind_of(what: str) -> str:
 
 
 def _last(traceback: str) -> tuple[str, list[re.Match[str]], str]:
-    """Return the exception, its frames, the innermost first, and from which one it was raised.
+    """Return the exception, its frames (the innermost first), and the one it was raised from.
 
-    Of chained exceptions that is the last one raised, which Python prints last.
+    Of chained exceptions it is the one that was raised last: Python prints that last.
     """
     *causes, last = traceback.split(_CAUSE)
     above, _, below = last.rpartition(_HEAD)
@@ -81,13 +81,13 @@ def _last(traceback: str) -> tuple[str, list[re.Match[str]], str]:
     while causes and not above.strip(" |+\n"):
         above, _, below = causes.pop().rpartition(_HEAD)
         first, inner = _one(below)
-        if first == what:  # a pool's process raised it, and whoever waits for that raises it anew
+        if first == what:  # a pool's process raised it, and the caller raised it again
             frames = [*inner, *frames]
     return what, frames, f"{_FROM}{first})" if first not in ("", what) else ""
 
 
 def _one(text: str) -> tuple[str, list[re.Match[str]]]:
-    """Return an exception: below its last frame it is what is indented less; and its frames."""
+    """Return an exception and its frames. Its text is indented less than its last frame."""
     lines = [line for line in text.splitlines() if line.strip(" |+\t")]
     frames = [(at, frame) for at, line in enumerate(lines) if (frame := _FRAME.match(line))]
     if not frames:

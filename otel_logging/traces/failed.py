@@ -1,6 +1,6 @@
-"""Which traces failed: a stage with status ERROR, or an exception that an error line has.
+"""Which traces failed: a stage has the status ERROR, or an error line has an exception.
 
-A trace is one row. Of spans without a sign of it in their bytes nothing is decoded.
+A trace is one row. A span whose bytes show no sign of a failure is not decoded.
 """
 
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ from otel_logging.traces.late import Answer, Question, Row, matching, who
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
 
-_LOOKED_AT = 100  # stages that failed, of a trace: the last ones, for one that says where
-_ERRORS = ("error", "critical")  # no set: a level of Jaeger's may be a list
+_LOOKED_AT = 100  # of a trace's failed stages only the last ones are asked what was raised
+_ERRORS = ("error", "critical")  # not a set: from Jaeger a level may be a list, which has no hash
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed trace: its outermost stage (*row*), and what failed deepest in it (*span*)."""
+    """A failed trace: its outermost stage (*row*), and the deepest stage that failed (*span*)."""
 
     row: Row
     span: Span
@@ -64,9 +64,10 @@ class Failure:
 def failed(
     spans: Iterable[Span], question: Question, *, limit: int | None = None
 ) -> Answer[Failure]:
-    """Return the failures, the newest first; *considered* is one row of each trace.
+    """Return the failures, the newest first; ``considered`` has one row of each trace.
 
-    Only what is returned is worked out: of the others it is enough that they failed.
+    What was raised is worked out only for rows that are returned: of the others it is enough to
+    know that they failed.
     """
     found, considered = list[tuple[int, Trace, list[Row], Failure | None]](), list[Row]()
     for trace in by_trace(spans).values():
@@ -74,7 +75,7 @@ def failed(
         considered += rows[:1]
         may_have_failed = any(map(attrgetter("may_have_failed"), trace.spans.values()))
         if not (rows and may_have_failed) or trace.trace_id in question.without:
-            continue  # of 100,000 traces most
+            continue  # most of 100,000 traces
         failure = None if (is_bad := any(row.span.is_error for row in rows)) else _of(trace, rows)
         if is_bad or failure:
             found.append((min(row.span.start_ns for row in rows), trace, rows, failure))
@@ -89,8 +90,8 @@ def _name(row: Row) -> str:
 
 
 def _of(trace: Trace, rows: list[Row]) -> Failure | None:
-    """Return the failure of a trace: the deepest stage that says what was raised, else the
-    deepest with status ERROR.
+    """Return the failure of a trace: that of the deepest stage that says what was raised, else that
+    of the deepest stage with status ERROR.
     """
     may_be = [span for span in trace.spans.values() if span.may_have_failed]
     own = {row.span.span_id: row for row in sorted(rows, key=lambda row: row.span.start_ns)}
@@ -100,7 +101,7 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     told = [(_raised(span, trace), span) for span in islice(bad, _LOOKED_AT)]
     if not told:
         return None
-    # a line after the end may tell of it again, without a traceback
+    # a line after the stage's end may report it again, without a traceback
     error, deepest = max(told, key=lambda one: (bool(one[0]), bool(one[0] and one[0].is_traced)))
     above = trace.at_or_above([deepest])
     row = next(row for span_id, row in own.items() if span_id in above)
@@ -120,8 +121,8 @@ def is_bad(span: Span, trace: Trace) -> bool:
 
 
 def _raised(span: Span, trace: Trace) -> exceptions.Raised | None:
-    """Return the last exception of a stage: of a line of level error, or recorded on it, if it
-    failed; of a page, if that did whose it is.
+    """Return the last exception of a stage: that of a line of level error, or, if the stage failed,
+    one that is recorded on it. A page of lines counts as a part of its stage.
     """
     stage = trace.spans.get(span.parent_span_id, span) if span.is_log_page else span
     for event in reversed(span.events):

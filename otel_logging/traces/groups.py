@@ -1,6 +1,6 @@
-"""What rows have in common: how usual they are, which are one incident, and sums of them.
+"""What rows have in common: how long such stages usually take, which rows are one incident, sums.
 
-Pure. Of everything that was looked at only durations and names are read, unless asked for more.
+Pure. Only durations and names of what was looked at are read, unless the caller asks for more.
 """
 
 from bisect import bisect_left, bisect_right
@@ -21,25 +21,25 @@ from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace
 
 _FOLDED = 5  # siblings of one name are one row from here on
-_ENOUGH = 5  # stages of one name: of fewer nothing is usual
+_ENOUGH = 5  # stages of one name: with fewer there is no usual duration
 _AT_ONCE_NS = 1_000_000_000
 _START: Final = attrgetter("span.start_ns")
-_COMPARED = 1_000  # rows near those listed: of more the number says less than it costs
-_COUNTED = 5_000  # stages: of more, "how many of this user's" costs more than it says
+_COMPARED = 1_000  # rows near those listed: to count more costs more than the number is worth
+_COUNTED = 5_000  # stages: with more, "how many of this user's" costs more than it is worth
 
-#: Attributes that tell rows apart, the first ones first; then those of the application's own.
+#: Attributes that tell rows apart, by rank; the application's own come after them.
 _TELLING: Final[tuple[str, ...]] = (
     *("http.route", "url.path", "http.target", "url.full", "http.url", "room", "room_id"),
     *("job", "job_id", _names.JOB_TAG, "messaging.destination.name", "rpc.method"),
 )
 _MOST_TELLING = 2
-_MOST = 50  # per cent of the looks at a stage
+_MOST = 50  # per cent of the samples of a stage
 _MOST_CHARACTERS = 40
 
 
 def usual(answer: Answer[Row]) -> Callable[[Row], tuple[float, float] | None]:
-    """Return what says how long a row's stage usually takes, of all that is stored of its name and
-    service: the seconds of half and of 95 % of them; None where there are too few.
+    """Return a function that says how long a row's stage usually takes: the seconds within which
+    half, and 95 %, of all stored stages of its name and service end. None if there are too few.
     """
     took: dict[Any, list[float]] = {_kind(row.span): [] for row in answer.rows}
     for row in answer.considered:
@@ -60,13 +60,13 @@ def _kind(span: Span) -> tuple[str, str]:
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> float:
-    """Return the smallest of *ordered* that so many percent are not above."""
+    """Return the smallest of *ordered* that is not below so many percent of them."""
     return ordered[max(-(-len(ordered) * percent // 100) - 1, 0)]
 
 
 def of_the_same(answer: Answer[Row]) -> Callable[[Row], tuple[int, int] | None]:
-    """Return what says how many root stages of a row's user were late, of how many; None where
-    that says nothing: nobody is named, or it is one of one.
+    """Return a function that says how many of the root stages of a row's user were late, and how
+    many there are; None if nobody is named, or there is only this one.
     """
     late: dict[str, int] = defaultdict(int)
     every: dict[str, int] = defaultdict(int)
@@ -91,7 +91,7 @@ def user_of(row: Row) -> str:
 
 
 def telling(rows: Sequence[Row]) -> Callable[[Row], dict[str, Any]]:
-    """Return what says which attributes tell a row apart from the others."""
+    """Return a function that says which attributes tell a row apart from the others."""
     seen: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         for key, value in _short(row).items():
@@ -124,8 +124,8 @@ def _short(row: Row) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that share *key*, the worst first. *lost_s*: by how much all were late together, or how
-    long they took where none was late.
+    """Rows that share *key*, the worst first. *lost_s*: the sum of their lateness, or,
+    if none was late, of their durations.
     """
 
     key: str
@@ -156,7 +156,7 @@ class Group:
 
 
 def reason_key(row: Row) -> str:
-    """Return why a row was late without its figures: rows that share it had the same reason."""
+    """Return why a row was late, without figures: rows with the same key had the same reason."""
     if (cause := row.cause) not in TELL_LITTLE:
         work, whose = row.text(_names.LATE_CULPRIT), ", ".join(map(str, row.culprit.values()))
         culprit = f"{work} for {whose}" if work and whose else work or whose
@@ -180,7 +180,7 @@ def _place(row: Row) -> str:
 
 
 def _is_shared(row: Row) -> bool:
-    """Whether something else than the stage's own time made it late."""
+    """Whether something other than the stage's own time made it late."""
     if row.cause in TELL_LITTLE:
         return len(row.path) > 1 or bool(_place(row))
     return row.cause != "cpu" or row.text(_names.LATE_CULPRIT) is not None
@@ -195,7 +195,7 @@ KEYS: Final[Mapping[str, Callable[[Row], str]]] = {
 
 
 def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[Group]:
-    """Put *rows* together, those that lost most first."""
+    """Put *rows* into groups; the group that lost most comes first."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         found[key(row)].append(row)
@@ -217,9 +217,10 @@ def sentence(group: Group, lost: str) -> str:
 
 
 def incidents(answer: Answer[Row]) -> Iterator[tuple[Group, str]]:
-    """Yield what is one incident, and how many that are in words: rows within a second and for one
-    reason, which is more than their own time; all of one that has a row in the list, of several
-    users or of nobody.
+    """Yield each incident, and in words how many rows it has.
+
+    An incident is rows of several users, or of nobody, within a second and for one reason that is
+    not their own time. One of them at least is in the list; the others need not be.
     """
     listed = {row for row in answer.rows if _is_shared(row)}
     near = _near(listed, sorted(answer.every, key=_START)) if listed else []
@@ -251,8 +252,8 @@ def _near(listed: Iterable[Row], every: list[Row]) -> list[Row]:
 
 
 class Folding:
-    """Five or more siblings of one name are one row, but for those in or below which something
-    failed or was late.
+    """Makes one row of five or more siblings of one name, except those that failed or were late, or
+    have such a stage below.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -269,7 +270,7 @@ class Folding:
     def __call__(self, siblings: Sequence[Span]) -> list[list[Span]]:
         """Put *siblings* into the groups that are one row each."""
         if max(Counter([s.stored_name for s in siblings]).values(), default=0) < _FOLDED:
-            return one_by_one(siblings)  # 100,000 different ones
+            return one_by_one(siblings)  # they may be 100,000 different ones
         apart = self._apart
         equal, parts = defaultdict[Any, list[Span]](list), list[list[Span]]()
         for span in siblings:

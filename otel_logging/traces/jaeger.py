@@ -1,11 +1,10 @@
-"""Jaeger: the spans of every service that delivers to it, asked for over its query API.
+"""Jaeger: the spans of every service that delivers to it, read over its query API.
 
-Whatever Jaeger does, an answer or a ``JaegerError`` is there within a bounded time.
+Whatever Jaeger does, there is an answer or a ``JaegerError`` within a bounded time.
 
-There are two dialects [2.13 seen; the later one as documented]. The answer tells
-which one a Jaeger speaks: up to 2.18 it refuses the later one's names with 400. The
-earlier one searches by attributes in an older API only, which cuts times to
-microseconds, so only the ids are taken from there.
+There are two dialects [2.13 was tried; the later one is as documented]. A Jaeger up to 2.18
+refuses the later dialect's names with 400. In the earlier dialect only an older API searches by
+attributes. That API cuts times to microseconds, so only ids are taken from it.
 """
 
 import json
@@ -24,7 +23,7 @@ from otel_logging.traces.span import INVALID, Resource, Span, from_json, id_of, 
 HELLO_S: Final = 2.0  # for its first answer: who waits longer has no use for it at 3 a.m.
 ANSWER_S: Final = 15.0  # for each later one
 READ_S: Final = 60.0  # for all
-#: Of one answer. 1,500 traces of twenty spans and as many lines are half of it.
+#: Of one answer. 1,500 traces, each of twenty spans and twenty lines, take half of it.
 REPLY_BYTES: Final = 64 << 20
 _START: Final = re.compile(r"\S")  # of the next value
 US: Final = 1_000  # ns; Jaeger's storages compare microseconds
@@ -62,7 +61,7 @@ class UnknownServiceError(JaegerError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Spans that began in there, both ends included. ns since the epoch, whole microseconds."""
+    """Spans that began in this time, both ends included. ns since the epoch, whole microseconds."""
 
     start_ns: int
     end_ns: int
@@ -70,7 +69,7 @@ class Window:
 
 
 def in_seconds(seconds: float) -> float:
-    """Return the deadline (monotonic) that is so many seconds away."""
+    """Return the time (monotonic) in so many seconds."""
     return time.monotonic() + seconds
 
 
@@ -89,7 +88,7 @@ class Jaeger:
         tls = make_tls() if parts.scheme == "https" else None
         self._base_path = parts.path
         self._client = HttpClient(url, tls, most_bytes=REPLY_BYTES)
-        self._names = _LATER  # until it refuses them
+        self._names = _LATER  # until Jaeger refuses these
         self._deadline: float | None = None
         self._services: list[str] | None = None
         self.left_out: set[str] = set()  # ids of spans that are not OTLP
@@ -97,7 +96,7 @@ class Jaeger:
     # ---- asking
 
     def hurry(self, answer_s: float, read_s: float) -> None:
-        """Give it so many seconds from now on, for each answer and for all."""
+        """Give Jaeger so many seconds from now on: for each answer, and for all together."""
         self._answer_s, self._deadline = answer_s, in_seconds(read_s)
 
     def _get(self, path: str, params: Mapping[str, str]) -> Response:
@@ -110,7 +109,7 @@ class Jaeger:
         headers = {"user-agent": "otel-logging", "connection": "close"}
         try:
             response = self._client.request("GET", target, headers, deadline=deadline)
-            if response.is_too_large:  # it may look whole
+            if response.is_too_large:  # what was read may look like a whole answer
                 message = f"{self.url} answers with more than {REPLY_BYTES >> 20} MiB"
                 raise TooMuchError(message)
             if response.error is not None:
@@ -135,7 +134,7 @@ class Jaeger:
             raise NotUnderstoodError(f"{self.url} sends us elsewhere: to {elsewhere}")
         if status not in (200, 404):
             raise JaegerError(f"{self.url} answers HTTP {status}: {text}")
-        try:  # 404: servers of other things; and Jaeger before it had this API
+        try:  # 404: another server, or a Jaeger from before this API
             parsed = list(_documents(reply.body.decode())) if status == 200 else []
         except (ValueError, RecursionError):
             parsed = []
@@ -144,7 +143,7 @@ class Jaeger:
         return parsed
 
     def services(self) -> list[str]:
-        """Return the names of the services it knows, sorted. It is asked once."""
+        """Return the names of the services that Jaeger knows, sorted. Jaeger is asked once."""
         if self._services is not None:
             return self._services
         answer = self._objects(self._get("/api/v3/services", {}))[0]
@@ -155,13 +154,13 @@ class Jaeger:
         return self._services
 
     def version(self) -> str:
-        """Return which one it is, where its front page says so, like ``2.13.0``; else empty."""
+        """Return Jaeger's version, as ``2.13.0``, if its front page says it; else an empty text."""
         found = re.search(rb'"gitVersion":"v?(\d[^"]*)"', self._get("/", {}).body)
         return "" if found is None else found[1].decode("ascii", "replace")
 
     def trace(self, trace_id: str) -> list[Span]:
-        """Return the spans of one trace; none if it has none of it."""
-        # raw: as they were sent, without Jaeger's "corrections" of clocks
+        """Return the spans of one trace; none if Jaeger has nothing of it."""
+        # raw: spans as they were sent, without Jaeger's "corrections" of clocks
         return self._spans(self._get(f"/api/v3/traces/{trace_id}", {"raw_traces": "true"}))
 
     def search(
@@ -173,7 +172,7 @@ class Jaeger:
         if tags and self._names is _EARLIER:
             ids = self._ids(service, window, tags, most)
             return [span for trace_id in ids for span in self.trace(trace_id)], len(ids) >= most
-        least = window.min_duration_s  # cut to microseconds, so that it finds more
+        least = window.min_duration_s  # cut to microseconds: that finds more, never less
         values = (
             *(service, rfc3339(window.start_ns), rfc3339(window.end_ns), str(most), "true"),
             f"{int(least * 1e6) / 1e6:.6f}s" if least else "",
@@ -215,7 +214,7 @@ class Jaeger:
             raise NotUnderstoodError(f"{message}: {type(error).__name__}") from error
 
     def _valid(self, traces_data: Mapping[str, Any]) -> Iterator[Span]:
-        """Yield the spans, without those that are not OTLP: one would hide all its neighbours."""
+        """Yield the spans. Those that are not OTLP are left out: one must not hide the others."""
         for group in traces_data.get("resourceSpans", ()):
             resource: Resource | None = None
             for span in (

@@ -32,17 +32,17 @@ THEN: Final = " · "  # between the places of ``late.where``, the first one most
 _Each = TypeVar("_Each")  # a row
 _MOMENT: Final = "%Y-%m-%d %H:%M:%S %z"
 _NONE: Final = (None, "")
-_MOST_NAMED: Final = 10  # where none of those asked for is there
+_MOST_NAMED: Final = 10  # known values, if none of those that were asked for is there
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which stages to look at, and what is late. What is None or empty does not restrict.
+    """Which stages to look at, and what is late. A field that is None or empty does not restrict.
 
-    *over_s* replaces every stage's own budget; *since_ns*: ended since then, ns
+    *over_s* replaces every stage's own budget; *since_ns*: only stages that ended since then, ns
     since the epoch; *who*: the value of any attribute that names the user;
-    *where*: attributes that stand together on one span of the row; *cause*: what was measured;
-    *without*: what is no row, as ``Answer.name`` names it.
+    *where*: attributes that one span of the row must have together; *cause*: the measured cause;
+    *without*: rows to leave out, by their ``Answer.name``.
     """
 
     over_s: float | None = None
@@ -62,7 +62,7 @@ class Row:
     trace: Trace
     is_root: bool
     late_by_s: float | None
-    user: str | None = None  # as ``groups.user_of`` says it, once it has been asked
+    user: str | None = None  # what ``groups.user_of`` returns, once it was called
 
     @property
     def who(self) -> dict[str, Any]:
@@ -81,14 +81,14 @@ class Row:
 
     @property
     def culprit(self) -> dict[str, Any]:
-        """On whose behalf the work ran that made it late; may be empty."""
+        """On whose behalf that work ran which made it late; may be empty."""
         found = {k: self._value(f"{_names.LATE_CULPRIT}.{k}") for k in self.trace.who_keys}
         return {key: value for key, value in found.items() if value is not None}
 
     @property
     def reason(self) -> list[str]:
-        """Why it was late in words, never none, safe for a terminal: what was measured, else where
-        the time went. Whose it was, and how long it took, the row says.
+        """Why it was late, in words, never empty, safe for a terminal: what was measured, else
+        where the time went. The user and the latency are not in it: the row has them.
         """
         where, why, cause = self.text(_names.LATE_WHERE), self.text(_names.LATE_WHY), self.cause
         if why and cause not in TELL_LITTLE[1:]:
@@ -102,7 +102,7 @@ class Row:
 
     @property
     def waited(self) -> str:
-        """How long the last stage of its path waited to be taken, if that is half of its time."""
+        """How long the last stage of its path waited until it was taken up, if half of its time."""
         last = self.path[-1]
         wait_s = self.trace.spans[last.span_id].get(_names.QUEUE_WAIT)
         is_much = isinstance(wait_s, float) and last.took_s / 2 <= wait_s <= last.took_s + 1e-6
@@ -111,7 +111,7 @@ class Row:
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of its trace, of the stage, and of the deepest stage of its path. Jaeger folds
-        what is inside a stage that it finds: where that says most, the longest of it, too.
+        away the stages inside that one: where they say most, the longest one's id comes too.
         """
         last = self.path[-1]
         inside = last.inside if last.spread or len(self.path) == 1 else ()
@@ -125,7 +125,7 @@ class Row:
 
     def _value(self, key: str) -> Any:
         """Return what was measured, all of one stage: this one if it has a cause, else the deepest
-        of its path that has one; where it stood, whichever says that first.
+        of its path that has one. Where it stood may be from another stage of the path.
         """
         judged = None if key == _names.LATE_WHERE else _judged(self.trace, self.span)[0]
         if judged is None:
@@ -163,16 +163,16 @@ def _object(text: str | None) -> dict[str, Any] | None:
     return None
 
 
-# Kept of a screenful: of 100,000 rows each is asked for its own a few times, one after the other.
+# Kept for a screenful of rows: each row is asked a few times, one row after the other.
 _kept: Final = lru_cache(64)
 _path: Final = _kept(steps)
 
 
 def _first_with(key: str, trace: Trace, span: Span) -> tuple[Span | None, Any]:
-    """Return the first of *span* and its path, the deepest first, that has *key*, and its value;
-    an empty one, which other programs write, is none.
+    """Return the first of *span* and its path (the deepest first) that has *key*, and its value. An
+    empty value, which other programs write, counts as none.
     """
-    if (value := span.get(key)) not in _NONE:  # of 100,000 rows most: the path is dear
+    if (value := span.get(key)) not in _NONE:  # true of most rows; to find the path is dear
         return span, value
     for step in _path(trace, span)[:0:-1] if len(trace.spans) > 1 else ():
         if (value := trace.spans[step.span_id].get(key)) not in _NONE:
@@ -182,12 +182,12 @@ def _first_with(key: str, trace: Trace, span: Span) -> tuple[Span | None, Any]:
 
 @_kept
 def _judged(trace: Trace, span: Span) -> tuple[Span | None, str | None]:
-    """Return which span says what made *span* late, and that."""
+    """Return the span that has the cause of *span*'s lateness, and the cause."""
     found, cause = _first_with(_names.LATE_CAUSE, trace, span)
     return found, None if cause is None else str(cause)
 
 
-#: How rows are ordered, the first one first: by what, largest first.
+#: By what rows are ordered; the largest comes first.
 SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
     "late-by": lambda row: (row.late_by_s or 0.0, row.span.duration_s),
     "latency": lambda row: row.span.duration_s,
@@ -197,10 +197,10 @@ SORTS: Final[Mapping[str, Callable[[Row], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[_Each]):
-    """*rows*: in order, cut at the limit; *every*: without it. *considered*: every stage that was
+    """*rows*: in order, cut at the limit; *every*: all rows. *considered*: every stage that was
     looked at. *judged*: whether a budget or ``over_s`` defined what late is; if not, the slowest
-    are listed. *name*: by what a row is known again. *narrowed*: not all stages that are not late
-    were looked at.
+    are listed. *name*: returns the same text for the same row, read again. *narrowed*: some stages
+    that are not late were not looked at.
     """
 
     rows: list[_Each]
@@ -275,7 +275,7 @@ def matching(trace: Trace, question: Question) -> list[Row]:
 
 
 def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...]) -> list[Row]:
-    """Return those of which the span itself, one below it, or its root has all attributes."""
+    """Return those stages whose span, root, or one span below has all attributes of *where*."""
     have = [
         span
         for span in trace.spans.values()
@@ -287,7 +287,7 @@ def _related(found: list[Row], trace: Trace, where: tuple[tuple[str, str], ...])
 
 
 def _late(trace: Trace, rows: list[Row]) -> list[Row]:
-    """Return the late ones that are under no late one: a delay is listed once."""
+    """Return the late rows that are not under another late one: a delay is listed once."""
     late = [row for row in rows if row.late_by_s is not None]
     if len(late) > 1:
         under = set(trace.descendants(*(row.span for row in late)))
@@ -327,8 +327,8 @@ def _is_for(row: Row, wanted: str) -> bool:
 
 
 def there_is(spans: Sequence[Span], question: Question) -> Iterator[str]:
-    """Yield which services, users, values of an attribute and causes there are, and when the last
-    stage ended, where what *question* says is not among them.
+    """Yield what there is instead of what *question* asks for: the known services, users, values of
+    an attribute, causes, or when the last stage ended.
     """
 
     def valued(*keys: str) -> Counter[str]:
@@ -352,8 +352,8 @@ def there_is(spans: Sequence[Span], question: Question) -> Iterator[str]:
 
 
 def unknown_cause(question: Question, there: Iterable[str]) -> str:
-    """Return what is wrong with a cause that is none of those that are measured, where *there*
-    (of ``there_is``) says that it made nothing late; else nothing.
+    """Return what is wrong with the cause that *question* asks for, if it is unknown and made
+    nothing late; else an empty text. *there*: what ``there_is`` returned.
     """
     known = next((each for each in there if each.startswith(_KNOWN_CAUSES)), "")
     is_unknown = known and question.cause not in CAUSES
@@ -361,7 +361,7 @@ def unknown_cause(question: Question, there: Iterable[str]) -> str:
 
 
 def some(names: Counter[str]) -> str:
-    """Return the names there are, the most frequent first; of many the first ones."""
+    """Return the most frequent names, and how many more there are."""
     more = len(names) - _MOST_NAMED
     some = [name for name, _ in names.most_common(_MOST_NAMED)]
     return ", ".join([*some, *([f"and {more} more"] if more > 0 else [])]) or "none"

@@ -23,7 +23,7 @@ _TEXTS: Final = frozenset({"name", "message", "stringValue", "traceState"})
 
 
 def requests(segments: Iterable[Contents], *, of_logs: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield the requests that *segments* would be sent in. Failure: never raises; what is damaged
+    """Yield the requests in which *segments* would be sent. Failure: never raises; what is damaged
     is left out and reported.
     """
     kind: Any = LogsData if of_logs else TracesData
@@ -31,7 +31,7 @@ def requests(segments: Iterable[Contents], *, of_logs: bool = False) -> Iterator
     damaged = list[int]()
     for contents in segments:
         spans = [span for _, span in contents.spans]
-        valid = [span for span in spans if _decoded(kind, contents, span)]  # one hides no neighbour
+        valid = [span for span in spans if _decoded(kind, contents, span)]  # it hides no other
         lost = contents.damaged + len(spans) - len(valid)
         damaged += [lost] if lost else []
         if valid:
@@ -41,7 +41,7 @@ def requests(segments: Iterable[Contents], *, of_logs: bool = False) -> Iterator
 
 
 def _decoded(kind: Any, contents: Contents, *spans: bytes) -> Any:
-    """Return the message; None where it is none."""
+    """Return the decoded message; None if it is not valid."""
     with suppress(DecodeError):
         return kind.FromString(_otlp.request(contents.resource, contents.scope, spans))
     return None

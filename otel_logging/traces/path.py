@@ -1,4 +1,4 @@
-"""Where the time of a stage went: down its critical path, to what it did itself.
+"""Where the time of a stage went: along its critical path, down to what a stage did itself.
 
 Pure.
 """
@@ -19,26 +19,26 @@ from otel_logging.traces.trace import Trace
 NOTHING: Final = (
     "nothing recorded inside: open stages in it, or install the instrumentation of your database"
 )
-_AT_ONCE = 1.5  # times the time they took together: less is an overlap by chance
+_AT_ONCE = 1.5  # sum of durations by the time from first to last: less overlaps by chance
 _NEARLY_ALL = 0.9
-_SPREAD = 4  # less than a quarter of the time is not where it went
-_SAID = 80  # characters of a line that the time is next to
+_SPREAD = 4  # the time went where at least a quarter of it is
+_SAID = 80  # characters of a line that a reason quotes
 _FIRST_SAID, _LAST_SAID = 2, 6  # stages of a reason
 _MOST_STEPS = 1_000  # Python's own limit of calls within calls
 _END: Final = attrgetter("end")
-_MOST_DRAWN = 10_000  # stages with others in them, whose part of the critical path is marked
+_MOST_DRAWN = 10_000  # stages with children; beyond that the critical path is not marked
 _Gaps = list[tuple[int, int]]  # start and end
-_GOES_ON = 20  # a twentieth of its parent's time after its end
+_GOES_ON = 20  # a child went on if it ended a twentieth of its parent's time after the parent
 
 
 @dataclass(slots=True)  # one for every late stage: not frozen, as Span is not
 class Step:
-    """A stage on the way that the time went, or *count* of one name below the same stage.
+    """A stage on the critical path, or *count* stages of one name below the same stage.
 
     *took_s*: their part of the critical path; *at_once*: they ran beside each other. *own_s*: the
-    part of it in which no stage below was open, *piece* the longest piece of that (start and end,
-    ns since the epoch), *between* the line or stage before and after the piece (None: the stage's
-    start or end); of the last step.
+    part of it in which no stage below was open. Only the last step has these two: *piece*, the
+    longest piece of that part (start and end, ns since the epoch), and *between*, the line or
+    stage before and after the piece (None: the stage's start or end).
     """
 
     stage: str
@@ -49,8 +49,8 @@ class Step:
     own_s: float = 0.0
     piece: tuple[int, int] = (0, 0)
     between: tuple[str | None, str | None] | None = None
-    spread: str = ""  # in words: over how many names, where none has a quarter of it
-    rest: str = ""  # in words: what else it waited for than the next, where that is a quarter of it
+    spread: str = ""  # in words: over how many names, if none took a quarter
+    rest: str = ""  # in words: what else than the next step took a quarter or more
     inside: "Sequence[Part]" = field(default=(), repr=False, compare=False)  # right below it
 
     def as_json(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Step:
 
     @property
     def itself(self) -> str:
-        """What the stage did itself, or many in it, in words; empty where nothing was recorded."""
+        """What the stage, or many stages in it, did, in words; empty if nothing was recorded."""
         if self.spread:
             return self.spread
         before, after = (each and _short(visible(each)) for each in self.between or (None, None))
@@ -86,7 +86,7 @@ class Step:
         return self.beside(f"itself {duration(self.own_s)}, {duration(piece_s)} of it {where}")
 
     def beside(self, said: str) -> str:
-        """Return *said* of its own time, and what else took a quarter of it; empty if neither."""
+        """Return *said*, which is about the stage's own time, and what else took a quarter."""
         if not self.rest:
             return said
         if not said and self.count > 1:
@@ -105,8 +105,8 @@ def _short(text: str) -> str:
 
 
 def words(steps: list[Step], stood: str = "") -> list[str]:
-    """Return the way in words, one for each stage below the first; never none. Of a deep one its
-    middle is counted. *stood*: what is known better of the last one than what it did itself.
+    """Return the path in words, one part for each stage below the first; never empty. The middle of
+    a long path is only counted. *stood*: where the last stage stood, if known: it says more.
     """
     last = steps[-1]
     own = [last.spread, last.beside(stood)] if stood else [last.itself or last.beside("")]
@@ -118,7 +118,7 @@ def words(steps: list[Step], stood: str = "") -> list[str]:
 
 
 def without_middle(way: list[str]) -> list[str]:
-    """Return *way*, of a long one its beginning and its end, and how many are between."""
+    """Return *way*; if it is long, its beginning, how many are between, and its end."""
     left_out = len(way) - _FIRST_SAID - _LAST_SAID
     middle = [f"… {left_out} more"]
     return [*way[:_FIRST_SAID], *middle, *way[-_LAST_SAID:]] if left_out > 1 else way
@@ -129,8 +129,8 @@ def without_middle(way: list[str]) -> list[str]:
 
 @dataclass(slots=True)
 class Part:
-    """The part of *span* on the critical path; empty if it is not on it. *whole*: how long it was
-    inside.
+    """The part of *span* on the critical path; empty if the span is not on it. *whole*: how long
+    the span was open inside its parent.
     """
 
     span: Span
@@ -141,7 +141,7 @@ class Part:
 
 def steps(trace: Trace, span: Span) -> list[Step]:
     """Descend from *span*, each time into the children of one name that took most, as long as
-    they took at least what the stage took itself. Cost: the children of those on the way.
+    they took at least what the stage took itself. Cost: the children of the stages on the path.
     """
     parts, count, at_once, found = [Part(span, span.start_ns, _end(span))], 1, False, list[Step]()
     if len(trace.spans) == 1 and (own_s := span.duration_s):  # there may be 100,000 of these
@@ -153,7 +153,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
         for part in parts:
             if has_inside(part.span):
                 below += _split(trace, part, gaps)
-            elif part.start < part.end:  # of 100,000 queries most
+            elif part.start < part.end:  # true of most queries
                 gaps.append((part.start, part.end))
         took_of: dict[str, int] = defaultdict(int)
         for part in below:
@@ -186,7 +186,7 @@ def steps(trace: Trace, span: Span) -> list[Step]:
 
 
 def _split(trace: Trace, whole: Part, gaps: _Gaps) -> list[Part]:
-    """Return the stages right below; add to *gaps* when none was open."""
+    """Return the stages right below; add to *gaps* the times when none of them was open."""
     inside, after = list[Part](), list[Part]()
     start, end = whole.start, whole.end
     most = end + (end - start) // _GOES_ON
@@ -199,8 +199,8 @@ def _split(trace: Trace, whole: Part, gaps: _Gaps) -> list[Part]:
         if began <= end and ended >= start:
             begin, until = began if began > start else start, ended if ended < end else end
             part = Part(child, begin, until, until - begin)
-            # what goes on long after the end was not waited for: it explains only what nothing
-            # else does
+            # a child that goes on long after the end was not waited for: it explains only what
+            # nothing else does
             (inside if ended <= most else after).append(part)
     inside.sort(key=_END, reverse=True)  # they come by start
     if after:
@@ -211,8 +211,9 @@ def _split(trace: Trace, whole: Part, gaps: _Gaps) -> list[Part]:
 
 
 def _gaps(parts: list[Part], start: int, end: int) -> _Gaps:
-    """Return when none of *parts* was open, and leave of each its part of the critical path: from
-    the end backwards, the one that ended last is what was waited for.
+    """Return the times when none of *parts* was open; cut each to its part of the critical path.
+
+    That is read from the end backwards: the one that ended last is what was waited for.
     """
     gaps, reached = _Gaps(), end
     for part in parts:
@@ -230,9 +231,9 @@ def _gaps(parts: list[Part], start: int, end: int) -> _Gaps:
 
 
 def critical(trace: Trace, span: Span) -> set[str]:
-    """Return the ids of *span* and the stages on its critical path; of very many the first ones."""
+    """Return the ids of *span* and the stages on its critical path, down to ``_MOST_DRAWN``."""
     found, waiting = {span.span_id}, [Part(span, span.start_ns, _end(span))]
-    for whole in islice(waiting, _MOST_DRAWN):  # which grows meanwhile
+    for whole in islice(waiting, _MOST_DRAWN):  # the list grows meanwhile
         inside = [part for part in _split(trace, whole, []) if part.start < part.end]
         found.update(part.span.span_id for part in inside)
         waiting += [part for part in inside if trace.has_inside(part.span)]
@@ -247,7 +248,7 @@ def _spread(parts: list[Part], took_of: dict[str, int], most: str) -> str:
 
 
 def _stages(parts: list[Part], took_of: dict[str, int], of_ns: int, which: str = "") -> str:
-    """Return the stages of these names in words, where they have a quarter of the time."""
+    """Return the stages of these names in words, if they took a quarter of the time."""
     took = sum(took_of.values())
     if not took or took * _SPREAD < of_ns:
         return ""
@@ -264,7 +265,7 @@ def _count(parts: list[Part], names: Container[str]) -> int:
 def _between(
     trace: Trace, parts: list[Part], gaps: _Gaps, stages: list[Part]
 ) -> tuple[tuple[int, int], tuple[str | None, str | None] | None]:
-    """Return the longest piece of the gaps in one stage, and what stands around it."""
+    """Return the longest piece of a stage's gaps, and what stands before and after it."""
     if len(parts) > 1 or not gaps:
         return (0, 0), None
     (whole,) = parts
@@ -287,7 +288,7 @@ def _between(
 
 
 def _said(moment: Any) -> str:
-    """Return a line in quotes; of an exception that was recorded its type."""
+    """Return a line in quotes; for a recorded exception, its type."""
     if moment.name != EVENT:
         return f'"{text_of(moment.name)}"'
     return text_of(str(value_in(moment, TYPE) or EVENT))
@@ -296,7 +297,7 @@ def _said(moment: Any) -> str:
 def _longest_piece(gaps: _Gaps, cuts: list[int]) -> tuple[int, int]:
     """Return the longest piece of the gaps between two of *cuts*, the first of equal ones."""
     longest = (0, 0)
-    for begin, end in reversed(gaps):  # they come from the end backwards
+    for begin, end in reversed(gaps):  # the gaps come from the end backwards
         if end - begin > longest[1] - longest[0]:
             inner = cuts[bisect_right(cuts, begin) : bisect_left(cuts, end)]
             pieces = pairwise([begin, *inner, end])

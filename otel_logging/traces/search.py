@@ -1,7 +1,7 @@
-"""What Jaeger is asked, so that ``late`` finds there what it would find in a local store.
+"""Ask Jaeger so that ``late`` finds there what it would find in a local store.
 
-Unless ``incomplete`` says otherwise, every trace that could make a row is among them, whole;
-others may be. What Jaeger can select it does, and ``late`` selects again.
+Unless ``incomplete`` says otherwise, every trace that could make a row is returned, whole; other
+traces may be returned too. Jaeger selects what it can, and ``late`` selects again.
 """
 
 import time
@@ -32,14 +32,14 @@ _DAY_S: Final = 86_400  # how far back by default: what the local store keeps
 _AHEAD_S: Final = 3_600  # for clocks that are ahead of ours
 _LONG_S: Final = 60.0  # stages that took longer are looked for by themselves
 _LOOK_BACK_S: Final = (60, 600, 6_000, 60_000)
-_INDEXED_CHARACTERS: Final = 256  # longer values Jaeger's Elasticsearch does not find
+_INDEXED_CHARACTERS: Final = 256  # Jaeger's Elasticsearch does not find longer values
 _ASK_FOR_LESS: Final = "(--since, --service, --who or --over ask for less)"
 
 
 @dataclass(slots=True)
 class Found:
-    """*incomplete*: why some may be missing, or empty. *is_part*: whether Jaeger may have more of a
-    trace of which another source has a part; with ``over_s`` what is not over it was left out.
+    """*incomplete*: why some spans may be missing, or empty. *is_part*: whether Jaeger may have
+    more of a trace of which another source has a part: with ``over_s`` quick traces were left out.
     """
 
     spans: list[Span] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Found:
 
 
 def trace(jaeger: Jaeger, prefix: str) -> Found:
-    """Return the spans of the traces whose id begins with *prefix*, and others."""
+    """Return spans; all traces whose id begins with *prefix* are among them."""
     if len(prefix) < WHOLE_ID:  # Jaeger finds whole ids only
         return read(jaeger, Question())
     jaeger.services()  # raises unless it is one
@@ -56,7 +56,7 @@ def trace(jaeger: Jaeger, prefix: str) -> Found:
 
 
 def last(jaeger: Jaeger, service: str | None) -> Found:
-    """Return the spans among which the trace is that ended last, and others."""
+    """Return spans; the trace that ended last is among them."""
     for back_s in _LOOK_BACK_S:
         found = read(jaeger, Question(since_ns=time.time_ns() - back_s * _S))
         if last_of(by_trace(found.spans).values(), service=service):
@@ -65,7 +65,7 @@ def last(jaeger: Jaeger, service: str | None) -> Found:
 
 
 def read(jaeger: Jaeger, question: Question) -> Found:
-    """Return the spans of the traces in which *question* could find a row, and of others.
+    """Return spans; all traces in which *question* could find a row are among them.
 
     Failure: raises ``JaegerError``; what was read before Jaeger went silent is returned as
     incomplete.
@@ -77,8 +77,8 @@ def read(jaeger: Jaeger, question: Question) -> Found:
         raise UnknownServiceError(message)
     *far, near = _windows(question.since_ns, time.time_ns())
     choices = _choices(jaeger, question, known, near)
-    # Jaeger looks for tags and durations on one and the same span, and the tags may stand on
-    # another one than the late stage, of another service even: so it is one or the other.
+    # Jaeger wants tags and duration on one span. The tags may be on another span than the late
+    # stage, even of another service: so it is asked for one or the other.
     over_s = 0.0 if choices else question.over_s or 0.0
     found = Found(is_part=bool(choices or over_s or question.service or question.since_ns))
     try:
@@ -98,10 +98,7 @@ def _search(
     jaeger: Jaeger, service: str, window: Window, tags: Mapping[str, str], found: Found
 ) -> None:
     spans, is_full = list[Span](), True
-    for most in (
-        MOST_TRACES,
-        MOST_TRACES // 10,
-    ):  # of traces of many spans some are better than none
+    for most in (MOST_TRACES, MOST_TRACES // 10):  # of large traces some are better than none
         with suppress(TooMuchError):
             spans, is_full = jaeger.search(service, window, tags, most=most)
             break
@@ -113,8 +110,8 @@ def _search(
 def _choices(
     jaeger: Jaeger, question: Question, known: list[str], near: tuple[int, int]
 ) -> list[dict[str, str]]:
-    """Return the tags of which one set or another has to be on some span of a trace. Which
-    attributes name the user, each service's newest trace says.
+    """Return sets of tags: some span of a trace must have one of the sets. Which attributes name
+    the user is read off each service's newest trace.
     """
     if question.who is not None and finds_the_same("", question.who):
         newest = [jaeger.search(service, Window(*near), {}, most=1)[0] for service in known]
@@ -125,9 +122,8 @@ def _choices(
 
 
 def finds_the_same(key: str, wanted: str) -> bool:
-    """Return whether Jaeger, which compares attributes as text of its own, finds all that
-    ``late`` finds. Lists and floats it formats differently, integers it does not; its
-    ``error`` is the span's status.
+    """Return whether Jaeger finds all spans that ``late`` finds by this attribute. Jaeger compares
+    texts of its own: it formats lists and floats differently, and its ``error`` is the status.
     """
     if key == "error" or len(wanted) > _INDEXED_CHARACTERS or wanted[:1] in ("", "[", "{"):
         return False
@@ -141,10 +137,10 @@ def finds_the_same(key: str, wanted: str) -> bool:
 
 
 def _windows(since_ns: int, now_ns: int) -> Iterator[tuple[int, int]]:
-    """Yield when the spans began that ended since then, the newest last.
+    """Yield the times in which a span may have begun that ended since then, the newest last.
 
-    Jaeger searches by when a span began. Those that began shortly before are
-    looked for as all others are; what began long before, and ended since, took long.
+    Jaeger searches by when a span began. A span that began shortly before then is found by the
+    usual search. One that began long before, and ended since, is found by its long duration.
     """
     start, end = since_ns or now_ns - _DAY_S * _S, now_ns + _AHEAD_S * _S
     if since_ns:

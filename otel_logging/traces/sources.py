@@ -1,7 +1,7 @@
 """Where spans are read from: the local store, Jaeger, or both together.
 
-A source that does not answer never keeps the other from being read, unless it alone was asked
-for. A span that is in both comes twice, the local one first: ``trace.by_trace`` keeps that.
+If one source does not answer, the other is still read, unless only the first was asked for. A span
+that is in both comes twice, the local one first: ``trace.by_trace`` keeps that one.
 """
 
 import threading
@@ -30,8 +30,8 @@ from otel_logging.traces.trace import Trace, by_trace
 BOTH: Final = "both"
 LOCAL: Final = "local"
 JAEGER: Final = "jaeger"
-#: For Jaeger, where the local store answers as well and somebody is waiting: for its first answer
-#: at least; for each later one, and for all.
+#: Jaeger's time if the local store answers too, since somebody waits: for its first answer (at
+#: least); for each later one, and for all.
 _HELLO_S: Final = 0.5
 _BESIDE_S: Final = 3.0, 10.0
 _MOST_TRACES: Final = 100  # that are asked for one by one
@@ -40,8 +40,8 @@ _INCOMPLETE: Final = ", incomplete: "
 
 @dataclass(slots=True)
 class Answered:
-    """*origin*: which sources answered, in one line. *jaeger*: if it did. *is_part*: whether it may
-    have more of traces of the local store. *is_damaged*: whether some spans of that cannot be read.
+    """*origin*: which sources answered, in one line. *jaeger*: if it did. *is_part*: whether Jaeger
+    may have more of the local store's traces. *is_damaged*: whether some local spans are lost.
     """
 
     spans: list[Span]
@@ -52,14 +52,14 @@ class Answered:
     _in_jaeger: set[str] = field(default_factory=set, repr=False)
 
     def link(self, trace_id: str, *span_ids: str) -> str | None:
-        """Return where Jaeger shows those spans; None if it has nothing of their trace."""
+        """Return the URL of those spans in Jaeger; None if Jaeger has nothing of their trace."""
         if self.jaeger is None or trace_id not in self._in_jaeger:
             return None
         return _links.trace_url(self.jaeger.url, trace_id, *span_ids)
 
     def complete(self, trace_ids: Iterable[str]) -> bool:
-        """Add what Jaeger has of these traces, where it was not asked for, or not found: a trace
-        may go on in another service's store. Return whether that was anything.
+        """Add what Jaeger has of these traces, if the search did not find it: a trace may go on in
+        another service's store. Return whether Jaeger had anything.
         """
         if self.jaeger is None:
             return False
@@ -110,7 +110,7 @@ class Sources:
         return " · ".join([found.origin, *self.directories])
 
     def nothing(self, found: Answered, when: str = "") -> str:
-        """Return that nothing is there, and where it was looked for."""
+        """Return the sentence that nothing is there, with the places that were looked at."""
         if self.which == JAEGER:
             return f"Nothing{when} matches: read {found.origin}."
         if not self.places:
@@ -136,21 +136,21 @@ class Sources:
             ids = [row.ids[0] for row in answer.rows[: _MOST_TRACES + 1]]
             told = {name[: search.WHOLE_ID] for name in question.without}
             if question.who is not None or question.where or question.service:
-                # the attribute that matched may be here alone, and the late stage only in Jaeger
+                # only the local store may have the attribute, and only Jaeger the late stage
                 considered = (row.span.trace_id for row in answer.considered)
                 ids += (each for each in considered if each not in told)
             if found.complete(ids):
                 answer = ask(found.spans, question)
-        # then Jaeger leaves out what was quick
+        # with it, Jaeger leaves out quick traces
         narrowed = question.over_s is not None and found.jaeger is not None
         return found, replace(answer, narrowed=narrowed)
 
     def trace(self, prefix: str) -> Answered:
-        """Return the spans of the traces whose id begins with *prefix*, and others."""
+        """Return spans; all traces whose id begins with *prefix* are among them."""
         return self._answered(lambda jaeger: search.trace(jaeger, prefix))
 
     def last(self, service: str | None) -> Answered:
-        """Return the spans among which the trace is that ended last, and others."""
+        """Return spans; the trace that ended last is among them."""
         return self._answered(lambda jaeger: search.last(jaeger, service))
 
     def _local(self) -> Answered:
@@ -202,8 +202,8 @@ def named(places: Iterable[Path]) -> str:
 
 
 def _greet(jaeger: Jaeger) -> Callable[[float], None]:
-    """Have a thread see whether there is a Jaeger; return what waits so many seconds for that, and
-    raises ``JaegerError`` where there is none.
+    """Let a thread find out whether there is a Jaeger. Return a function that waits so many seconds
+    for the answer, and raises ``JaegerError`` if there is none.
     """
     failed: list[JaegerError] = []
 

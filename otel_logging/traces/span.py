@@ -1,8 +1,8 @@
-"""A span as it is read back: from the bytes of the local store, or from Jaeger's JSON, of which
-these bytes are made.
+"""A span as it is read back: from the bytes of the local store, or from Jaeger's JSON, which is
+made into the same bytes.
 
-Only what finds late stages is kept decoded: of 100,000 spans that are read a screenful is shown,
-and messages take four times the memory of their bytes.
+Only what is needed to find late stages is kept decoded. Of 100,000 spans a screenful is shown, and
+decoded messages take four times the memory of their bytes.
 """
 
 import base64
@@ -25,7 +25,7 @@ from otel_logging import _names, _otlp, _runtime
 from otel_logging._text import rfc3339
 from otel_logging.traces.attributes import ATTRIBUTE, field_at, is_failed, key_of, plain
 
-#: Span.kind and Status.code by OTLP's numbers; those of later versions are the first.
+#: Words for Span.kind and Status.code by OTLP's numbers; an unknown number is the first word.
 _KINDS: Final = dict(
     enumerate(("unspecified", "internal", "server", "client", "producer", "consumer"))
 )
@@ -40,18 +40,18 @@ _KIND: Final = re.compile(rb"0(.)9.{8}A.{8}", re.DOTALL)  # before its attribute
 _TIMES: Final = struct.Struct("<QxQ").unpack
 _BEFORE: Final = tuple(f.name for f in OtlpSpan.DESCRIPTOR.fields if f.number < 9)  # attributes
 _BUDGET: Final = key_of(_names.BUDGET)
-OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)  # names of what holds lines, no stages
-_REMOTE: Final = 0x300  # Span.flags: it is known whether the parent is remote, and it is
+OF_LINES: Final = (_names.LOG_SPAN, _names.PROCESS_LOG)  # spans that hold lines, and are no stages
+_REMOTE: Final = 0x300  # Span.flags: the parent is known to be remote
 #: The flags that spans have, as they are encoded.
 _FLAGS: Final = {
     b"\x85\x01" + flags.to_bytes(4, "little"): flags & _REMOTE == _REMOTE
     for flags in (0x100, 0x101, 0x103, 0x300, 0x301, 0x303)
 }
-_DEFAULT_WHO: Final = ("user_id",)  # setup_observability's own, for resources without the attribute
+_DEFAULT_WHO: Final = ("user_id",)  # set-up's default, for resources that do not say
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _REF_TYPE: Final = "opentracing.ref_type"  # Jaeger says this of each link
 _EXCEPTION: Final = b"\t" + _names.EXCEPTION.encode()  # a key or an event's name, with its length
-#: How loggers of lines about a stage as a whole end, which are nowhere in it: servers', and ours.
+#: Ends of loggers' names whose lines are about a whole stage, not a place in it: servers', ours.
 _ACCESS: Final = (".access", "werkzeug", _names.SCOPE)
 
 
@@ -120,20 +120,20 @@ class Span:
         return text_of(self.stored_name)
 
     def get(self, key: str) -> Any:
-        """Return one attribute, or None. Cost: 1 µs; nothing is kept, unlike with ``details``."""
+        """Return one attribute, or None. Cost: 1 µs. Keeps nothing, unlike ``details``."""
         value = plain(field_at(self._encoded, self._begin, ATTRIBUTE, key_of(key)))
         return None if value is None else _runtime.current.redaction.field(key, value)
 
     @property
     def kind(self) -> str:
-        """Its kind as a word. Cost: 0.5 µs, as it is encoded as a rule."""
+        """Its kind as a word. Cost: 0.5 µs for the usual encoding."""
         found = _KIND.fullmatch(self._encoded, max(self._begin - 20, 0), self._begin)
         return _KINDS.get(found[1][0], _KINDS[0]) if found else self.details.kind
 
     @property
     def has_remote_parent(self) -> bool:
         """Whether its parent is known to be a span of another process."""
-        known = _FLAGS.get(self._encoded[-6:])  # ours end with them
+        known = _FLAGS.get(self._encoded[-6:])  # our spans end with the flags
         return bool(_message(self._encoded).flags & _REMOTE == _REMOTE) if known is None else known
 
     @property
@@ -143,8 +143,8 @@ class Span:
 
     @property
     def moments(self) -> list[tuple[int, Any]]:
-        """When its events were, in the order in which they were recorded, each with what has its
-        name; without servers' lines about a whole request, and without where it stood.
+        """The times of its events, in the order in which they were recorded, each with the message
+        that has its name. Left out are servers' lines about a whole request, and where it stood.
         """
         return [
             (each.time_unix_nano + self.moved_ns, each)
@@ -178,7 +178,7 @@ class Span:
 
     @property
     def is_log_page(self) -> bool:
-        """Whether it only holds lines that did not fit on its parent."""
+        """Whether it holds only lines that did not fit on its parent."""
         return self.stored_name == _names.LOG_SPAN and self.get(_names.LOG_PAGE) is not None
 
     @property
@@ -187,18 +187,18 @@ class Span:
         if self.resource.service == _names.DOCTOR:
             return False
         name = self.stored_name
-        if name not in OF_LINES:  # of 100,000 nearly all
+        if name not in OF_LINES:  # nearly all of 100,000
             return True
         return bool(self.parent_span_id) if name == _names.PROCESS_LOG else not self.is_log_page
 
     @property
     def may_have_failed(self) -> bool:
-        """Whether it is worth a look: False where its bytes have neither error nor exception."""
+        """Whether to look at it: False if its bytes have neither an error nor an exception."""
         return self._may_be_error or _EXCEPTION in self._encoded
 
     @property
     def _may_be_error(self) -> bool:
-        one = self._encoded  # ours ends with its flags or its status, others' with both
+        one = self._encoded  # our spans end with flags or status, other people's with both
         return one[-8:-6] == _FAILED if one[-6:] in _FLAGS else _FAILED in one
 
     @property
@@ -228,9 +228,9 @@ class Span:
 # ---------------------------------------------------------------- from bytes
 
 
-@lru_cache(64)  # that of a process, in each of its segments
+@lru_cache(64)  # each segment of a process has the same
 def resource_from_bytes(encoded: bytes) -> Resource:
-    """Return the resource that ``_otlp.resource`` encoded, of equal bytes the same one."""
+    """Return the resource that ``_otlp.resource`` encoded; equal bytes give the same object."""
     values = _otlp.values_of(ResourceSpans.FromString(encoded).resource.attributes)
     who = values.get(_names.WHO)
     if isinstance(who, str) and who.startswith("["):
@@ -246,12 +246,12 @@ def from_bytes(one: bytes, resource: Resource) -> Span:
     """Return the span that ``_otlp.span`` encoded, or another writer in the same format.
 
     Failure: raises ``google.protobuf.message.DecodeError`` if it is something else.
-    Cost: 1.5 µs; 20 µs where it is another writer's.
+    Cost: 1.5 µs; 20 µs for another writer's span.
     """
     if (head := _HEAD.match(one)) is None:
         return _of_another(one, resource)
     trace_id, span_id, parent_span_id, size, name, times = head.groups(b"")
-    if len(name) != size[0]:  # it is long, or looks like what comes after it
+    if len(name) != size[0]:  # the name is long, or looks like what follows it
         return _of_another(one, resource)
     begin, (start, end) = head.end(), _TIMES(times)
     trace, span, parent = trace_id.hex(), span_id.hex(), parent_span_id.hex()
@@ -266,7 +266,7 @@ def _budget(attribute: bytes) -> float | None:
     return float(value) if is_budget else None
 
 
-@lru_cache(1_000)  # many spans have the same
+@lru_cache(1_000)  # many spans have equal ones
 def _text(name: bytes) -> str:
     return name.decode(errors="replace")
 
@@ -286,7 +286,7 @@ def _of_another(one: bytes, resource: Resource) -> Span:
     return Span(*ids, *times, resource, budget_s, one, begin)
 
 
-@lru_cache(1)  # several things of one span are asked for, one after the other
+@lru_cache(1)  # several attributes of one span are asked for, one after the other
 def _message(encoded: bytes) -> Any:
     with contextlib.suppress(DecodeError, IndexError):  # another program's
         return ScopeSpans.FromString(encoded).spans[0]
@@ -295,7 +295,7 @@ def _message(encoded: bytes) -> Any:
 
 def value_in(message: Any, key: str) -> Any:
     """Return an attribute of a span or an event as it is encoded, or None."""
-    for item in reversed(message.attributes):  # ours: a logger is the last one
+    for item in reversed(message.attributes):  # in our events the logger is the last attribute
         if item.key == key:
             return _runtime.current.redaction.field(key, _otlp.value_of(item.value))
     return None
@@ -323,7 +323,7 @@ def _decoded(message: Any, moved_ns: int) -> Details:
 
 
 def _fields(attributes: Any) -> dict[str, Any]:
-    # others write into our store, and earlier versions of us
+    # other programs, and earlier versions of us, may have written it
     found: dict[str, Any] = _runtime.current.redaction.value(_otlp.values_of(attributes))
     return found
 
@@ -350,7 +350,7 @@ def from_json(message: Mapping[str, Any], resource: Resource) -> Span:
 
 
 def id_of(text: str, digits: int) -> str:
-    """Return an id in full: some writers leave zeros out."""
+    """Return an id with all its digits: some writers leave zeros out."""
     given = bytes.fromhex(text.rjust(digits, "0")).hex()
     if not text or len(given) != digits:
         raise ValueError(f"an id of {len(given)} digits")
@@ -363,7 +363,7 @@ def text_of(given: Any) -> str:
 
 
 def _otlp_of(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return OTLP's JSON as its messages take it; what a later version adds is left out."""
+    """Return OTLP's JSON as protobuf's messages take it, without what a later version adds."""
     known = ((*_JSON[key], value) for key, value in message.items() if key in _JSON)
     return {name: read(value) for name, read, value in known}
 
@@ -386,5 +386,5 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "doubleValue": float,
     "bytesValue": base64.b64decode,
 }
-#: By OTLP's names in JSON: what protobuf calls it, and what makes its value.
+#: By OTLP's names in JSON: protobuf's name, and the function that makes the value.
 _JSON: Final = {k: (re.sub("[A-Z]", r"_\g<0>", k).lower(), read) for k, read in _READ.items()}

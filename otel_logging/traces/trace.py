@@ -1,8 +1,8 @@
 """Spans put together to traces, and the one tree of each.
 
-A clock that is wrong is mended here: who asks for a stage's times gets those by the clock of the
-outermost. Every walk ends, also where a broken sender made a span its own ancestor, which is in no
-row; every other span and every line is in one, log pages as lines of their stage.
+A wrong clock is mended here: all times of a trace are by the clock of its outermost stage. Every
+walk ends, even if a broken sender made a span its own ancestor. Such a span is in no row; every
+other span and every line is in one. The lines of log pages are lines of their stage.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,8 +15,8 @@ from typing import Any
 from otel_logging._names import LATE_WHERE, LEVEL, LOG_SPAN
 from otel_logging.traces.span import Event, Span
 
-_COMPARED = 1_000  # siblings, for what they have in common: more are not drawn at once
-#: Puts siblings, by start, into the groups that are one row each, by the start of their first.
+_COMPARED = 1_000  # siblings that are compared for common attributes: no more are drawn at once
+#: Puts siblings, sorted by start, into groups; each group is one row, sorted by its first start.
 Fold = Callable[[Sequence[Span]], Sequence[Sequence[Span]]]
 
 
@@ -24,12 +24,12 @@ Fold = Callable[[Sequence[Span]], Sequence[Sequence[Span]]]
 class Row:
     """A row of the tree: a stage, or one of its lines.
 
-    *lead*: the tree's lines left of it; *inner*: the same for remarks below it;
-    *shown*: attributes that the rows above have; *event*: a line, None for a stage.
-    *span*: the stage, or that of the line. A stage has *events*, lines or not, and *children*
-    (stages right below it, equal ones together). It is None where only what is below is known: not
-    ended, or recorded elsewhere; its times are then those of what is below. *equal*: where several
-    are drawn as this one row, all of them; *common*: attributes that all children have.
+    *lead*: the tree's lines left of the row; *inner*: the same for remarks below the row;
+    *shown*: attributes that the rows above have shown; *event*: the line, None for a stage.
+    *span*: the stage, or the stage of the line. It is None if the stage has not ended or was
+    recorded elsewhere; then the row has the times of the stages below. *events*: those of the
+    stage, lines or not; *children*: the stages right below, equal ones together. *equal*: all
+    stages that are drawn as this one row; *common*: attributes that all children have.
     """
 
     lead: str
@@ -48,7 +48,7 @@ class Row:
 class Trace:
     """The spans of one trace, each once. *spans*: by span id."""
 
-    __slots__ = ("__dict__", "spans", "trace_id")  # of 100,000 that saves 2 MiB
+    __slots__ = ("__dict__", "spans", "trace_id")  # for 100,000 traces that saves 2 MiB
 
     def __init__(self, trace_id: str) -> None:
         self.trace_id = trace_id
@@ -59,9 +59,9 @@ class Trace:
 
     @cached_property
     def in_order(self) -> list[Span]:
-        """Its spans by start, of those that started together the longest first."""
+        """Its spans by start; of those that start together the longest is first."""
         found = sorted(self.spans.values(), key=attrgetter("end_ns"), reverse=True)
-        return sorted(found, key=attrgetter("start_ns"))  # of 100,000 twice by a number is quicker
+        return sorted(found, key=attrgetter("start_ns"))  # quicker than once, by a pair
 
     @cached_property
     def _children(self) -> dict[str, list[Span]]:
@@ -73,7 +73,7 @@ class Trace:
     @property
     def who_keys(self) -> tuple[str, ...]:
         """Keys of the attributes that name the user, of all processes that took part."""
-        if len(self.spans) == 1:  # of 100,000 nothing is kept
+        if len(self.spans) == 1:  # there may be 100,000 such traces: nothing is kept
             return next(iter(self.spans.values())).resource.who
         return self._who_keys
 
@@ -83,7 +83,7 @@ class Trace:
 
     @property
     def top(self) -> Span:
-        """Its outermost stage that began first; of log lines alone, their holder."""
+        """The first of its outermost stages; of log lines alone, the span that holds them."""
         stages = [span for span in self.in_order if span.is_stage] or self.in_order
         return next(filter(self.is_root, stages), stages[0])
 
@@ -101,7 +101,7 @@ class Trace:
         return [*self._tops, *self.descendants(*self._tops)]
 
     def is_root(self, span: Span) -> bool:
-        """Whether *span* has no parent, or one that is not here."""
+        """Whether *span* has no parent, or its parent is not in the trace."""
         return span.parent_span_id not in self.spans
 
     def children(self, span: Span) -> list[Span]:
@@ -117,7 +117,7 @@ class Trace:
         found: set[str] = set()
         for span in spans:
             each: Span | None = span
-            while each is not None and each.span_id not in found:  # else all above are there
+            while each is not None and each.span_id not in found:  # else all above it are found
                 found.add(each.span_id)
                 each = self.spans.get(each.parent_span_id)
         return found
@@ -134,13 +134,13 @@ class Trace:
                     yield child
 
     def mend_clocks(self) -> None:
-        """Move what another service's clock puts outside its parent into that, and all below it."""
+        """Move spans, with all below, that another service's clock puts outside their parent."""
         spans = self.spans
         pairs = ((spans.get(span.parent_span_id), span) for span in spans.values())
         if not any(_wrong(parent, span) for parent, span in pairs if parent):  # of most
             return
         below, waiting = self._children, [(span, 0) for span in self._tops]
-        for parent, by_ns in waiting:  # which grows meanwhile
+        for parent, by_ns in waiting:  # the list grows meanwhile
             for span in below.get(parent.span_id, ()):
                 if by_ns:
                     span.move(by_ns)
@@ -148,15 +148,15 @@ class Trace:
                     span.move(wrong_ns)
                 if span.span_id in below:
                     waiting.append((span, by_ns + wrong_ns))
-        del self.in_order, self._children  # they are by time
+        del self.in_order, self._children  # these were sorted by time
 
     # ---- the tree as it is drawn
 
     def rows(self, shown: Mapping[str, Any], fold: Fold) -> Iterator[Row]:
         """Yield the rows from top to bottom; within a stage, lines and stages by time.
 
-        *shown*: attributes above the first row; *fold*: which of some siblings are one row. A
-        loop, not a recursion: a recursive function that is traced makes a tree a thousand deep.
+        *shown*: attributes shown above the first row; *fold*: puts siblings into rows. A loop, not
+        a recursion: a recursive function that is traced makes a tree a thousand deep.
         """
         tops = [span for span in self.in_order if self.is_root(span)]
         missing = dict.fromkeys(  # stages that have not ended, or are recorded elsewhere
@@ -193,7 +193,7 @@ class Trace:
         *,
         is_here: bool = True,
     ) -> Row:
-        """Return the row of equal stages; *is_here*: not, of one with these inside."""
+        """Return the row of equal stages; if not *is_here*, that of a missing one above them."""
         span, stages = (part[0], part) if is_here else (None, ())
         inside = self._children.get(part[0].span_id, []) if is_here else part
         start, end = part[0].start_ns, max(s.end_ns for s in part)
@@ -209,7 +209,7 @@ class Trace:
     def _inside(self, row: Row, fold: Fold) -> Iterator[Row]:
         below, to_come = row.inner[:-2], len(row.children)
         lines = sorted((each for each in row.events if is_line(each)), key=_when)
-        # of 100,000 the first are drawn
+        # there may be 100,000: only the first are drawn
         parts: Iterator[Event | Sequence[Span]] = merge(lines, row.children, key=_when)
         shown = {**row.shown, **(row.span.attributes if row.span else {}), **row.common}
         for part in parts:
@@ -228,7 +228,7 @@ def _when(part: Event | Sequence[Span]) -> int:
 
 
 def is_line(event: Event) -> bool:
-    """Whether it belongs to its moment, rather than saying where its stage stood."""
+    """Whether it is a line, and not the event that says where its stage stood."""
     return event.name != LATE_WHERE or LEVEL in event.attributes
 
 
@@ -245,7 +245,7 @@ def common(children: Sequence[Span]) -> dict[str, Any]:
 
 
 def by_trace(spans: Iterable[Span]) -> dict[str, Trace]:
-    """Put *spans* together by trace id. Of a span that comes twice the first is kept."""
+    """Put *spans* together by trace id. If a span comes twice, the first is kept."""
     traces: dict[str, Trace] = {}
     for span in spans:
         trace = traces.get(span.trace_id)
@@ -261,10 +261,9 @@ def by_trace(spans: Iterable[Span]) -> dict[str, Trace]:
 def _wrong(parent: Span, child: Span) -> int:
     """Return the ns that have to be added to the times of *child* for the clock of *parent*.
 
-    A child in another service that began before its parent, or ended after the call that waits
-    for it, has another clock: it is put into the middle of its parent, as Jaeger does. The same
-    holds for a server's span that began after its caller had ended. On one machine there is one
-    clock.
+    A child in another service has a wrong clock if it began before its parent, ended after the
+    call that waits for it, or is a server's span that began after its caller had ended. It is put
+    into the middle of its parent, as Jaeger does. One machine has one clock.
     """
     one, other = child.resource, parent.resource
     if one is other or one == other or one.host == other.host != "":
@@ -287,8 +286,8 @@ def _is_answer(parent: Span, child: Span) -> bool:
 def last(
     traces: Iterable[Trace], number: int = 1, *, service: str | None = None, who: str | None = None
 ) -> list[Trace]:
-    """Return the traces with the root stages that ended latest, the latest first. *who*: only
-    where a span has this value of a key that names the user.
+    """Return the traces whose root stages ended last, the last one first. *who*: only traces in
+    which a span has this value of a key that names the user.
     """
     ended = [
         (max(ends), trace)

@@ -1,4 +1,4 @@
-"""On whose behalf each stage of a trace ran: a trace is looked through once for each key."""
+"""On whose behalf each stage of a trace ran. A trace is searched once for each key."""
 
 from collections import defaultdict
 from typing import Any, Final
@@ -6,12 +6,12 @@ from typing import Any, Final
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace
 
-_MANY: Final = 2  # values that differ: of more none is needed
+_MANY: Final = 2  # different values: more need not be known
 
 
 class Whose:
-    """The values of *key*, which names the user, in a trace: of each stage its own, else that of
-    the nearest above, else those below it.
+    """The values of *key*, which names the user, in a trace. A stage has its own value, else that
+    of the nearest stage above, else those of the stages below.
     """
 
     def __init__(self, trace: Trace, key: str) -> None:
@@ -32,7 +32,7 @@ class Whose:
                     known.append(value)
 
     def at_or_above(self, span: Span) -> Any:
-        """Return the value of *span*, or of the nearest above that has one, or None."""
+        """Return the value of *span*, else of the nearest span above that has one, else None."""
         return self._nearest.get(span.span_id)
 
     def of(self, span: Span) -> Any:
@@ -52,13 +52,13 @@ class Whose:
 
 
 def typed(value: Any) -> str | None:
-    """Return an attribute as somebody types it: booleans as Jaeger has them."""
-    if value is None:  # of 100,000 most
+    """Return an attribute as somebody types it; booleans as Jaeger writes them."""
+    if value is None:  # true of most
         return None
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def whose(trace: Trace, key: str) -> Whose:
-    """Return what is known of *key* in *trace*; it is kept there."""
+    """Return the values of *key* in *trace*, which keeps them."""
     known: dict[str, Whose] = vars(trace).setdefault("whose", {})
     return known.get(key) or known.setdefault(key, Whose(trace, key))

@@ -153,7 +153,7 @@ def test_a_lock_that_is_closed_while_its_directory_is_emptied_is_left_alone(
     assert waiting(spool) == [1]
 
 
-def test_what_is_closed_and_removed_is_counted(
+def test_a_segment_whose_descriptor_is_closed_and_file_removed_is_counted(
     spool: Spool, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A segment without descriptor and without name; what a neighbour has taken is not lost."""

@@ -1,4 +1,4 @@
-"""What is open now, a line a stage: since when, how late, whose, where it stands.
+"""The stages that are open now, a line each: since when, how late, whose, where it stands.
 
 In: tables of running processes. Out: lines, or plain data. Deliberately absent: reading.
 """
@@ -21,7 +21,7 @@ Row = tuple[Table, OpenStage, float, float | None]
 
 
 def rows(tables: Iterable[Table], now_ns: int) -> list[Row]:
-    """Return the open stages with how long they are open and how late, the oldest first."""
+    """Return the open stages, how long they are open and how late; the oldest first."""
     found = []
     for table in tables:
         for stage in table.stages:
@@ -31,7 +31,7 @@ def rows(tables: Iterable[Table], now_ns: int) -> list[Row]:
 
 
 def draw(found: list[Row], *, stack: bool, width: int) -> Iterator[Text]:
-    """Yield the lines of a terminal; with *stack* all that is known of where each stands."""
+    """Yield the lines for a terminal; with *stack*, each step down to where a stage stands."""
     today = datetime.now().astimezone().date()
     states = [
         "" if stage.budget_s is None else f"late {duration(over_s)}" if over_s else "on time"
@@ -55,7 +55,7 @@ def draw(found: list[Row], *, stack: bool, width: int) -> Iterator[Text]:
 
 
 def _ago_s(table: Table, stage: OpenStage, open_s: float) -> float:
-    """Return how old a process's table is: nothing of it is seen while C has its interpreter."""
+    """Return how old a process's table is: it stands still while a call into C keeps Python."""
     return max(open_s - (table.alive_ns - stage.began_ns) / 1e9, 0)
 
 

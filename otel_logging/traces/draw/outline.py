@@ -11,7 +11,7 @@ from otel_logging._text import duration, visible
 from otel_logging.traces import exceptions
 from otel_logging.traces.draw.terminal import new_fields
 
-#: What a line says of itself.
+#: Keys of a line that are no fields.
 _OF_LINES: Final = frozenset(
     {_names.TIMESTAMP, _names.EVENT, _names.TRACE_ID, _names.SPAN_ID, _names.TRACE_FLAGS}
 )
@@ -25,7 +25,7 @@ def draw(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     waiting = [(node, "", dict[str, Any]()) for node in reversed(nodes)]
     while waiting:
         node, lead, above = waiting.pop()
-        # a line's fields may be called anything but what it says of itself
+        # a field may have any other name
         is_line = _names.TIMESTAMP in node
         values = node if is_line else node["attributes"]
         message = str(node[_names.EVENT] if is_line else node["name"])

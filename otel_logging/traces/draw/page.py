@@ -1,7 +1,7 @@
 """Rows and the picture of each as one page, for a ticket: no script, nothing from elsewhere.
 
-Text of other programs is escaped; nothing is said by colour or position alone, so that a screen
-reader has it all, everything is reached by the keyboard, and nothing is wider than the window.
+Text of other programs is escaped. Nothing is said by colour or position alone, so a screen reader
+reads all of it. The keyboard reaches everything, and nothing is wider than the window.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -164,7 +164,9 @@ def _placed(left: float, width: float) -> str:
 
 
 def _markup(text: Text) -> str:
-    """Return a line of ``show`` in its colours; what each of its parts has turns no other."""
+    """Return a line of ``show`` in its colours. Right-to-left text in a part turns no other
+    part.
+    """
     edges = {edge for each in text.spans for edge in (each.start, each.end)}
     return "".join(
         _styled(_text(part.plain), " ".join(str(each.style) for each in part.spans))
@@ -173,7 +175,7 @@ def _markup(text: Text) -> str:
 
 
 def _below(said: Text) -> str:
-    """Return a line of its own; what has no colour is data."""
+    """Return *said* as a line of its own; a part without a colour is data."""
     style = str(said.style)
     told = _markup(said)
     return f"<br>{_styled(told, style)}" if style else f'<br><code class="dim">{told}</code>'
@@ -185,7 +187,7 @@ def _styled(told: str, style: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Return *text* of others: no markup, and what is written from right to left turns nothing
-    around it.
+    """Return *text* of other programs without markup; right-to-left text turns nothing around
+    it.
     """
     return f"<bdi>{escape(visible(text))}</bdi>"

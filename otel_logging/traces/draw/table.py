@@ -1,6 +1,7 @@
-"""The rows of ``late`` and ``failed``: what it was, and below it why; in a wide terminal beside it.
+"""The rows of ``late`` and ``failed``, each with its reason below it, or beside it if there is
+room.
 
-It is called "late" only if a budget or ``--over`` defined what late is.
+The table is called "late" only if a budget or ``--over`` defined what late is.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,15 +60,15 @@ def draw(answer: Answer[Row], *, width: int, links: Links = NO_LINKS) -> Iterato
 
 
 def incidents(answer: Answer[Row]) -> Iterator[str]:
-    """Yield what is one incident, in words that go after that."""
+    """Yield what stands behind the words "one incident"."""
     for one, many in groups.incidents(answer):
         at = f"{local_time(one.rows[0].span.start_ns):%H:%M:%S}"
         yield f" · {many} at {at}: {visible(one.key)}"
 
 
 def facts(answer: Answer[Row]) -> Callable[[Row], list[str]]:
-    """Return what says of a row how long its stage usually takes, and how many of its user's were
-    late.
+    """Return a function that says how long a row's stage usually takes, and how many stages of its
+    user were late.
     """
     is_usual, of_user = groups.usual(answer), groups.of_the_same(answer)
 
@@ -103,8 +104,8 @@ def draw_failed(answer: Answer[Failure], *, width: int, links: Links = NO_LINKS)
 def draw_groups(
     answer: Answer[Row], parts: Sequence[groups.Group], *, by: str, found: int, width: int
 ) -> Iterator[Text]:
-    """Yield what rows have in common: how many, by how much, and the worst one's trace; *found*:
-    how many groups there are in all.
+    """Yield the groups of rows: how many rows, how late, and the trace of the worst; *found*: how
+    many groups there are in all.
     """
     yield _title(answer)
     yield Text()
@@ -126,7 +127,7 @@ def draw_summary(
     answer: Answer[Row], parts: Sequence[groups.Group], *, found: int, width: int
 ) -> Iterator[Text]:
     """Yield a sentence for each cause and culprit: whom it made late, and by how much; *found*:
-    how many of these there are in all.
+    how many sentences there would be in all.
     """
     yield _title(answer)
     yield Text()
@@ -148,7 +149,7 @@ class _Below:
 
 
 class _Columns:
-    """Rows to be drawn: when, took, …, who, stage, trace; below or beside each why."""
+    """Rows to be drawn: when, took, …, who, stage, trace; the reason is below or beside each."""
 
     def __init__(self, rows: Sequence[Row], width: int, links: Links) -> None:
         days = {local_time(row.span.start_ns).date() for row in rows}
@@ -166,11 +167,11 @@ class _Columns:
         user = ", ".join(shown(value) for value in who.values() if value != "") or "-"
         told = fields(self._tells(row).items()).plain
         stage = Text()
-        if span.is_error:  # first: the end may be cut
+        if span.is_error:  # it stands first: the end may be cut
             stage.append("ERROR ", "bold red")
         stage.append(visible(span.name), "bold")
         if not self._one_service:
-            service = visible(span.resource.service)  # of a long one the ends tell it apart
+            service = visible(span.resource.service)  # the ends tell names apart
             short = service if len(service) <= _SERVICE else f"{service[:6]}…{service[-9:]}"
             stage.append(f" @{short}", "dim")
         if told and self._width >= _ROOMY:
@@ -207,8 +208,8 @@ class _Columns:
         yield from _more(len(self._rows), found)
 
     def _widths(self, longest: Sequence[int]) -> list[int]:
-        """Return how wide the columns are: what the longest text takes; where there is no room for
-        it, the longer one of who and stage gives way.
+        """Return the widths of the columns: each as wide as its longest text. If there is no room,
+        the longer one of who and stage gives way.
         """
         widths = list(longest)
         who, stage = len(widths) - 3, len(widths) - 2
@@ -241,7 +242,7 @@ def _title(answer: Answer[Row]) -> Text:
 
 
 def _scope(spans: Sequence[Span]) -> Iterator[str]:
-    """Yield which hours and which services *spans* are of."""
+    """Yield the hours of *spans*, and their services."""
     if not spans:
         return
     first = local_time(min(span.start_ns for span in spans))

@@ -24,19 +24,19 @@ from otel_logging.traces.path import Step, critical
 from otel_logging.traces.span import Event, Span
 from otel_logging.traces.trace import Row, Trace, common, is_line
 
-_LEAST_BAR = 20  # columns; less shows nothing
-MOST_ROWS = 1_000  # of a picture: who reads more asks for them
+_LEAST_BAR = 20  # columns; a narrower bar shows nothing
+MOST_ROWS = 1_000  # of a picture; ``--all`` draws more
 _MOST_CELLS = 240  # of a line's message: three lines of a terminal
-_HOURS_NS = 10 * 3600 * 1_000_000_000  # of less the seconds can still be read
-_LOST = 0.1  # of the whole: less is not marked
+_HOURS_NS = 10 * 3600 * 1_000_000_000  # below ten hours one can still read seconds
+_LOST = 0.1  # a tenth of the whole: a shorter piece is not marked
 _BROKEN: Final = "┅"
 _LEAST_LABEL = 12
 _GAP: Final = "  "
 
 _LEVEL_STYLES: Final = {"debug": "dim", "info": "cyan", "warning": "yellow"}
-_LOUD: Final = frozenset({"error", "critical"})  # in capitals, for those who see no colour
+_LOUD: Final = frozenset({"error", "critical"})  # levels in capitals, for those who see no colour
 _LEVEL_WIDTH = 7  # "warning"
-#: Below it, whole.
+#: Attributes that stand below a stage, uncut.
 _WHOLE: Final = (_names.LATE_WHERE, "db.query.text", "db.statement")
 
 
@@ -50,8 +50,8 @@ def draw(
 ) -> Iterator[Text]:
     """Yield the picture of *trace* line by line, to be cut to *width* columns (``terminal.show``).
 
-    *unfolded*: equal stages are drawn one by one, however many; *stacks*: below each all that is
-    known of where it stood. Cost: what is drawn is decoded, about 50 µs a line.
+    *unfolded*: equal stages are drawn one by one, however many; *stacks*: below each late stage its
+    stacks. Cost: what is drawn is decoded, about 50 µs a line.
     """
     columns, rows = begin(trace, width, unfolded=unfolded, stacks=stacks)
     listed = list(islice(rows, None if unfolded else MOST_ROWS))
@@ -66,7 +66,7 @@ def draw(
 
 
 def lasted(top: Span, total_ns: int) -> str:
-    """Return how long the outermost stage was open, and the whole trace where that is longer."""
+    """Return how long the outermost stage was open, and the whole trace if that took longer."""
     took, total = duration(top.duration_s), duration(total_ns / 1e9)
     return took if took == total or total_ns == 1 else f"{took}, {total} in all"
 
@@ -78,21 +78,21 @@ def lasted(top: Span, total_ns: int) -> str:
 class Columns:
     """Two numbers, the tree, the bars on their common axis; widths in columns."""
 
-    top: Judged  # the outermost stage; those of other services are drawn with theirs
+    top: Judged  # the outermost stage: a stage of another service has that name beside it
     start_ns: int
     total_ns: int
     width: int
     way: Set[str]  # ids of the stages on the critical path
-    lost: str  # what the last one of it did itself, if that is much
+    lost: str  # what the last stage of that path did itself, if it took long
     last: Step
-    told: list[str]  # why the outermost one took so long, in the heading
+    told: list[str]  # why the outermost stage took so long, for the heading
     number: int = 0
     label: int = 0
     bar: int = 0
     stacks: bool = False
 
     def fitting(self, listed: list[Row]) -> "Columns":
-        """Return them as wide as *listed* needs."""
+        """Return columns as wide as the rows *listed* need."""
         ends = (max(row.end_ns - self.start_ns, took_ns(row)) for row in listed)
         number = max([len("start"), *map(len, map(self._count, ends))])
         room = self.width - 2 * number - 3 * len(_GAP)
@@ -122,7 +122,7 @@ class Columns:
         return Text.assemble((f"{at:>{self.number}}{_GAP}", "dim"), f"{took:>{self.number}}{_GAP}")
 
     def tree(self, lead: str) -> Text:
-        """Return the tree's lines; of a very deep tree the innermost ones."""
+        """Return the lines that draw the tree; of a very deep tree the innermost ones."""
         most = self.label // 2
         return Text().append(lead if len(lead) <= most else "…" + lead[1 - most :], "dim")
 
@@ -133,14 +133,14 @@ class Columns:
         return line.append("0" + self._count(self.total_ns).rjust(self.bar - 1))
 
     def bar_of(self, row: Row) -> str:
-        """Return a bar from start to end, to half a column, at least half a column long; heavy on
-        the critical path, broken where that was lost in the stage itself. Of equal stages it has a
-        column for each in which one was open.
+        """Return a bar from start to end, in steps of half a column. It is heavy on the critical
+        path, and broken where the stage itself lost the time. The bar of equal stages has those
+        columns in which one of them was open.
         """
         begins, whole, ends = "╺━╸" if is_on(self.way, row) else "╶─╴"
         halves, cells = 2 * self.bar, [0] * self.bar  # 1: the left half, 2: the right one, 3: both
         start, total = self.start_ns, self.total_ns
-        # of 100,000 stages most have the same few columns
+        # most of 100,000 stages cover the same few columns
         for begin, end in {
             ((span.start_ns - start) * halves // total, -((start - span.end_ns) * halves // total))
             for span in row.equal or (row,)
@@ -157,33 +157,33 @@ class Columns:
 
     @property
     def broken(self) -> range:
-        """The columns of a bar for what was lost in a stage itself; none where it was spread."""
+        """The columns in which the stage itself lost the time; none if the time was spread."""
         begin, end = ((at - self.start_ns) * self.bar // self.total_ns for at in self.last.piece)
         return range(begin + 1, end)
 
     def is_lost_in(self, row: Row) -> bool:
-        """Return whether much of the time was lost in a row's stage itself."""
+        """Return whether a row's stage itself lost much of the time."""
         one = None if row.equal else row.span
         return bool(self.lost and one and one.span_id == self.last.span_id)
 
 
 def is_on(way: Set[str], row: Row) -> bool:
-    """Return whether one of a row's stages is on the critical path, of which *way* has the ids."""
+    """Return whether one of a row's stages is on the critical path; *way* has the path's ids."""
     return any(span.span_id in way for span in row.equal or filter(None, [row.span]))
 
 
 def begin(
     trace: Trace, width: int = 0, *, unfolded: bool = False, stacks: bool = False
 ) -> tuple[Columns, Iterator[Row]]:
-    """Return what is known of the picture of *trace* as a whole, and its rows; *width*: of a
-    terminal, 0 on a page.
+    """Return the columns of the picture of *trace*, and its rows; *width*: of a terminal, 0 for a
+    page.
     """
     first = trace.top
     top = Judged(first, trace, is_root=True, late_by_s=late_by(first.duration_s, first.budget_s))
-    way = critical(trace, first)  # before the rows: of 100,000 both at once are too much
+    way = critical(trace, first)  # first: both at once take too much memory
     start, last = trace.in_order[0].start_ns, top.path[-1]
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
-    # of lines alone no time is lost
+    # lines alone lose no time
     lost = last.itself if first.is_stage and last.own_s * 1e9 >= _LOST * total else ""
     is_told = first.is_stage and (top.late_by_s is not None or first.budget_s is None)
     told = top.reason if is_told else []
@@ -192,7 +192,7 @@ def begin(
 
 
 def took_ns(row: Row) -> int:
-    """Return how long a row's stage was open, or all of its equal ones together."""
+    """Return how long a row's stage was open, or the sum of its equal stages."""
     spans: Sequence[Any] = row.equal or (row,)
     return sum(max(span.end_ns - span.start_ns, 0) for span in spans)
 
@@ -201,7 +201,7 @@ def took_ns(row: Row) -> int:
 
 
 def heading(columns: Columns) -> Text:
-    """Return what stage it is, what is wrong with it, whose, where, and how long it took."""
+    """Return the heading: the stage, what is wrong with it, user, service, and duration."""
     top = columns.top
     services = dict.fromkeys(s.resource.service for s in (top.span, *top.trace.in_order))
     line = Text(visible(top.span.name), "bold")
@@ -285,7 +285,9 @@ def _style(span: Span) -> str:
 
 
 def remarks(row: Row, span: Span, columns: Columns) -> Iterator[Text]:
-    """Yield what there is to say of a row's stage besides its times; what may be cut: *no_wrap*."""
+    """Yield what there is to say about a row's stage besides its times; *no_wrap* text may be
+    cut.
+    """
     parent = columns.top.trace.spans.get(span.parent_span_id)
     if parent is not None and (by_ns := span.moved_ns - parent.moved_ns):
         later, word = ("later", "behind") if by_ns > 0 else ("earlier", "ahead of")
@@ -334,7 +336,7 @@ def _steps(row: Row, columns: Columns) -> Iterator[Text]:
 
 
 def _below(text: Text, lead: str, columns: Columns, indent: int = 0) -> Iterator[Text]:
-    """Yield *text* in as many lines as it needs beside the tree: what must never be cut."""
+    """Yield *text*, which must never be cut, in as many lines as it needs beside the tree."""
     taken = 2 * (columns.number + len(_GAP)) + len(columns.tree(lead)) + indent
     yield from terminal.wrapped(text, max(columns.width - taken, _LEAST_LABEL), 2)
 
