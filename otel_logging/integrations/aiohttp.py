@@ -15,6 +15,7 @@ from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.websockets import OBSERVED, Handled, receive, send
 
 _served: ContextVar["_Request | None"] = ContextVar("otel_logging.aiohttp", default=None)
+_THEIRS: Final = "opentelemetry.instrumentation.aiohttp_server"
 _ENDS = (web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR)
 
 
@@ -60,8 +61,15 @@ def _scope_of(request: web.BaseRequest) -> Scope:
     }
 
 
+def _is_elsewhere(handler: Any) -> bool:
+    """Say whether OpenTelemetry's instrumentation has the application whose method *handler* is."""
+    application = getattr(handler, "__self__", None)
+    return any(each.__module__ == _THEIRS for each in getattr(application, "middlewares", ()))
+
+
 async def _handle(original: Any, self: Any, request: web.BaseRequest, *args: Any) -> Any:
-    if _runtime.current.tracer is None or request.method == "UNKNOWN":  # what is no HTTP
+    is_http = request.method != "UNKNOWN"
+    if _runtime.current.tracer is None or not is_http or _is_elsewhere(args[-1]):
         with unbound():
             return await original(self, request, *args)
     with _Request(request) as served:

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from opentelemetry.instrumentation.aiohttp_server import AioHttpServerInstrumentor
 
 from otel_logging import bind_context, get_logger
 from otel_logging.context import bound
@@ -203,6 +204,29 @@ def test_a_request_and_its_access_line_are_one_trace(
     assert (attributes["url.path"], attributes["http.response.status_code"]) == ("/orders/7", 200)
     assert attributes["user_agent.original"] == "test"
     assert attributes["client.address"] == "127.0.0.1"
+
+
+@pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")  # theirs does
+@pytest.mark.parametrize("is_ours_first", [True, False])
+def test_where_opentelemetrys_instrumentation_is_active_the_span_is_its_own(
+    is_ours_first: bool,
+) -> None:
+    async def twice(session: aiohttp.ClientSession, url: str) -> str:
+        for path in ("/orders/7", "/whose"):
+            answer = await session.get(url + path)
+            assert "X-Trace-Id" not in answer.headers
+        return await answer.text()
+
+    both = [AioHttpServerInstrumentor(), integration]
+    with capture() as run:
+        for each in reversed(both) if is_ours_first else both:
+            each.instrument()
+        whose_is_the_second = ask(twice)
+        for each in both:
+            each.uninstrument()
+    assert [span["name"] for span in run.spans] == ["GET /orders/{number}", "GET /whose"]
+    assert run.line("paid")["trace_id"] == run.spans[0]["trace_id"]
+    assert whose_is_the_second == "{}"
 
 
 def test_a_streamed_answer_is_in_the_request(run: Captured) -> None:

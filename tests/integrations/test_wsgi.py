@@ -13,6 +13,8 @@ import flask
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.instrumentation.flask import FlaskInstrumentor
+from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.serving import make_server
@@ -455,15 +457,24 @@ def test_wsgiref_is_observed(headers: Any, body: Callable[[Any], Iterable[bytes]
     assert list(headers) == before
 
 
+def theirs_by_instrumentor(app: flask.Flask) -> Any:
+    FlaskInstrumentor().instrument_app(app)
+    return app
+
+
+def theirs_inside(app: Any) -> Any:
+    app.wsgi_app = OpenTelemetryMiddleware(app.wsgi_app)
+    return app
+
+
 @pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
+@pytest.mark.parametrize("theirs", [theirs_by_instrumentor, theirs_inside, OpenTelemetryMiddleware])
 def test_an_application_with_opentelemetrys_instrumentation_is_left_to_it(
-    run: Captured, around: Any
+    run: Captured, theirs: Any, around: Any
 ) -> None:
-    app: Any = shop()
-    app._is_instrumented_by_opentelemetry = True  # as FlaskInstrumentor leaves it
-    answer = Client(around(app)).get("/orders/7", buffered=True)
+    answer = Client(around(theirs(shop()))).get("/orders/7", buffered=True)
     assert "x-trace-id" not in answer.headers
-    assert run.spans == []
+    assert [span["trace_id"] for span in run.spans] == [run.line("paid")["trace_id"]]
 
 
 def test_a_budget_by_the_name_of_the_route_makes_a_request_late(
