@@ -27,7 +27,7 @@ nobodys: Any = object()
 _found: "tuple[trace.TracerProvider, ForeignTracer] | None" = None
 
 
-def other(asked: Any) -> "ForeignTracer | _Untraced | None":
+def other(asked: Any) -> Any:
     """Return the tracer of another SDK's provider, where none of ours is set up.
 
     Where there is no other: one that records nothing where what a stage *asked* for is special,
@@ -90,15 +90,13 @@ def _let_take_any_value(span: Any) -> None:
     )
 
 
-class _Untraced:
-    """Where there is no tracing, or none for what a library brings."""
-
-    def begin(self, _: str, __: otel_context.Context, around: Span, *___: Any) -> Any:
-        """Stand for a request inside *around*: what is said of it is said of another SDK's span."""
-        span = bindings.Unrecorded(around)
-        if around.is_recording():
-            vars(span).update((each, getattr(around, each)) for each in _SAID)
-        return span
+def _stand(_: str, __: otel_context.Context, around: Span, *___: Any) -> Span:
+    """Stand for a request inside *around*: what is said of it is said of another SDK's span."""
+    span = bindings.Unrecorded(around)
+    if around.is_recording():
+        vars(span).update((each, getattr(around, each)) for each in _SAID)
+    return span
 
 
-NOTHING: Final = _Untraced()
+#: Where there is no tracing, or none for what an integration begins.
+NOTHING: Final = SimpleNamespace(begin=_stand)

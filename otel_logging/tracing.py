@@ -204,10 +204,10 @@ def stage_of(
     return stage
 
 
-def automatic(name: str, **options: Any) -> Stage:
-    """Return what ``traced`` does, for an integration, which makes spans where we are set up."""
-    stage = stage_of(name, **options)
-    stage.asked = stage.asked._replace(is_untraced=_runtime.current.tracer is None)
+def automatic(name: str, *, expected: Any = (), **options: Any) -> Stage:
+    """Return what ``traced`` does, for an integration: a span only where we are set up."""
+    stage, is_untraced = stage_of(name, **options), _runtime.current.tracer is None
+    stage.asked = stage.asked._replace(expected=expected, is_untraced=is_untraced)
     return stage
 
 

@@ -41,8 +41,7 @@ def _begin(task: Any, task_id: str, **_: Any) -> None:
             "messaging.message.id": task_id,
             "messaging.destination.name": (request.delivery_info or {}).get("routing_key") or "",
         }
-        stage = automatic(task.name, kind="consumer", attributes=attributes)
-        stage.asked = stage.asked._replace(expected=task.throws)
+        stage = automatic(task.name, kind="consumer", attributes=attributes, expected=task.throws)
         run.callback(leave_structlogs, run.enter_context(stage))
     setattr(request, _OPEN, run)
 
