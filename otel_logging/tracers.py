@@ -16,6 +16,8 @@ from otel_logging import _json, _names
 from otel_logging import context as bindings
 
 _INVALID: Final = trace.INVALID_SPAN
+#: What an application does with the current span.
+_SAID: Final = ("is_recording", "set_attribute", "set_attributes", "add_event", "update_name")
 #: OpenTelemetry's own variable for the provider that was set. There is no cheaper way to know that
 #: none was, and each stage before set-up asks.
 API: Any = trace if hasattr(trace, "_TRACER_PROVIDER") else SimpleNamespace(_TRACER_PROVIDER=trace)
@@ -25,7 +27,7 @@ nobodys: Any = object()
 _found: "tuple[trace.TracerProvider, ForeignTracer] | None" = None
 
 
-def other(asked: Any) -> "ForeignTracer | None":
+def other(asked: Any) -> Any:
     """Return the tracer of another SDK's provider, where none of ours is set up.
 
     Where there is no other: one that records nothing where what a stage *asked* for is special,
@@ -33,7 +35,7 @@ def other(asked: Any) -> "ForeignTracer | None":
     """
     global nobodys, _found
     nothing = NOTHING if asked.is_special else None
-    if API._TRACER_PROVIDER is nobodys:  # noqa: SLF001
+    if asked.is_untraced or API._TRACER_PROVIDER is nobodys:  # noqa: SLF001
         return nothing
     nobodys = None  # the first time OpenTelemetry may load one that a variable names
     provider = trace.get_tracer_provider()
@@ -88,5 +90,13 @@ def _let_take_any_value(span: Any) -> None:
     )
 
 
-#: Where there is no tracing.
-NOTHING: Final = ForeignTracer(trace.NoOpTracer())
+def _stand(_: str, __: otel_context.Context, around: Span, *___: Any) -> Span:
+    """Stand for a request inside *around*: what is said of it is said of another SDK's span."""
+    span = bindings.Unrecorded(around)
+    if around.is_recording():
+        vars(span).update((each, getattr(around, each)) for each in _SAID)
+    return span
+
+
+#: Where there is no tracing, or none for what an integration begins.
+NOTHING: Final = SimpleNamespace(begin=_stand)

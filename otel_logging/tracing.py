@@ -108,6 +108,8 @@ class _Asked(NamedTuple):
     expected: Any = ()
     #: Whether it may begin a trace or a request inside another.
     is_special: bool = False
+    #: Whether it is no span, whoever's SDK is there; what is bound in it ends with it all the same.
+    is_untraced: bool = False
     attributes: Mapping[str, Any] = MappingProxyType({})
     #: When its work was handed over, ns since the epoch; None: when it begins.
     start_ns: int | None = None
@@ -198,7 +200,14 @@ def stage_of(
     given = {**fields, **attributes} if attributes else fields
     stage = Stage()
     stage.name, stage.spans = name, []
-    stage.asked = _Asked(of_kind, linked, budget, root, kinds, is_special, given)
+    stage.asked = _Asked(of_kind, linked, budget, root, kinds, is_special, attributes=given)
+    return stage
+
+
+def automatic(name: str, *, expected: Any = (), **options: Any) -> Stage:
+    """Return what ``traced`` does, for an integration: a span only where we are set up."""
+    stage, is_untraced = stage_of(name, **options), _runtime.current.tracer is None
+    stage.asked = stage.asked._replace(expected=expected, is_untraced=is_untraced)
     return stage
 
 
@@ -210,7 +219,7 @@ def start(stage: Stage, before: Bound | None = None) -> Any:
     if tracer is None:
         return _INVALID
     try:
-        kind, links, budget, _, expected, is_special, attributes, start_ns = stage.asked
+        kind, links, budget, _, expected, is_special, _, attributes, start_ns = stage.asked
         outer = context = get_current()
         around = inside = outer.get(SPAN, _INVALID)
         if before is None:  # else it is a message of a connection
@@ -263,7 +272,7 @@ def _entry(
     where it is no entry stage), and its links.
     """
     # what arrives where a stage has ended has nothing to do with it
-    kind, links, _, root, *_, start_ns = stage.asked
+    kind, links, _, root, *_, is_untraced, _, start_ns = stage.asked
     is_over = going_on if around is _INVALID else has_ended(around)
     if not start_ns and is_over and not stays(stage, around):  # with a start it was handed over
         outer = get_current()
@@ -278,7 +287,7 @@ def _entry(
         if arrives or before is not NOTHING or around is not _INVALID:
             before = bindings.begin(around, arrives=arrives, root=root)
             outer = get_current()
-    if not (root or is_apart):
+    if not (is_apart or (root and not is_untraced)):
         inside = trace.set_span_in_context(around, outer) if is_standing else outer
         return outer, inside, before, links
     if around is _INVALID:

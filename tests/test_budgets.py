@@ -56,7 +56,7 @@ BUDGETS = {
     "doctor": 285,
     "export": 2028,
     "handover": 121,
-    "integrations": 2161,
+    "integrations": 2150,
     "jobs": 97,
     "lateness": 2078,
     "logs": 1575,
@@ -69,9 +69,9 @@ BUDGETS = {
     "settings": 345,
     "spool": 1015,
     "testing": 155,
-    "tracers": 58,
+    "tracers": 64,
     "traces": 2718,
-    "tracing": 276,
+    "tracing": 281,
 }
 
 #: Files above FILE_LINES, and functions above FUNCTION_LINES: they may only shrink.

@@ -1,10 +1,9 @@
 """Servers of aiohttp: each request is a trace, and each message of a WebSocket."""
 
 from contextvars import ContextVar
-from functools import cache
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import web, web_ws
 
 from otel_logging import _runtime
 from otel_logging.context import unbound
@@ -15,6 +14,10 @@ from otel_logging.integrations.replaced import Replaced
 from otel_logging.integrations.websockets import OBSERVED, Handled, receive, send
 
 _served: ContextVar["_Request | None"] = ContextVar("otel_logging.aiohttp", default=None)
+#: What keeps the messages of a WebSocket: from aiohttp 3.11 on, and before.
+_queue: Any = vars(web_ws).get("WebSocketDataQueue") or vars(web_ws)["FlowControlDataQueue"]
+#: The module of OpenTelemetry's middleware.
+_THEIRS: Final = "opentelemetry.instrumentation.aiohttp_server"
 _ENDS = (web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR)
 
 
@@ -31,9 +34,8 @@ class _Request(Request):
 
     def route(self) -> str | None:
         """Return its route, once a resource is found."""
-        resource: Any = getattr(getattr(self.request, "match_info", None), "route", None)
-        resource = getattr(resource, "resource", None)
-        return None if resource is None else str(resource.canonical)
+        route = getattr(getattr(self.request, "match_info", None), "route", None)
+        return getattr(getattr(route, "resource", None), "canonical", None)
 
     def end(self, error: BaseException | None = None) -> None:
         """End it, and what is open on the WebSocket."""
@@ -60,8 +62,15 @@ def _scope_of(request: web.BaseRequest) -> Scope:
     }
 
 
+def _is_elsewhere(handler: Any) -> bool:
+    """Say whether OpenTelemetry's instrumentation has the application whose method *handler* is."""
+    application = getattr(handler, "__self__", None)
+    return any(each.__module__ == _THEIRS for each in getattr(application, "middlewares", ()))
+
+
 async def _handle(original: Any, self: Any, request: web.BaseRequest, *args: Any) -> Any:
-    if _runtime.current.tracer is None or request.method == "UNKNOWN":  # what is no HTTP
+    # what is no HTTP is "UNKNOWN"
+    if _runtime.current.tracer is None or request.method == "UNKNOWN" or _is_elsewhere(args[-1]):
         with unbound():
             return await original(self, request, *args)
     with _Request(request) as served:
@@ -105,27 +114,19 @@ def _close(original: Any, self: Any, *, code: int = 1000, **options: Any) -> Any
     return original(self, code=code, **options)
 
 
-@cache
-def _noting(kind: Any) -> Any:
-    class WebSocketDataQueue(kind):  # type: ignore[misc]
-        """What is received on a WebSocket, and when it came."""
+class _Messages(_queue):  # type: ignore[misc]  # one of two
+    """What is received on a WebSocket, and when it came."""
 
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            socket = getattr(_served.get(), "socket", None)
-            self._connection: Handled | None = getattr(socket, OBSERVED, None)
+    def __init__(self, _: Any, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        socket = getattr(_served.get(), "socket", None)
+        self._connection: Handled | None = getattr(socket, OBSERVED, None)
 
-        def feed_data(self, data: Any, size: int) -> None:
-            """Take a message."""
-            if self._connection is not None:
-                self._connection.note(self._protocol)
-            super().feed_data(data, size)
-
-    return WebSocketDataQueue
-
-
-def _queue(kind: Any, *args: Any, **options: Any) -> Any:
-    return _noting(kind)(*args, **options)
+    def feed_data(self, data: Any, size: int) -> None:
+        """Take a message."""
+        if self._connection is not None:
+            self._connection.note(self._protocol)
+        super().feed_data(data, size)
 
 
 _SOCKET: Final = "aiohttp.web_ws", "WebSocketResponse"
@@ -137,7 +138,6 @@ _replaced = Replaced(
     (*_SOCKET, "close", _close),
     (*_SOCKET, "send_str", send),
     (*_SOCKET, "send_bytes", send),
-    ("aiohttp.web_ws", "", "WebSocketDataQueue", _queue),
-    ("aiohttp.web_ws", "", "FlowControlDataQueue", _queue),  # before aiohttp 3.11
+    ("aiohttp.web_ws", "", _queue.__name__, _Messages),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

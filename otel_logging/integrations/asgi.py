@@ -6,7 +6,6 @@ request (``http``) and of a connection (``asgi_websocket``).
 """
 
 import asyncio
-import sys
 from collections.abc import Collection
 from contextvars import Context, copy_context
 from functools import partial
@@ -16,7 +15,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry import trace
 
 from otel_logging import _names, _runtime, tracing
-from otel_logging.binding import has_ended, leave_structlogs
+from otel_logging.binding import leave_structlogs
 from otel_logging.context import Here, entry_of, unbound
 from otel_logging.integrations import asgi_websocket, connection, http
 from otel_logging.integrations.http import QUIET, App, Receive, Scope, Send
@@ -26,8 +25,6 @@ from otel_logging.integrations.replaced import Replaced
 READ_AHEAD: Final = 32
 #: The most seconds that uvicorn's end takes longer if no collector answers.
 SHUTDOWN_S: Final = 1.0
-#: Where OpenTelemetry's own instrumentations are, and the names of their scopes.
-_CONTRIB: Final = "opentelemetry.instrumentation."
 #: Keys in a scope: a middleware of ours is around; its request, while that is served.
 _SEEN: Final = "otel_logging"
 #: On nobody's behalf.
@@ -66,7 +63,7 @@ class ObservabilityMiddleware:
                 await self.app(scope, receive, send)
             return
         scope["starlette.opentelemetry"] = True  # Starlette's own makes no second span
-        if _is_elsewhere(self.app):
+        if http.is_elsewhere(self.app):
             await self.app(scope, receive, send)
         elif kind == "http":
             with http.HttpRequest(scope, receive, send, self._quiet) as request:
@@ -79,23 +76,6 @@ class ObservabilityMiddleware:
                         scope[_names.STANDING] = Here.now()
         else:
             await asgi_websocket.serve(self.app, scope, receive, send, self._read_ahead)
-
-
-def _is_elsewhere(app: Any) -> bool:
-    """Say whether OpenTelemetry's instrumentation is around or inside."""
-    around: Any = trace.get_current_span()
-    scope = getattr(around, "instrumentation_scope", None)
-    is_theirs = scope is not None and scope.name.startswith(_CONTRIB)
-    if is_theirs and around.kind is trace.SpanKind.SERVER and not has_ended(around):
-        return True
-    if f"{_CONTRIB}asgi" not in sys.modules:
-        return False
-    for each in http.inside(app):
-        if type(each).__module__ == f"{_CONTRIB}asgi":
-            return True
-        if getattr(each, "middleware_stack", each) is None:  # Starlette makes it when it serves
-            each.middleware_stack = each.build_middleware_stack()
-    return False
 
 
 def _options_of(app: Any) -> dict[str, Any]:
@@ -229,7 +209,7 @@ async def _background_call(original: Any, self: Any) -> None:
     work = getattr(self, "func", None) or self.fn  # Litestar's
     work = getattr(work, "func", work)  # of a partial, or Litestar's for a thread
     name = getattr(work, "__qualname__", type(work).__qualname__)
-    with tracing.traced(f"background {name.rpartition('<locals>.')[2]}"):
+    with tracing.automatic(f"background {name.rpartition('<locals>.')[2]}"):
         await original(self)
 
 

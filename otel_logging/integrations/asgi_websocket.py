@@ -140,7 +140,9 @@ class _Connection(Connection):
             # us it would be told so by the server
             if self.ahead is None or not self.ahead.saw_end or self.last is not None:
                 raise  # pragma: no cover - a server's own complaint
-            raise _disconnected() from error
+            # what the server raises for a connection that has gone, or the like of it
+            utils: Any = sys.modules.get("uvicorn.protocols.utils")
+            raise getattr(utils, "ClientDisconnected", ConnectionError)() from error
         if kind == "websocket.send":  # pragma: no branch - or an extension's event
             sent()
 
@@ -165,12 +167,3 @@ def announce(original: Any, self: Any, *args: Any, **options: Any) -> Any:
     if isinstance(connection, Connection):
         connection.announce()
     return original(self, *args, **options)
-
-
-def _disconnected() -> OSError:
-    """Return the exception that the server raises for a connection that has gone, or one like
-    it.
-    """
-    module: Any = sys.modules.get("uvicorn.protocols.utils")
-    kind: Any = getattr(module, "ClientDisconnected", ConnectionError)
-    return kind()  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from otel_logging import context as bindings
 from otel_logging.binding import leave_structlogs
 from otel_logging.integrations.replaced import Replaced, is_instrumented
 from otel_logging.propagation import extract, inject
-from otel_logging.tracing import traced
+from otel_logging.tracing import automatic
 
 #: On the request of a run: what is open for it.
 _OPEN: Final = "otel_logging"
@@ -41,8 +41,7 @@ def _begin(task: Any, task_id: str, **_: Any) -> None:
             "messaging.message.id": task_id,
             "messaging.destination.name": (request.delivery_info or {}).get("routing_key") or "",
         }
-        stage = traced(task.name, kind="consumer", attributes=attributes)
-        stage.asked = stage.asked._replace(expected=task.throws)
+        stage = automatic(task.name, kind="consumer", attributes=attributes, expected=task.throws)
         run.callback(leave_structlogs, run.enter_context(stage))
     setattr(request, _OPEN, run)
 

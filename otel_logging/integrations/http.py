@@ -17,8 +17,10 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, StatusCode
 
 from otel_logging import _exceptions, _failures, _names, _runtime, background_tasks, tracing
+from otel_logging.binding import has_ended
 from otel_logging.context import Here, bind_context, detached, take_off, unbound
 from otel_logging.integrations.arrival import arrived_ns
+from otel_logging.integrations.replaced import is_instrumented
 from otel_logging.lateness.stage import value_of
 from otel_logging.propagation import extract
 
@@ -36,6 +38,10 @@ _METHODS: Final = frozenset(
 _INSIDE: Final = ("middleware_stack", "app", "asgi_app", "wsgi_app", "inner", "application")
 #: The module of a server's middleware that gives its application a copy of the scope.
 _COPIES: Final = "hypercorn.middleware.proxy_fix"
+#: Where OpenTelemetry's own instrumentations are, and the names of their scopes.
+_CONTRIB: Final = "opentelemetry.instrumentation"
+#: The modules of its middleware.
+_THEIRS: Final = f"{_CONTRIB}.asgi", f"{_CONTRIB}.wsgi"
 _FORWARDED: Final = ("client.address", "client.port", "url.scheme")
 #: What may be the last that an application of ASGI sends.
 _ENDS: Final = tuple(f"http.response.{end}" for end in ("body", "pathsend", "zerocopysend"))
@@ -107,6 +113,26 @@ def inside(app: Any) -> Iterator[Any]:
         app = next((found for name in _INSIDE if (found := getattr(app, name, None))), None)
         if app is None:
             return
+
+
+def is_elsewhere(app: Any) -> bool:
+    """Say whether OpenTelemetry's instrumentation has *app*'s requests: around it or inside."""
+    around: Any = trace.get_current_span()
+    scope = getattr(around, "instrumentation_scope", None)
+    is_theirs = scope is not None and scope.name.startswith(f"{_CONTRIB}.")
+    if is_theirs and around.kind is trace.SpanKind.SERVER and not has_ended(around):
+        return True
+    if _CONTRIB not in sys.modules:
+        return False
+    for each in inside(app):
+        module = type(each).__module__
+        if module in _THEIRS or getattr(each, "_is_instrumented_by_opentelemetry", False):
+            return True
+        if module.startswith("django.") and is_instrumented("django", "DjangoInstrumentor"):
+            return True
+        if getattr(each, "middleware_stack", each) is None:  # Starlette makes it when it serves
+            each.middleware_stack = each.build_middleware_stack()
+    return False
 
 
 def serve(

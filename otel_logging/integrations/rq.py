@@ -13,7 +13,7 @@ from rq.worker import Worker
 from otel_logging.binding import leave_structlogs
 from otel_logging.integrations.replaced import Replaced
 from otel_logging.propagation import extract, inject
-from otel_logging.tracing import traced
+from otel_logging.tracing import automatic
 
 #: In a job's ``meta``: the headers of who enqueued it.
 _HEADERS: Final = "otel_logging"
@@ -41,7 +41,7 @@ def _perform(original: Any, self: Any, job: Any, *args: Any, **options: Any) -> 
         "messaging.destination.name": job.origin,
     }
     with extract(job.meta.get(_HEADERS) or {}):
-        run = traced(_name_of(job), kind="consumer", attributes=attributes).begin()
+        run = automatic(_name_of(job), kind="consumer", attributes=attributes).begin()
         try:
             return original(self, job, *args, **options)
         finally:  # RQ has told of what the job raised, and goes on

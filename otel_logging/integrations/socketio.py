@@ -13,7 +13,7 @@ from typing import Any, Final
 from otel_logging import _names
 from otel_logging.context import CURRENT, bind_context, bound
 from otel_logging.integrations.replaced import Replaced
-from otel_logging.tracing import traced
+from otel_logging.tracing import automatic
 
 #: In a connection's environ: what was bound when it was made.
 _BOUND: Final = "otel_logging.bound"
@@ -27,7 +27,7 @@ def _handling(server: Any, event: str, namespace: str | None, environ: Any) -> I
     is_known = own or event in server.handlers.get(namespace, ()) or event == "connect"
     name, fields = event if is_known else "event", {"socketio.namespace": namespace}
     is_in_message = _names.HELD in CURRENT.get()
-    with traced(name, kind="server", root=not is_in_message, attributes=fields):
+    with automatic(name, kind="server", root=not is_in_message, attributes=fields):
         bind_context(**bound_there)
         yield
         if event == "connect":

@@ -221,19 +221,16 @@ _METHODS: Final[dict[str, Callable[..., Any]]] = {
     "send": send,
     "close": _close,
 }
-_PROTOCOL: Final[dict[str, Callable[..., Any]]] = {
-    "send_response": _answer,
-    "receive_eof": _receive_eof,
-    "send_text": _written,
-    "send_binary": _written,
-}
 _ASYNCIO, _LEGACY = "websockets.asyncio.server", "websockets.legacy.server"
 _THREADS = "websockets.sync.server"
 _replaced = Replaced(
     *((_ASYNCIO, "ServerConnection", *method) for method in _METHODS.items()),
     *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
     *((_THREADS, "ServerConnection", k, partial(_in_thread, act)) for k, act in _METHODS.items()),
-    *(("websockets.server", "ServerProtocol", *method) for method in _PROTOCOL.items()),
+    ("websockets.server", "ServerProtocol", "send_response", _answer),
+    ("websockets.server", "ServerProtocol", "receive_eof", _receive_eof),
+    ("websockets.server", "ServerProtocol", "send_text", _written),
+    ("websockets.server", "ServerProtocol", "send_binary", _written),
     (_LEGACY, "WebSocketServerProtocol", "write_http_response", _answer),
     (_LEGACY, "WebSocketServerProtocol", "write_frame_sync", _written),
     (_names.UVICORNS, "WebSocketProtocol", "process_request", _process_request),

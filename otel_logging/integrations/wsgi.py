@@ -18,7 +18,7 @@ from otel_logging.binding import has_ended
 from otel_logging.context import CURRENT, SPAN, Here, entry_of
 from otel_logging.integrations import http
 from otel_logging.integrations.http import QUIET, Request, Scope, granian, inside, port_of, serve
-from otel_logging.integrations.replaced import Replaced, is_instrumented
+from otel_logging.integrations.replaced import Replaced
 from otel_logging.lateness.stage import value_of
 
 Environ = dict[str, Any]
@@ -27,14 +27,6 @@ App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 #: Key of an environ. Its value is our request; or the entry span, where an ASGI application has
 #: the WSGI application mounted.
 REQUEST: Final = "otel_logging.request"
-
-
-def is_elsewhere(app: Any) -> bool:
-    """Return whether OpenTelemetry has the requests of *app*, by its instrumentation of it."""
-    is_djangos = type(app).__module__.startswith("django.")
-    return getattr(app, "_is_instrumented_by_opentelemetry", False) or (
-        is_djangos and is_instrumented("django", "DjangoInstrumentor")
-    )
 
 
 def scope_of(environ: Environ) -> Scope:
@@ -86,7 +78,7 @@ class WSGIObservabilityMiddleware:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
-        if REQUEST in environ or is_elsewhere(self.app) or _is_of_asgi(environ):
+        if REQUEST in environ or http.is_elsewhere(self.app) or _is_of_asgi(environ):
             return self.app(environ, start_response)
         return _Served(self, environ, start_response).call(self.app)
 
@@ -242,9 +234,8 @@ def _options_of(app: Any) -> dict[str, Any]:
 def observe(call: Any, self: Any, environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Observe *call*, a framework's method of its applications."""
     app: Any = partial(call, self)
-    if not is_elsewhere(self):
-        app = WSGIObservabilityMiddleware(app, **_options_of(self))
-    return app(environ, start_response)  # type: ignore[no-any-return]
+    app.app = self
+    return WSGIObservabilityMiddleware(app, **_options_of(self))(environ, start_response)
 
 
 # ---------------------------------------------------------------- servers

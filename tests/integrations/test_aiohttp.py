@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from opentelemetry import trace
 
 from otel_logging import bind_context, get_logger
 from otel_logging.context import bound
@@ -203,6 +204,31 @@ def test_a_request_and_its_access_line_are_one_trace(
     assert (attributes["url.path"], attributes["http.response.status_code"]) == ("/orders/7", 200)
     assert attributes["user_agent.original"] == "test"
     assert attributes["client.address"] == "127.0.0.1"
+
+
+@web.middleware
+async def theirs(request: web.Request, handler: Any) -> Any:
+    tracer = trace.get_tracer(theirs.__module__)
+    with tracer.start_as_current_span("theirs", kind=trace.SpanKind.SERVER):
+        return await handler(request)
+
+
+theirs.__module__ = "opentelemetry.instrumentation.aiohttp_server"  # by which it is known
+
+
+def test_where_opentelemetrys_instrumentation_is_active_the_span_is_its_own(
+    run: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As there, it is in each application that is made from then on."""
+    original = web.Application.__init__
+
+    def made(self: Any, *args: Any, middlewares: Any = (), **options: Any) -> None:
+        original(self, *args, middlewares=[theirs, *middlewares], **options)
+
+    monkeypatch.setattr(web.Application, "__init__", made)
+    get("/orders/7")
+    assert [span["name"] for span in run.spans] == ["theirs"]
+    assert run.line("paid")["trace_id"] == run.spans[0]["trace_id"]
 
 
 def test_a_streamed_answer_is_in_the_request(run: Captured) -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import django
+import opentelemetry.instrumentation  # noqa: F401 - as an application that uses it has
 import pytest
 from channels import consumer
 from channels.exceptions import StopConsumer
@@ -82,7 +83,8 @@ def test_a_path_without_a_route_is_not_the_name(run: Captured) -> None:
     assert run.span("GET")["attributes"]["http.response.status_code"] == 404
 
 
-def test_an_asgi_request_has_its_route_in_the_scope(run: Captured) -> None:
+def ask_asgi(around: Any = lambda app: app) -> dict[str, Any]:
+    """Ask for an order; return the scope of the request."""
     from django.core.asgi import get_asgi_application
 
     scope = {
@@ -103,8 +105,12 @@ def test_an_asgi_request_has_its_route_in_the_scope(run: Captured) -> None:
     async def send(_: Any) -> None:
         pass
 
-    asyncio.run(get_asgi_application()(scope, receive, send))
-    assert scope["path_template"] == "/orders/<int:number>/"
+    asyncio.run(around(get_asgi_application())(scope, receive, send))
+    return scope
+
+
+def test_an_asgi_request_has_its_route_in_the_scope(run: Captured) -> None:
+    assert ask_asgi()["path_template"] == "/orders/<int:number>/"
 
 
 def test_a_request_by_asgi_alone_is_named_by_its_route(tmp_path: Path) -> None:
@@ -187,14 +193,26 @@ def test_a_message_that_comes_amid_an_event_of_the_group_is_a_trace(run: Capture
     assert [span["attributes"]["user_id"] for span in messages] == ["ann"] * 3
 
 
+@pytest.fixture
+def theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry's instrumentation of Django, as it is known to be active."""
+    active = SimpleNamespace(is_instrumented_by_opentelemetry=True)
+    module = SimpleNamespace(DjangoInstrumentor=SimpleNamespace(_instance=active))
+    monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.django", module)
+
+
 @pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
 def test_an_application_with_opentelemetrys_instrumentation_is_left_to_it(
-    run: Captured, around: Any, monkeypatch: pytest.MonkeyPatch
+    run: Captured, theirs: None, around: Any
 ) -> None:
-    active = SimpleNamespace(is_instrumented_by_opentelemetry=True)
-    theirs = SimpleNamespace(DjangoInstrumentor=SimpleNamespace(_instance=active))
-    monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.django", theirs)
     Client(around(get_wsgi_application())).get("/orders/7/", buffered=True)
+    assert run.spans == []
+
+
+def test_opentelemetrys_instrumentation_has_the_requests_of_asgi_too(
+    run: Captured, theirs: None
+) -> None:
+    ask_asgi(ObservabilityMiddleware)
     assert run.spans == []
 
 

@@ -217,6 +217,56 @@ def test_opentelemetry_s_own_instrumentation_has_the_request(tmp_path: Any) -> N
         assert line["trace_id"]
 
 
+_WITHOUT_SET_UP = """
+import asyncio
+import celery, fakeredis, rq, socketio, starlette.applications
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from otel_logging import bind_context, configure_logging, get_logger
+from otel_logging.context import bound
+from starlette.background import BackgroundTask
+
+memory = InMemorySpanExporter()
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(memory))
+configure_logging()
+shop = celery.Celery("shop", broker="memory://")
+queue = rq.Queue(connection=fakeredis.FakeStrictRedis())
+queue.enqueue("otel_logging.bind_context", user_id="bob")
+worker = rq.SimpleWorker([queue], connection=queue.connection)
+sockets = socketio.Server(async_mode="threading")
+
+def work(*_):
+    bind_context(user_id="bob")
+    get_logger("shop").info("worked")
+
+sockets.on("say")(work)
+begin = {
+    "celery": shop.task(work).apply,
+    "rq": lambda: worker.work(burst=True),
+    "socketio": lambda: sockets._trigger_event("say", "/", "sid", {}),
+    "background": lambda: asyncio.run(BackgroundTask(work)()),
+}
+for name, each in begin.items():
+    with trace.get_tracer("shop").start_as_current_span(name):
+        each()
+    assert not bound(), name
+for span in memory.get_finished_spans():
+    lines = [event.name for event in span.events if event.name == "worked"]
+    print(span.name, span.attributes.get("user_id"), *lines)
+"""
+
+
+def test_with_logging_alone_no_integration_makes_spans_in_another_sdk() -> None:
+    """The application's own span has what is bound and logged in it."""
+    done = script(_WITHOUT_SET_UP, ENVIRONMENT="production")
+    said = [line for line in done.stdout.decode().splitlines() if not line.startswith("{")]
+    worked = ["socketio bob worked", "background bob worked"]
+    assert said == ["celery bob worked", "rq bob", *worked]
+
+
 def test_the_finder_is_gone_after_shutdown() -> None:
     script(
         "import sys\n"

@@ -10,6 +10,7 @@ from typing import Any
 from wsgiref.handlers import SimpleHandler
 
 import flask
+import opentelemetry.instrumentation  # noqa: F401 - as an application that uses it has
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -455,15 +456,45 @@ def test_wsgiref_is_observed(headers: Any, body: Callable[[Any], Iterable[bytes]
     assert list(headers) == before
 
 
-@pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
-def test_an_application_with_opentelemetrys_instrumentation_is_left_to_it(
-    run: Captured, around: Any
-) -> None:
-    app: Any = shop()
+class OpenTelemetryMiddleware:
+    """As OpenTelemetry's: it is known by its module, and its span by its scope and kind."""
+
+    __module__ = "opentelemetry.instrumentation.wsgi"
+
+    def __init__(self, app: Any) -> None:
+        self.wsgi = app
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        tracer = trace.get_tracer(self.__module__)
+        with tracer.start_as_current_span("theirs", kind=trace.SpanKind.SERVER):
+            return self.wsgi(environ, start_response)
+
+
+def theirs_by_instrumentor(app: Any) -> Any:
     app._is_instrumented_by_opentelemetry = True  # as FlaskInstrumentor leaves it
-    answer = Client(around(app)).get("/orders/7", buffered=True)
+    return app
+
+
+def theirs_inside(app: Any) -> Any:
+    app.wsgi_app = OpenTelemetryMiddleware(app.wsgi_app)
+    return app
+
+
+@pytest.mark.parametrize("around", [lambda app: app, WSGIObservabilityMiddleware])
+@pytest.mark.parametrize(
+    ("theirs", "spans"),
+    [
+        (theirs_by_instrumentor, []),
+        (theirs_inside, ["theirs"]),
+        (OpenTelemetryMiddleware, ["theirs"]),
+    ],
+)
+def test_an_application_with_opentelemetrys_instrumentation_is_left_to_it(
+    run: Captured, theirs: Any, spans: list[str], around: Any
+) -> None:
+    answer = Client(around(theirs(shop()))).get("/orders/7", buffered=True)
     assert "x-trace-id" not in answer.headers
-    assert run.spans == []
+    assert [span["name"] for span in run.spans] == spans
 
 
 def test_a_budget_by_the_name_of_the_route_makes_a_request_late(
