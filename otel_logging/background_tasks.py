@@ -213,8 +213,10 @@ def _sort_out() -> frozenset[Any]:
                 if not _is_given(task, request):
                     serving.append((task, around, request))
             continue
-        if not endless.is_endless(task) or (held is not None and _taker(current, held) is task):
-            if where.own_step(where.of_task(task, {})[0]) is not None:
+        is_taker = held is not None and _taker(current, held) is task
+        if is_taker or not endless.is_endless(task):
+            is_own = where.own_step(where.of_task(task, {})[0]) is not None
+            if is_own and (is_taker or not endless.waits_for_ever(task)):
                 at_work.add(request)
         elif around is request or has_ended(around):  # else in a stage of its own
             serving.append((task, around, request))

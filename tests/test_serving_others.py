@@ -464,6 +464,10 @@ def test_what_a_request_has_left_to_do_keeps_its_trace_and_user(program: Program
 
 
 class Room(Hub):
+    async def serve(self) -> None:
+        while True:
+            log.info("step", item=await self.queue.get())
+
     async def subscribe(self) -> None:
         async with redis.pubsub() as pubsub:
             await pubsub.subscribe("news")
@@ -522,7 +526,7 @@ def streamed(program: Program, *headers: tuple[bytes, bytes]) -> Captured:
 
 
 @pytest.mark.parametrize("headers", [(), ((b"traceparent", b"00-%032x-%016x-01" % (1, 1)),)])
-@pytest.mark.parametrize("program", [room.listen, rooms["lobby"].listen, room.subscribe])
+@pytest.mark.parametrize("program", [room.listen, rooms["lobby"].serve, room.subscribe])
 def test_who_serves_everybody_is_nobodys_while_a_stream_is_open(
     program: Any, headers: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,8 @@
 """Whether a task serves others for ever, or does what the request that started it has left to do.
 
-In: a task. Out: whether it stands in a loop that has no end, as its source says; and whether it
-takes there what is everybody's. Invariant: in doubt a task has an end, as one without a source has.
-Deliberately absent: what follows from it (``background_tasks``).
+In: a task. Out: whether it stands in a loop that has no end, as its source says, or waits for such
+tasks; and whether it takes there what is everybody's. Invariant: in doubt a task has an end, as one
+without a source has. Deliberately absent: what follows from it (``background_tasks``).
 
 A loop has no end where three things hold:
 
@@ -21,6 +21,7 @@ import itertools
 import linecache
 import re
 import sys
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -35,7 +36,7 @@ _BROAD: Final = {"Exception", "BaseException"}
 #: What has a time limit, or catches an error without an ``except``.
 _LIMITS: Final = frozenset(
     {"suppress", "timeout", "timeout_at", "move_on_after", "move_on_at", "fail_after", "fail_at"}
-    | {"CancelScope"}
+    | {"CancelScope", "Timeout", "ExitStack", "AsyncExitStack"}  # those may have one in them
 )
 #: What a loop calls to end what it is in, or takes from.
 _ENDING: Final = "cancel_scope.cancel", "unsubscribe"
@@ -46,6 +47,7 @@ _SUBSCRIPTIONS: Final = frozenset(
     | {"AIOKafkaConsumer.getone", "QueueIterator.__anext__", "AsyncConnection.notifies"}
     | {"MessagesIterator.__anext__", "Subscription.next_msg"}
 )
+_FLAGS: Final = bool, asyncio.Event, threading.Event
 _FLAG: Final = re.compile(r"(?:not )?([\w.]+?)(?:\.is_set\(\))?")
 #: What a frame is for whoever waits for it: it may end, it yields for ever, it waits for a
 #: subscription, it never returns.
@@ -56,12 +58,27 @@ _LOOPS: Final = (ast.While, ast.For, ast.AsyncFor)
 _BLOCKS: Final = (*_LOOPS, ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
 
 
-def is_endless(task: Any) -> bool:
-    """Say whether *task* stands in a loop that has no end."""
-    below = _ENDS
+def is_endless(task: Any, below: int = _ENDS) -> bool:
+    """Say whether *task* stands in a loop that has no end; *below*: what it waits for."""
     for frame in frames(task):
         below = _of_frame(frame, below)
     return below == _NEVER
+
+
+def waits_for_ever(task: Any, *waiting: Any) -> bool:
+    """Say whether *task* goes on only behind tasks that all have no end.
+
+    *waiting*: tasks that wait for this one.
+    """
+    waiting += (task,)
+    _, awaited = where.awaited(task, where.awaits(task.get_coro()))
+    has_end = (
+        each in waiting
+        or each.cancelling()
+        or not (is_endless(each) or waits_for_ever(each, *waiting))
+        for each in awaited
+    )
+    return bool(awaited) and not any(has_end) and is_endless(task, _NEVER)
 
 
 def is_everybodys(task: Any) -> bool:
@@ -69,8 +86,7 @@ def is_everybodys(task: Any) -> bool:
     whoever puts items there, all of them are.
     """
     return any(
-        frame.f_code.co_qualname in _SUBSCRIPTIONS
-        or _takes(frame, _blocks(frame.f_code, frame.f_lineno))
+        frame.f_code.co_qualname in _SUBSCRIPTIONS or _takes(frame, _around(frame))
         for frame in frames(task)
     )
 
@@ -92,11 +108,12 @@ def _of_frame(frame: FrameType, below: int) -> int:
     code = frame.f_code
     if code.co_qualname in _SUBSCRIPTIONS:
         return _SUBSCRIBED
-    around = _blocks(code, frame.f_lineno)
+    around = _around(frame)
     loops = (n for n, each in enumerate(around) if _has_no_end(each, frame, below))
     loop = next(loops, None)
     if loop is None and not where.is_application(code.co_filename):
-        passes_on = code.co_name == "__anext__" or (below == _NEVER and code.co_name != "wait_for")
+        has_limit = where.variable(frame, "timeout") is not None  # as of ``wait_for``
+        passes_on = code.co_name == "__anext__" or (below == _NEVER and not has_limit)
         return below if passes_on else _ENDS  # the first: ``each``
     if loop is None and below != _NEVER:
         return _ENDS
@@ -119,7 +136,7 @@ def _has_no_end(block: Any, frame: FrameType, below: int) -> bool:
         goes_on = isinstance(block.test, ast.Constant) and bool(block.test.value)
         if not goes_on and (below == _SUBSCRIBED or _takes(frame, (block,))):
             flag = _taken(block)[1]
-            goes_on = bool(flag) and everybodys.has(frame, flag)
+            goes_on = bool(flag) and everybodys.has(frame, flag, *_FLAGS)
     else:
         return False
     return goes_on and not _is_left(block)
@@ -147,20 +164,26 @@ def _is_limit(made: ast.expr, frame: FrameType, passing: set[str]) -> bool:
     the application's own making may.
     """
     name = ast.unparse(getattr(made, "func", made))
-    by = frame.f_locals.get(name, frame.f_globals.get(name))
-    module = by.__module__ if issubclass(type(by), type | FunctionType) else ""
-    file = getattr(sys.modules.get(module), "__file__", None) or "<frozen "
+    by = everybodys.along(frame, name)[-1]
+    kind = by if issubclass(type(by), type | FunctionType) else type(by)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or "<frozen "
     errors = _names(getattr(made, "args", ()))  # which ``suppress`` is for
-    is_limit = name.rpartition(".")[2] in _LIMITS and not (errors and errors <= passing)
+    names = {name.rpartition(".")[2], kind.__name__}
+    is_limit = not names.isdisjoint(_LIMITS) and not (errors and errors <= passing)
     return is_limit or where.is_application(file)
 
 
 # ---------------------------------------------------------------- what the source says
 
 
+def _around(frame: FrameType) -> tuple[Any, ...]:
+    """Return the blocks of its function in which *frame* stands, the outermost first."""
+    linecache.lazycache(frame.f_code.co_filename, frame.f_globals)  # it may be in an archive
+    return _blocks(frame.f_code, frame.f_lineno)
+
+
 @lru_cache(maxsize=1024)
 def _blocks(code: CodeType, line: int) -> tuple[Any, ...]:
-    """Return the blocks of a function in which *line* is, the outermost first."""
     with suppress(Exception):  # it is generated, or another by now
         lines = inspect.getblock(linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :])
         above = "if True:\n" if lines[0][0].isspace() else "\n"
@@ -179,7 +202,9 @@ def _taken(loop: ast.While) -> tuple[frozenset[str], str]:
     """
     calls = {ast.unparse(each.func) for each in ast.walk(loop) if isinstance(each, ast.Call)}
     puts = {each.rpartition(".")[0] for each in calls if ".put" in each}
-    found, inside = _FLAG.fullmatch(ast.unparse(loop.test)), "".join(map(ast.unparse, loop.body))
+    parts = (part for each in loop.body for part in ast.walk(each))
+    inside = {ast.unparse(each) for each in parts if isinstance(each, ast.Name | ast.Attribute)}
+    found = _FLAG.fullmatch(ast.unparse(loop.test))
     flag = found[1] if found and found[1] not in inside else ""
     return frozenset(each[:-4] for each in calls if each.endswith(".get")) - puts, flag
 

@@ -1,8 +1,8 @@
 """Spans put together to traces, and the one tree of each.
 
 A clock that is wrong is mended here: who asks for a stage's times gets those by the clock of the
-outermost. Every walk ends: where a broken sender made spans each other's ancestors, the first of them
-is a root. Every span and every line is in one row, log pages as lines of their stage.
+outermost. Every walk ends: where a broken sender made spans each other's ancestors, the first of
+these is a root. Every span and every line is in one row, log pages as lines of their stage.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
