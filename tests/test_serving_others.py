@@ -78,6 +78,17 @@ async def worker_whose_tasks_alone_log(queue: Queue) -> None:
         asyncio.create_task(handle(item))  # noqa: RUF006 - as people do
 
 
+async def gathers_who_hand_out(queue: Queue) -> None:
+    """Each of their tasks logs once; who waits for them does not work on the request."""
+    await asyncio.gather(*(worker_whose_tasks_alone_log(each) for each in (queue, Queue())))
+
+
+async def groups_who_hand_out(queue: Queue) -> None:
+    async with asyncio.TaskGroup() as group:
+        for each in queue, Queue():
+            group.create_task(worker_whose_tasks_alone_log(each))
+
+
 async def worker_that_binds(queue: Queue) -> None:
     while True:
         item = await queue.get()
@@ -338,7 +349,10 @@ SERVES = [
     *(heartbeat, two_workers, worker_with_time_outs, listener_that_may_be_stopped),
     *(listener_of_old, worker_in_a_librarys_task),
 ]
-BY_ITERATION = [listener, subscriber, worker_whose_tasks_alone_log]
+BY_ITERATION = [
+    *(listener, subscriber, worker_whose_tasks_alone_log),
+    *(gathers_who_hand_out, groups_who_hand_out),
+]
 LEFT = [
     *(report, answer_that_streams, answer_by_a_subscription, answer_by_a_queue, retries, polls),
     *(answer_of_a_model, report_until_it_fails, polls_for_a_while),

@@ -65,20 +65,12 @@ def is_endless(task: Any, below: int = _ENDS) -> bool:
     return below == _NEVER
 
 
-def waits_for_ever(task: Any, *waiting: Any) -> bool:
-    """Say whether *task* goes on only behind tasks that all have no end.
-
-    *waiting*: tasks that wait for this one.
-    """
-    waiting += (task,)
+def waits_for_ever(task: Any) -> bool:
+    """Say whether *task* goes on only behind tasks that all have no end."""
     _, awaited = where.awaited(task, where.awaits(task.get_coro()))
-    has_end = (
-        each in waiting
-        or each.cancelling()
-        or not (is_endless(each) or waits_for_ever(each, *waiting))
-        for each in awaited
-    )
-    return bool(awaited) and not any(has_end) and is_endless(task, _NEVER)
+    goes_on = (is_endless(each) or waits_for_ever(each) for each in awaited)
+    is_stopping = any(each.cancelling() for each in awaited)
+    return bool(awaited) and not is_stopping and all(goes_on) and is_endless(task, _NEVER)
 
 
 def is_everybodys(task: Any) -> bool:
