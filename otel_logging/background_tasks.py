@@ -221,7 +221,9 @@ def _sort_out() -> frozenset[Any]:
         elif around is request or has_ended(around):  # else in a stage of its own
             serving.append((task, around, request))
     for task, around, request in serving:
-        if request in at_work and (not endless.is_everybodys(task) or _is_given(task, request)):
+        if request in at_work and (
+            not endless.is_everybodys(task, is_beside=True) or _is_given(task, request)
+        ):
             continue
         is_this = task is worker()
         place = _place() if is_this else where.label(where.of_task(task, {})[0])

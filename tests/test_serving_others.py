@@ -323,6 +323,24 @@ async def follows_its_own_progress(_: Queue) -> None:
         following.cancel()
 
 
+async def relays_its_own_progress(_: Queue) -> None:
+    """By a task that subscribes for itself."""
+    client = FakeAsyncRedis()
+
+    async def relay(channel: str) -> None:
+        async with client.pubsub() as pubsub:
+            await pubsub.subscribe(channel)
+            async for message in pubsub.listen():
+                log.info("step", message=message["data"])
+
+    relaying = asyncio.create_task(relay("progress"))
+    for number in range(ITEMS):
+        await asyncio.sleep(STEP_S)
+        await client.publish("progress", number)
+    await asyncio.sleep(STEP_S)
+    relaying.cancel()
+
+
 async def has_a_stage_of_its_own(queue: Queue) -> None:
     with traced("export"):
         await worker(queue)
@@ -357,6 +375,7 @@ LEFT = [
     *(report, answer_that_streams, answer_by_a_subscription, answer_by_a_queue, retries, polls),
     *(answer_of_a_model, report_until_it_fails, polls_for_a_while),
     *(warms_a_cache, has_workers_of_its_own, says_that_it_goes_on, follows_its_own_progress),
+    relays_its_own_progress,
     *(has_a_stage_of_its_own, has_a_stage_beside_who_serves),
 ]
 

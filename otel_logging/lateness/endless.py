@@ -73,14 +73,20 @@ def waits_for_ever(task: Any) -> bool:
     return bool(awaited) and not is_stopping and all(goes_on) and is_endless(task, _NEVER)
 
 
-def is_everybodys(task: Any) -> bool:
+def is_everybodys(task: Any, *, is_beside: bool = False) -> bool:
     """Say whether *task* takes from a subscription, or in a loop from a queue of everybody's:
     whoever puts items there, all of them are.
+
+    *is_beside*: other work of its request goes on, of which a subscription is a part that no
+    module has.
     """
-    return any(
-        frame.f_code.co_qualname in _SUBSCRIPTIONS or _takes(frame, _around(frame))
-        for frame in frames(task)
-    )
+    for frame in frames(task):
+        if frame.f_code.co_qualname in _SUBSCRIPTIONS:
+            its = id(where.variable(frame, "self"))
+            return not is_beside or its in everybodys.found_from(frame)
+        if _takes(frame, _around(frame)):
+            return True
+    return False
 
 
 def frames(task: Any) -> list[FrameType]:

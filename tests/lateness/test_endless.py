@@ -781,15 +781,15 @@ class Job(Hub):
 
 
 class Counted(Hub):
-    count_of_is_open = 1
+    is_open_count = 1
 
     async def serves_and_counts(self, _: Queue) -> None:
         while self.is_open:
             await hub.queue.get()
-            self.count_of_is_open += 1
+            self.is_open_count += 1
 
     async def serves_while_there_is_something(self, _: Queue) -> None:
-        while self.count_of_is_open:
+        while self.is_open_count:
             await hub.queue.get()
 
 
@@ -870,6 +870,26 @@ async def borrows_from_everybody(_: Queue) -> None:
         connection = await hub.queue.get()
         hub.queue.put_nowait(connection)
         await asyncio.sleep(60)
+
+
+class News:
+    async def relays(self, _: Queue) -> None:
+        self.pubsub = FakeAsyncRedis().pubsub()
+        await self.pubsub.subscribe("news")
+        async for message in self.pubsub.listen():
+            print(message)
+
+
+news = News()
+
+
+@pytest.mark.parametrize("is_beside", [False, True])
+@pytest.mark.parametrize("program", [news.relays, subscribes])
+def test_a_subscription_that_no_module_has_is_part_of_the_work_beside(
+    program: Any, *, is_beside: bool
+) -> None:
+    found = found_endless(program, lambda task: is_everybodys(task, is_beside=is_beside))
+    assert found is (program != subscribes or not is_beside)
 
 
 class Room:
