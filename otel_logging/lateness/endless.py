@@ -154,7 +154,8 @@ def _may_end(block: Any, frame: FrameType, passing: set[str]) -> bool:
     handlers = getattr(block, "handlers", ()) if is_tried else ()
     made = (each.context_expr for each in getattr(block, "items", ()))
     is_caught = not all(_kinds(each) <= passing or _raises(each) for each in handlers)
-    return is_caught or any(_is_limit(each, frame, passing) for each in made)
+    is_limited = any(_is_limit(each, frame, passing) for each in made)
+    return is_caught or is_limited or _is_cancelled(block)
 
 
 def _is_limit(made: ast.expr, frame: FrameType, passing: set[str]) -> bool:
@@ -205,6 +206,13 @@ def _taken(loop: ast.While) -> tuple[frozenset[str], str]:
     found = _FLAG.fullmatch(ast.unparse(loop.test))
     flag = found[1] if found and found[1] not in inside else ""
     return frozenset(each[:-4] for each in calls if each.endswith(".get")) - puts, flag
+
+
+@lru_cache(maxsize=1024)
+def _is_cancelled(block: ast.stmt) -> bool:
+    """Say whether *block* is a scope that is cancelled in it, by whatever function."""
+    is_scope = isinstance(block, ast.With | ast.AsyncWith)
+    return is_scope and "cancel_scope.cancel(" in ast.unparse(block)
 
 
 @lru_cache(maxsize=1024)

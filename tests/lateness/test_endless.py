@@ -631,6 +631,21 @@ async def has_a_limit_around_workers(queue: Queue) -> None:
         await gathers_workers(queue)
 
 
+async def until_a_scope_is_cancelled(queue: Queue) -> None:
+    async with anyio.create_task_group() as group:
+
+        async def run() -> None:
+            await worker(queue)
+            group.cancel_scope.cancel()
+
+        group.start_soon(run)
+
+
+async def in_a_group_of_anyios(queue: Queue) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker, queue)
+
+
 async def stops_slowly(queue: Queue) -> None:
     try:
         await worker(queue)
@@ -648,12 +663,12 @@ async def waits_for_who_is_told_to_stop(queue: Queue) -> None:
 
 FOR_EVER = [
     *(gathers_workers, in_a_task_group, awaits_a_worker, shields_a_worker, waits_for_any_worker),
-    gathers_who_gathers,
+    *(gathers_who_gathers, in_a_group_of_anyios),
 ]
 FOR_A_WHILE = [
     *(gathers, gathers_what_has_an_end, waits_for_a_worker_or_an_answer, goes_on_behind_an_error),
     *(lets_a_worker_work_for_a_while, waits_for_workers, has_a_limit_around_workers),
-    *(waits_for_who_is_told_to_stop, steps),
+    *(waits_for_who_is_told_to_stop, until_a_scope_is_cancelled, steps),
 ]
 
 
