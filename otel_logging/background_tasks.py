@@ -213,13 +213,17 @@ def _sort_out() -> frozenset[Any]:
                 if not _is_given(task, request):
                     serving.append((task, around, request))
             continue
-        if not endless.is_endless(task) or (held is not None and _taker(current, held) is task):
-            if where.own_step(where.of_task(task, {})[0]) is not None:
+        is_taker = held is not None and _taker(current, held) is task
+        if is_taker or not endless.is_endless(task):
+            is_own = where.own_step(where.of_task(task, {})[0]) is not None
+            if is_own and (is_taker or not endless.waits_for_ever(task)):
                 at_work.add(request)
         elif around is request or has_ended(around):  # else in a stage of its own
             serving.append((task, around, request))
     for task, around, request in serving:
-        if request in at_work and (not endless.is_everybodys(task) or _is_given(task, request)):
+        if request in at_work and (
+            not endless.is_everybodys(task, is_beside=True) or _is_given(task, request)
+        ):
             continue
         is_this = task is worker()
         place = _place() if is_this else where.label(where.of_task(task, {})[0])

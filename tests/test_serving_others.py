@@ -78,6 +78,17 @@ async def worker_whose_tasks_alone_log(queue: Queue) -> None:
         asyncio.create_task(handle(item))  # noqa: RUF006 - as people do
 
 
+async def gathers_who_hand_out(queue: Queue) -> None:
+    """Each of their tasks logs once; who waits for them does not work on the request."""
+    await asyncio.gather(*(worker_whose_tasks_alone_log(each) for each in (queue, Queue())))
+
+
+async def groups_who_hand_out(queue: Queue) -> None:
+    async with asyncio.TaskGroup() as group:
+        for each in queue, Queue():
+            group.create_task(worker_whose_tasks_alone_log(each))
+
+
 async def worker_that_binds(queue: Queue) -> None:
     while True:
         item = await queue.get()
@@ -312,6 +323,24 @@ async def follows_its_own_progress(_: Queue) -> None:
         following.cancel()
 
 
+async def relays_its_own_progress(_: Queue) -> None:
+    """By a task that subscribes for itself."""
+    client = FakeAsyncRedis()
+
+    async def relay(channel: str) -> None:
+        async with client.pubsub() as pubsub:
+            await pubsub.subscribe(channel)
+            async for message in pubsub.listen():
+                log.info("step", message=message["data"])
+
+    relaying = asyncio.create_task(relay("progress"))
+    for number in range(ITEMS):
+        await asyncio.sleep(STEP_S)
+        await client.publish("progress", number)
+    await asyncio.sleep(STEP_S)
+    relaying.cancel()
+
+
 async def has_a_stage_of_its_own(queue: Queue) -> None:
     with traced("export"):
         await worker(queue)
@@ -338,11 +367,15 @@ SERVES = [
     *(heartbeat, two_workers, worker_with_time_outs, listener_that_may_be_stopped),
     *(listener_of_old, worker_in_a_librarys_task),
 ]
-BY_ITERATION = [listener, subscriber, worker_whose_tasks_alone_log]
+BY_ITERATION = [
+    *(listener, subscriber, worker_whose_tasks_alone_log),
+    *(gathers_who_hand_out, groups_who_hand_out),
+]
 LEFT = [
     *(report, answer_that_streams, answer_by_a_subscription, answer_by_a_queue, retries, polls),
     *(answer_of_a_model, report_until_it_fails, polls_for_a_while),
     *(warms_a_cache, has_workers_of_its_own, says_that_it_goes_on, follows_its_own_progress),
+    relays_its_own_progress,
     *(has_a_stage_of_its_own, has_a_stage_beside_who_serves),
 ]
 
@@ -464,6 +497,10 @@ def test_what_a_request_has_left_to_do_keeps_its_trace_and_user(program: Program
 
 
 class Room(Hub):
+    async def serve(self) -> None:
+        while True:
+            log.info("step", item=await self.queue.get())
+
     async def subscribe(self) -> None:
         async with redis.pubsub() as pubsub:
             await pubsub.subscribe("news")
@@ -522,7 +559,7 @@ def streamed(program: Program, *headers: tuple[bytes, bytes]) -> Captured:
 
 
 @pytest.mark.parametrize("headers", [(), ((b"traceparent", b"00-%032x-%016x-01" % (1, 1)),)])
-@pytest.mark.parametrize("program", [room.listen, rooms["lobby"].listen, room.subscribe])
+@pytest.mark.parametrize("program", [room.listen, rooms["lobby"].serve, room.subscribe])
 def test_who_serves_everybody_is_nobodys_while_a_stream_is_open(
     program: Any, headers: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import re
 import unittest
 import warnings
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,17 @@ def test_an_event_that_is_no_line_is_an_event_in_the_tree() -> None:
     assert miss == {"time": at(1), "name": "cache miss", "attributes": {"key": "k"}}
     assert raised["attributes"]["exception.type"] == "KeyError"
     assert outside == {"time": at(4), "name": "of no span", "attributes": {"n": 1}}
+
+
+def test_what_is_no_line_is_an_event_beside_a_line_of_the_same_moment() -> None:
+    """As all are of one moment where a test has stopped the clock."""
+    with capture(fixed=True) as captured, traced("pay"):
+        log.info("asked")
+        moment = datetime.fromisoformat(captured.line("asked")["timestamp"])
+        at_ns = int(moment.timestamp() * 1_000) * 1_000_000
+        trace.get_current_span().add_event("rows read", {"n": 1}, timestamp=at_ns)
+    inside = captured.tree[0]["inside"]
+    assert [each.get("event") or each["name"] for each in inside] == ["asked", "rows read"]
 
 
 def test_where_a_late_stage_stood_is_no_line_of_the_tree() -> None:

@@ -33,6 +33,26 @@ def test_a_log_line_has_its_exception_as_text() -> None:
     assert where(found.where) == "at tests/test_traces_exceptions.py"
 
 
+def test_a_head_that_has_nothing_below_it_is_none_of_a_traceback() -> None:
+    """One that a note mentions, and one where the text is cut, within its first frame too."""
+    error = ValueError("boom")
+    error.add_note("Traceback (most recent call last): see above")
+    found = raised("failed", {"exception": caught(error)})
+    assert found is not None
+    assert found.what == "ValueError: boom"
+    assert where(found.where) == "at tests/test_traces_exceptions.py"
+    whole = caught(ValueError("boom"))
+    expected = raised("failed", {"exception": whole})
+    text = (
+        f"{whole}\nDuring handling of the above exception, another exception occurred:\n\n{whole}"
+    )
+    second = text.rindex("Traceback")
+    for cut in range(second, text.index(" in ", second)):
+        assert raised("failed", {"exception": text[:cut]}) == expected
+    bare = raised("failed", {"exception": "Traceback (most recent call last):\nValueError: boom"})
+    assert bare == Raised("ValueError: boom", "")
+
+
 @pytest.mark.parametrize(
     ("name", "attributes"),
     [

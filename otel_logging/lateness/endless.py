@@ -1,8 +1,8 @@
 """Whether a task serves others for ever, or does what the request that started it has left to do.
 
-In: a task. Out: whether it stands in a loop that has no end, as its source says; and whether it
-takes there what is everybody's. Invariant: in doubt a task has an end, as one without a source has.
-Deliberately absent: what follows from it (``background_tasks``).
+In: a task. Out: whether it stands in a loop that has no end, as its source says, or waits for such
+tasks; and whether it takes there what is everybody's. Invariant: in doubt a task has an end, as one
+without a source has. Deliberately absent: what follows from it (``background_tasks``).
 
 A loop has no end where three things hold:
 
@@ -21,6 +21,7 @@ import itertools
 import linecache
 import re
 import sys
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -35,7 +36,7 @@ _BROAD: Final = {"Exception", "BaseException"}
 #: What has a time limit, or catches an error without an ``except``.
 _LIMITS: Final = frozenset(
     {"suppress", "timeout", "timeout_at", "move_on_after", "move_on_at", "fail_after", "fail_at"}
-    | {"CancelScope"}
+    | {"CancelScope", "Timeout", "ExitStack", "AsyncExitStack"}  # those may have one in them
 )
 #: What a loop calls to end what it is in, or takes from.
 _ENDING: Final = "cancel_scope.cancel", "unsubscribe"
@@ -46,6 +47,7 @@ _SUBSCRIPTIONS: Final = frozenset(
     | {"AIOKafkaConsumer.getone", "QueueIterator.__anext__", "AsyncConnection.notifies"}
     | {"MessagesIterator.__anext__", "Subscription.next_msg"}
 )
+_FLAGS: Final = bool, asyncio.Event, threading.Event
 _FLAG: Final = re.compile(r"(?:not )?([\w.]+?)(?:\.is_set\(\))?")
 #: What a frame is for whoever waits for it: it may end, it yields for ever, it waits for a
 #: subscription, it never returns.
@@ -56,23 +58,35 @@ _LOOPS: Final = (ast.While, ast.For, ast.AsyncFor)
 _BLOCKS: Final = (*_LOOPS, ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
 
 
-def is_endless(task: Any) -> bool:
-    """Say whether *task* stands in a loop that has no end."""
-    below = _ENDS
+def is_endless(task: Any, below: int = _ENDS) -> bool:
+    """Say whether *task* stands in a loop that has no end; *below*: what it waits for."""
     for frame in frames(task):
         below = _of_frame(frame, below)
     return below == _NEVER
 
 
-def is_everybodys(task: Any) -> bool:
+def waits_for_ever(task: Any) -> bool:
+    """Say whether *task* goes on only behind tasks that all have no end."""
+    _, awaited = where.awaited(task, where.awaits(task.get_coro()))
+    goes_on = (is_endless(each) or waits_for_ever(each) for each in awaited)
+    is_stopping = any(each.cancelling() for each in awaited)
+    return bool(awaited) and not is_stopping and all(goes_on) and is_endless(task, _NEVER)
+
+
+def is_everybodys(task: Any, *, is_beside: bool = False) -> bool:
     """Say whether *task* takes from a subscription, or in a loop from a queue of everybody's:
     whoever puts items there, all of them are.
+
+    *is_beside*: other work of its request goes on, of which a subscription is a part that no
+    module has.
     """
-    return any(
-        frame.f_code.co_qualname in _SUBSCRIPTIONS
-        or _takes(frame, _blocks(frame.f_code, frame.f_lineno))
-        for frame in frames(task)
-    )
+    for frame in frames(task):
+        if frame.f_code.co_qualname in _SUBSCRIPTIONS:
+            its = id(where.variable(frame, "self"))
+            return not is_beside or its in everybodys.found_from(frame)
+        if _takes(frame, _around(frame)):
+            return True
+    return False
 
 
 def frames(task: Any) -> list[FrameType]:
@@ -92,11 +106,12 @@ def _of_frame(frame: FrameType, below: int) -> int:
     code = frame.f_code
     if code.co_qualname in _SUBSCRIPTIONS:
         return _SUBSCRIBED
-    around = _blocks(code, frame.f_lineno)
+    around = _around(frame)
     loops = (n for n, each in enumerate(around) if _has_no_end(each, frame, below))
     loop = next(loops, None)
     if loop is None and not where.is_application(code.co_filename):
-        passes_on = code.co_name == "__anext__" or (below == _NEVER and code.co_name != "wait_for")
+        has_limit = where.variable(frame, "timeout") is not None  # as of ``wait_for``
+        passes_on = code.co_name == "__anext__" or (below == _NEVER and not has_limit)
         return below if passes_on else _ENDS  # the first: ``each``
     if loop is None and below != _NEVER:
         return _ENDS
@@ -119,7 +134,7 @@ def _has_no_end(block: Any, frame: FrameType, below: int) -> bool:
         goes_on = isinstance(block.test, ast.Constant) and bool(block.test.value)
         if not goes_on and (below == _SUBSCRIBED or _takes(frame, (block,))):
             flag = _taken(block)[1]
-            goes_on = bool(flag) and everybodys.has(frame, flag)
+            goes_on = bool(flag) and everybodys.has(frame, flag, *_FLAGS)
     else:
         return False
     return goes_on and not _is_left(block)
@@ -139,7 +154,8 @@ def _may_end(block: Any, frame: FrameType, passing: set[str]) -> bool:
     handlers = getattr(block, "handlers", ()) if is_tried else ()
     made = (each.context_expr for each in getattr(block, "items", ()))
     is_caught = not all(_kinds(each) <= passing or _raises(each) for each in handlers)
-    return is_caught or any(_is_limit(each, frame, passing) for each in made)
+    is_limited = any(_is_limit(each, frame, passing) for each in made)
+    return is_caught or is_limited or _is_cancelled(block)
 
 
 def _is_limit(made: ast.expr, frame: FrameType, passing: set[str]) -> bool:
@@ -147,20 +163,26 @@ def _is_limit(made: ast.expr, frame: FrameType, passing: set[str]) -> bool:
     the application's own making may.
     """
     name = ast.unparse(getattr(made, "func", made))
-    by = frame.f_locals.get(name, frame.f_globals.get(name))
-    module = by.__module__ if issubclass(type(by), type | FunctionType) else ""
-    file = getattr(sys.modules.get(module), "__file__", None) or "<frozen "
+    by = everybodys.along(frame, name)[-1]
+    kind = by if issubclass(type(by), type | FunctionType) else type(by)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or "<frozen "
     errors = _names(getattr(made, "args", ()))  # which ``suppress`` is for
-    is_limit = name.rpartition(".")[2] in _LIMITS and not (errors and errors <= passing)
+    names = {name.rpartition(".")[2], kind.__name__}
+    is_limit = not names.isdisjoint(_LIMITS) and not (errors and errors <= passing)
     return is_limit or where.is_application(file)
 
 
 # ---------------------------------------------------------------- what the source says
 
 
+def _around(frame: FrameType) -> tuple[Any, ...]:
+    """Return the blocks of its function in which *frame* stands, the outermost first."""
+    linecache.lazycache(frame.f_code.co_filename, frame.f_globals)  # it may be in an archive
+    return _blocks(frame.f_code, frame.f_lineno)
+
+
 @lru_cache(maxsize=1024)
 def _blocks(code: CodeType, line: int) -> tuple[Any, ...]:
-    """Return the blocks of a function in which *line* is, the outermost first."""
     with suppress(Exception):  # it is generated, or another by now
         lines = inspect.getblock(linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :])
         above = "if True:\n" if lines[0][0].isspace() else "\n"
@@ -179,9 +201,18 @@ def _taken(loop: ast.While) -> tuple[frozenset[str], str]:
     """
     calls = {ast.unparse(each.func) for each in ast.walk(loop) if isinstance(each, ast.Call)}
     puts = {each.rpartition(".")[0] for each in calls if ".put" in each}
-    found, inside = _FLAG.fullmatch(ast.unparse(loop.test)), "".join(map(ast.unparse, loop.body))
+    parts = (part for each in loop.body for part in ast.walk(each))
+    inside = {ast.unparse(each) for each in parts if isinstance(each, ast.Name | ast.Attribute)}
+    found = _FLAG.fullmatch(ast.unparse(loop.test))
     flag = found[1] if found and found[1] not in inside else ""
     return frozenset(each[:-4] for each in calls if each.endswith(".get")) - puts, flag
+
+
+@lru_cache(maxsize=1024)
+def _is_cancelled(block: ast.stmt) -> bool:
+    """Say whether *block* is a scope that is cancelled in it, by whatever function."""
+    is_scope = isinstance(block, ast.With | ast.AsyncWith)
+    return is_scope and "cancel_scope.cancel(" in ast.unparse(block)
 
 
 @lru_cache(maxsize=1024)

@@ -4,6 +4,7 @@ In: a frame, and names in it. Out: whether what they lead to is everybody's. Inv
 nothing is called that the application could have made.
 """
 
+import asyncio
 import gc
 import inspect
 import sys
@@ -39,31 +40,43 @@ def one_look() -> Iterator[None]:
         _walked = None
 
 
-def has(frame: FrameType, path: str, kind: type = object) -> bool:
-    """Say whether a dotted *path* in *frame* is of *kind*, and everybody's, or leads through what
-    is: a global name, a variable of a module, an attribute of what is in one.
+def has(frame: FrameType, path: str, *kinds: type) -> bool:
+    """Say whether a dotted *path* in *frame* is of one of *kinds*, and everybody's, or leads
+    through what is: a global name, a variable of a module, a queue also an attribute of what is in
+    one.
     """
+    values = along(frame, path)
+    if not issubclass(type(values[-1]), kinds):
+        return False
+    objects = {id(each) for each in values if where.attributes(each)}
+    found = found_from(frame) if asyncio.Queue in kinds else map(id, _variables())
+    return path.partition(".")[0] not in frame.f_locals or not objects.isdisjoint(found)
+
+
+def along(frame: FrameType, path: str) -> list[Any]:
+    """Return what a dotted *path* in *frame* leads through; None, where it leads to nothing."""
     name, *more = path.split(".")
     values = [frame.f_locals.get(name, frame.f_globals.get(name))]
     for each in more:
         of = values[-1]
         values.append(_attributes(of).get(each, inspect.getattr_static(of, each, None)))
-    if not issubclass(type(values[-1]), kind):
-        return False
-    objects = {id(each) for each in values if where.attributes(each)}
-    return name not in frame.f_locals or not objects.isdisjoint(found_from(frame))
+    return values
 
 
 def found_from(frame: FrameType) -> set[int]:
     """Return the ids of what modules of the application's have, that of *frame* one step more."""
     walked, key = {} if _walked is None else _walked, id(frame.f_globals)
     if key not in walked:
-        modules = [vars(each) for each in list(sys.modules.values()) if type(each) is ModuleType]
-        own = [each for each in modules if where.is_application(each.get("__file__") or "<frozen ")]
-        found = [value for each in own for value in list(each.values())]
         near = reachable(frame.f_globals.values(), DEEP, _MOST)
-        walked[key] = {id(each) for each in chain(reachable(found, DEEP - 1, _MOST), near)}
+        walked[key] = {id(each) for each in chain(reachable(_variables(), DEEP - 1, _MOST), near)}
     return walked[key]
+
+
+def _variables() -> list[Any]:
+    """Return what variables of the application's modules have."""
+    modules = [vars(each) for each in list(sys.modules.values()) if type(each) is ModuleType]
+    own = [each for each in modules if where.is_application(each.get("__file__") or "<frozen ")]
+    return [value for each in own for value in list(each.values())]
 
 
 def reachable(found: Iterable[Any], deep: int, most: int = 0) -> Iterator[Any]:

@@ -151,7 +151,7 @@ def of_task(
             break
         frames += [frame for _, frame in coroutines]
         future = getattr(task, "_fut_waiter", None) or task
-        found = awaited(task, coroutines) or _answering(coroutines)
+        found = awaited(task, coroutines)[0] or _answering(coroutines)
         # an executor's future is behind it, or behind one of several
         behind = (e for e in chain.from_iterable(_hops(future)) if type(e) is FunctionType)
         is_threads = not found and any(each.__qualname__ == _CHAINED for each in behind)
@@ -261,20 +261,21 @@ _MOST_AWAITS: Final = 1_000
 _STEPPED: Final = _wrap._stepped.__code__  # noqa: SLF001 - to be seen through, as no other is
 
 
-def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> Any:
+def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> tuple[Any, list[Any]]:
     """Return the task that *task* waits for: of several that it needs the first that is not done;
-    None, where it needs the first that will be. A function of asyncio's has it among its variables.
+    None, where it needs the first that will be. And all, which a function of asyncio's has.
     """
     future = getattr(task, "_fut_waiter", None)
     needed = _holding(coroutines) if _is_bare(future) else []
     for hop, there in enumerate(_hops(future, needed)):
-        tasks = dict.fromkeys(each for each in there if isinstance(each, asyncio.Task))
-        found = [each for each in tasks if each is not task and not each.done()]
+        tasks = dict.fromkeys(e for e in there if isinstance(e, asyncio.Task) and e is not task)
+        found = [each for each in tasks if not each.done()]
         if found:
             is_race = needed and variable(coroutines[-1][1], "return_when") == _FIRST
             is_one = hop == 0 or len(found) == 1 or (needed and not is_race)
-            return found[0] if is_one else None
-    return None
+            is_won = is_race and len(found) < len(tasks)  # it is about to go on
+            return found[0] if is_one else None, [] if is_won else found
+    return None, []
 
 
 def _hops(future: Any, needed: Iterable[Any] = ()) -> Iterator[list[Any]]:

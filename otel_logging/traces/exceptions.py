@@ -19,7 +19,10 @@ ATTRIBUTES: Final = frozenset({*_names.OF_EXCEPTIONS, _names.STACKTRACE, "except
 _FRAME: Final = re.compile(
     r'^(?P<indent>[ |+]*)File "(?P<file>[^…]*)", line (?P<line>\d+), in (?P<name>[^…]*)$'
 )
-_HEAD: Final = "Traceback (most recent call last):"
+#: A line by itself, with what has been called below it: a message or a note may name it, too.
+_HEAD: Final = re.compile(
+    r'^.*Traceback \(most recent call last\):\n(?=\w|[ |+]*File ".*", line \d+(?:\n|, in ))', re.M
+)
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
 _FROM: Final = " (from "
 _GROUP: Final = "ExceptionGroup"
@@ -75,11 +78,11 @@ def _last(traceback: str) -> tuple[str, list[re.Match[str]], str]:
     Of chained exceptions it is the one that was raised last: Python prints that last.
     """
     *causes, last = traceback.split(_CAUSE)
-    above, _, below = last.rpartition(_HEAD)
+    *above, below = _HEAD.split(last)
     what, frames = _one(below)
     first = what
-    while causes and not above.strip(" |+\n"):
-        above, _, below = causes.pop().rpartition(_HEAD)
+    while causes and not "".join(above).strip(" |+\n"):
+        *above, below = _HEAD.split(causes.pop())
         first, inner = _one(below)
         if first == what:  # a pool's process raised it, and the caller raised it again
             frames = [*inner, *frames]

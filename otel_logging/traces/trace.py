@@ -1,8 +1,8 @@
 """Spans put together to traces, and the one tree of each.
 
 A wrong clock is mended here: all times of a trace are by the clock of its outermost stage. Every
-walk ends, even if a broken sender made a span its own ancestor. Such a span is in no row; every
-other span and every line is in one. The lines of log pages are lines of their stage.
+walk ends: if a broken sender made spans each other's ancestors, the first of these is a root. Every
+span and every line is in one row. The lines of log pages are lines of their stage.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -133,6 +133,17 @@ class Trace:
                     waiting.append(child)
                     yield child
 
+    def cut_circles(self) -> None:
+        """Make a root of the first span of each circle of parents."""
+        for span in self.spans.values():
+            parent = self.spans.get(span.parent_span_id)
+            if parent is None or parent.start_ns < span.start_ns:  # of a circle one is no such
+                continue
+            above = self.at_or_above([parent])
+            if span.span_id in above:
+                first = min(map(self.spans.__getitem__, above), key=attrgetter("start_ns"))
+                first.parent_span_id = ""
+
     def mend_clocks(self) -> None:
         """Move spans, with all below, that another service's clock puts outside their parent."""
         spans = self.spans
@@ -253,6 +264,7 @@ def by_trace(spans: Iterable[Span]) -> dict[str, Trace]:
             trace = traces[span.trace_id] = Trace(span.trace_id)
         trace.spans.setdefault(span.span_id, span)
     for trace in traces.values():
+        trace.cut_circles()
         if len(trace.spans) > 1 and len({id(span.resource) for span in trace.spans.values()}) > 1:
             trace.mend_clocks()
     return traces

@@ -1,11 +1,14 @@
 """A loop that has no end is told from one that has, by its source; in doubt it has."""
 
 import asyncio
+import importlib
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import anyio
 import pytest
@@ -13,7 +16,7 @@ import websockets
 from fakeredis import FakeAsyncRedis
 
 from otel_logging import each
-from otel_logging.lateness.endless import is_endless, is_everybodys
+from otel_logging.lateness.endless import is_endless, is_everybodys, waits_for_ever
 
 Queue = asyncio.Queue[Any]
 
@@ -514,6 +517,32 @@ async def subscribes_until_it_unsubscribes(_: Queue) -> None:
                 await pubsub.unsubscribe()
 
 
+async def has_a_limit_in_a_variable(queue: Queue) -> None:
+    limit = asyncio.timeout(60)
+    async with limit:
+        await worker(queue)
+
+
+class Answer:
+    async def has_a_scope(self, queue: Queue) -> None:
+        self.scope = anyio.CancelScope()
+        with self.scope:
+            await worker(queue)
+
+    def at_most(self, seconds: float) -> Any:
+        return at_most(seconds)
+
+    async def has_a_limit_of_its_own(self, queue: Queue) -> None:
+        async with self.at_most(60):
+            await worker(queue)
+
+
+async def has_a_limit_in_a_stack(queue: Queue) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(asyncio.timeout(60))
+        await worker(queue)
+
+
 SERVES = [
     timeout_worker,
     *(subscribes_on_one_line, checks_what_it_takes, may_be_stopped),
@@ -530,7 +559,8 @@ ENDS = [
     *(in_a_case, raises_at_its_end, leaves_its_scope, subscribes_until_another_raises),
     *(subscribes_until_it_unsubscribes, takes_ten, stops_searching, _made()),
     *(gathers_workers, in_a_task_group, has_a_block_of_its_own, has_a_limit_of_its_own),
-    *(has_a_scope, tells_of_some_ends),
+    *(has_a_scope, tells_of_some_ends, has_a_limit_in_a_variable, has_a_limit_in_a_stack),
+    *(Answer().has_a_scope, Answer().has_a_limit_of_its_own),
     *(streams_an_answer, receives_an_answer, reports_until_it_fails, tokens),
     *(leaves_a_source, leaves_a_subscription, until_empty, until_idle, until_a_sentinel),
     *(retries, polls, has_a_limit, may_be_left, in_a_group_of_errors, steps, gathers),
@@ -540,7 +570,7 @@ ENDS = [
 ]
 
 
-def found_endless(program: Any) -> bool:
+def found_endless(program: Any, is_endless: Any = is_endless) -> bool:
     async def main() -> bool:
         task = asyncio.ensure_future(program(asyncio.Queue()))
         for _ in range(20):  # to where it waits
@@ -558,6 +588,112 @@ def found_endless(program: Any) -> bool:
 @pytest.mark.parametrize("program", [*SERVES, *ENDS])
 def test_what_can_return_is_not_endless(program: Any) -> None:
     assert found_endless(program) is (program in SERVES)
+
+
+# ---------------------------------------------------------------- who waits for tasks
+
+
+async def awaits_a_worker(queue: Queue) -> None:
+    await asyncio.create_task(worker(queue))
+
+
+async def shields_a_worker(queue: Queue) -> None:
+    await asyncio.shield(worker(queue))
+
+
+async def waits_for_any_worker(queue: Queue) -> None:
+    workers = {asyncio.ensure_future(worker(queue)) for _ in range(2)}
+    await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def gathers_who_gathers(queue: Queue) -> None:
+    await asyncio.gather(gathers_workers(queue), in_a_task_group(queue))
+
+
+async def gathers_what_has_an_end(queue: Queue) -> None:
+    await asyncio.gather(worker(queue), steps(queue))
+
+
+async def waits_for_a_worker_or_an_answer(queue: Queue) -> None:
+    either = {asyncio.ensure_future(each(queue)) for each in (worker, steps)}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def goes_on_behind_an_error(queue: Queue) -> None:
+    try:
+        await asyncio.gather(worker(queue), worker(queue))
+    except DoneError:
+        print("done")
+
+
+async def has_a_limit_around_workers(queue: Queue) -> None:
+    async with asyncio.timeout(60):
+        await gathers_workers(queue)
+
+
+async def until_a_scope_is_cancelled(queue: Queue) -> None:
+    async with anyio.create_task_group() as group:
+
+        async def run() -> None:
+            await worker(queue)
+            group.cancel_scope.cancel()
+
+        group.start_soon(run)
+
+
+async def in_a_group_of_anyios(queue: Queue) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker, queue)
+
+
+async def stops_slowly(queue: Queue) -> None:
+    try:
+        await worker(queue)
+    finally:
+        while True:
+            await queue.get()
+
+
+async def waits_for_who_is_told_to_stop(queue: Queue) -> None:
+    stopping = asyncio.create_task(stops_slowly(queue))
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await stopping
+
+
+FOR_EVER = [
+    *(gathers_workers, in_a_task_group, awaits_a_worker, shields_a_worker, waits_for_any_worker),
+    *(gathers_who_gathers, in_a_group_of_anyios),
+]
+FOR_A_WHILE = [
+    *(gathers, gathers_what_has_an_end, waits_for_a_worker_or_an_answer, goes_on_behind_an_error),
+    *(lets_a_worker_work_for_a_while, waits_for_workers, has_a_limit_around_workers),
+    *(waits_for_who_is_told_to_stop, until_a_scope_is_cancelled, steps),
+]
+
+
+@pytest.mark.parametrize("program", [*FOR_EVER, *FOR_A_WHILE])
+def test_who_waits_for_tasks_without_an_end_alone_waits_for_ever(program: Any) -> None:
+    assert found_endless(program, waits_for_ever) is (program in FOR_EVER)
+
+
+def test_who_waits_for_the_first_of_several_is_about_to_go_on_when_one_is_done() -> None:
+    async def main() -> bool:
+        queue: Queue = asyncio.Queue()
+        working, answering = (asyncio.ensure_future(each(queue)) for each in (worker, no_steps))
+        either = asyncio.wait({working, answering}, return_when=asyncio.FIRST_COMPLETED)
+        waiting = asyncio.ensure_future(either)
+        while not answering.done():
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        found = waits_for_ever(waiting)
+        working.cancel()
+        return found
+
+    async def no_steps(_: Queue) -> None:
+        await asyncio.sleep(0)
+
+    assert not asyncio.run(main())
 
 
 # ---------------------------------------------------------------- what everybody has
@@ -647,6 +783,31 @@ class Hub:
             await queue.get()
 
 
+class Job(Hub):
+    """One that a dictionary has, by its number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue, self.pending = asyncio.Queue(), {1, 2, 3}
+
+    async def works_until_nothing_is_left(self, _: Queue) -> None:
+        while self.pending:
+            await self.queue.get()
+
+
+class Counted(Hub):
+    is_open_count = 1
+
+    async def serves_and_counts(self, _: Queue) -> None:
+        while self.is_open:
+            await hub.queue.get()
+            self.is_open_count += 1
+
+    async def serves_while_there_is_something(self, _: Queue) -> None:
+        while self.is_open_count:
+            await hub.queue.get()
+
+
 class Lazy:
     """As Django's settings, which are read when they are asked for anything."""
 
@@ -656,6 +817,7 @@ class Lazy:
 
 
 hub, settings = Hub(), Lazy()  # which are looked at together
+counted, jobs = Counted(), {number: Job() for number in range(3)}
 
 
 async def serves_while_a_module_runs(_: Queue) -> None:
@@ -672,9 +834,11 @@ is_running, nobodys = True, asyncio.Event()
 EVERYBODYS = [
     *(hub.serves_while_it_runs, hub.serves_until_it_is_stopped, hub.subscribes_while_it_is_open),
     *(hub.logs_what_ends_it, hub.forgives_its_end),
-    *(serves_while_a_module_runs, serves_while_it_says_so),
+    *(serves_while_a_module_runs, serves_while_it_says_so, counted.serves_and_counts),
 ]
 ITS_OWN = [
+    *(jobs[0].works_until_nothing_is_left, jobs[1].serves_while_it_runs),
+    *(jobs[2].subscribes_while_it_is_open, counted.serves_while_there_is_something),
     *(hub.answers_until_a_sentinel, hub.answers_until_it_knows),
     *(hub.waits_for_the_end_of_something, hub.borrows_until_there_is_nothing_to_do),
     *(
@@ -691,6 +855,16 @@ def test_a_flag_of_everybodys_and_a_failure_that_is_logged_end_nothing(program: 
     """Where it takes what everybody has, and only then."""
     hub.queue = asyncio.Queue()
     assert found_endless(program) is (program in EVERYBODYS)
+
+
+def test_the_source_of_what_an_archive_has_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "async def archived(queue):\n    while True:\n        await queue.get()\n"
+    with ZipFile(tmp_path / "app.zip", "w") as archive:
+        archive.writestr("of_an_archive.py", source)
+    monkeypatch.syspath_prepend(tmp_path / "app.zip")
+    assert found_endless(importlib.import_module("of_an_archive").archived)
 
 
 async def takes_from_everybodys(_: Queue) -> None:
@@ -711,6 +885,26 @@ async def borrows_from_everybody(_: Queue) -> None:
         connection = await hub.queue.get()
         hub.queue.put_nowait(connection)
         await asyncio.sleep(60)
+
+
+class News:
+    async def relays(self, _: Queue) -> None:
+        self.pubsub = FakeAsyncRedis().pubsub()
+        await self.pubsub.subscribe("news")
+        async for message in self.pubsub.listen():
+            print(message)
+
+
+news = News()
+
+
+@pytest.mark.parametrize("is_beside", [False, True])
+@pytest.mark.parametrize("program", [news.relays, subscribes])
+def test_a_subscription_that_no_module_has_is_part_of_the_work_beside(
+    program: Any, *, is_beside: bool
+) -> None:
+    found = found_endless(program, lambda task: is_everybodys(task, is_beside=is_beside))
+    assert found is (program != subscribes or not is_beside)
 
 
 class Room:
