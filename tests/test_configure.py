@@ -787,6 +787,7 @@ def theirs(in_production: None) -> Iterator[Any]:
 def test_a_wrapped_logger_of_the_standard_library(lines: Lines, service: Service) -> None:
     """A line of ours, as of the logger itself; the record is the caller's."""
     records: list[logging.LogRecord] = []
+    logging.setLoggerClass(logging.Logger)  # structlog's factory may have set one of its own
     standard = logging.getLogger("shop.wrapped")
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign, assignment]
