@@ -7,7 +7,8 @@
 
 A file of sent ones may hold several, one behind another. Big endian; a frame's
 crc covers length, trace id and span; the bytes are those of ``_otlp``. In: bytes. Out:
-bytes. Invariant: one flipped bit costs at most one span, and never gives a wrong one.
+bytes. Invariant: one flipped bit costs at most one span, in a header those behind it up to the
+next one, and never gives a wrong one.
 Deliberately absent: files.
 """
 
@@ -51,8 +52,8 @@ def frame(trace_id: bytes, span: bytes) -> bytes:
 
 
 def parse_all(data: bytes, *, is_open: bool = False) -> Iterator[Contents]:
-    """Yield each segment of a file; ``UNREADABLE`` for one whose header is damaged, but for the
-    magic of the first, which nobody needs: then it goes on at the next one.
+    """Yield each segment of a file; ``UNREADABLE`` for one whose header is damaged: then it goes on
+    at the next one. Magic is what the next one is found by; that of the first is not looked at.
 
     A frame whose check fails is left out; the next one is where its length says. Where
     neither of its lengths holds, the rest is left out. A torn tail is damage; not of a file that
