@@ -12,10 +12,9 @@ import threading
 import time
 import types
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
-_LOOK_S: Final = 0.002  # between two looks of whoever waits
+_LOOK_S: Final = 0.002  # between two looks of whoever waits; later a twentieth of the wait
 
 
 def as_it_was(name: str) -> Any:
@@ -72,13 +71,21 @@ def start_thread(run: Callable[[], None], name: str) -> threading.Thread | None:
 
 def wait_until(is_so: Callable[[], object], until: float) -> bool:
     """Wait for *is_so*, until then (monotonic) at most; return whether it is. Other greenlets go
-    on; in their hub, where nothing may wait, it returns at once.
+    on; in their hub, where nothing may wait, that is reported, and it returns at once.
     """
-    is_it: object = False
-    with suppress(Exception):  # of gevent and eventlet, in a hub
-        while not (is_it := is_so()) and time.monotonic() < until:
-            time.sleep(_LOOK_S)
-    return bool(is_it)
+    began = time.monotonic()
+    try:
+        while not is_so():
+            now = time.monotonic()
+            if now >= until:
+                return False
+            time.sleep(min(max(_LOOK_S, (now - began) / 20), until - now))
+    except Exception as error:  # of gevent and eventlet
+        from otel_logging import _diagnostics  # which imports this
+
+        _diagnostics.report("waits for delivery that are not possible here", detail=error)
+        return False
+    return True
 
 
 class OfThread(dict[int, Any]):

@@ -75,8 +75,7 @@ current_job = job.get
 
 def current_job_tag() -> str | None:
     """Return the tag of the job that this runs for; None outside any. Cost: one look-up."""
-    tag: str | None = current_job()[0]
-    return tag
+    return current_job()[0]  # type: ignore[no-any-return]
 
 
 def bound_attributes() -> dict[str, Any]:

@@ -211,6 +211,7 @@ while not result:
 """
     done = run(library, code, receiver.endpoint, tmp_path)
     assert done.result == {"delivered": False}
+    assert "waits for delivery that are not possible here" in done.err
     again = run(library, "setup(); handle.force_flush(10)", receiver.endpoint, tmp_path)
     assert again.err == ""
     assert [span.name for span in receiver.spans] == ["in the hub"]
