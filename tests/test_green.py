@@ -217,6 +217,28 @@ while not result:
     assert [span.name for span in receiver.spans] == ["in the hub"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux")
+def test_nothing_of_theirs_is_in_the_worker_s_thread(
+    library: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """A hub has descriptors: who closes all, and has others by their numbers, would lose those."""
+    code = """
+def polls():
+    links = [os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")]
+    return sum("eventpoll" in link for link in links)
+patch()
+sleep(0.01)
+result["before"] = polls()
+setup()
+end("delivered")
+result["delivered"] = handle.force_flush(10)
+result["after"] = polls()
+"""
+    result = run(library, code, receiver.endpoint, tmp_path).result
+    assert result["delivered"]
+    assert result["after"] == result["before"] > 0
+
+
 @pytest.mark.parametrize("older", ["", "del os.RWF_NOWAIT"])
 def test_stdout_is_never_waited_for_in_a_hub(library: str, older: str) -> None:
     """Their ``os.write`` waits for ever for a reader that is gone, and cannot write to a device."""

@@ -120,7 +120,6 @@ class Delivery:
                 self._thread = start_thread(lambda: self._run(works), "otel_logging delivery")
             except BaseException:  # none to be had; or Ctrl-C, and it may have started
                 self._works = Lock()
-                self._tell()
                 raise
 
     def flush(self, timeout_s: float, gives_up: Callable[[], bool] = lambda: False) -> bool:
