@@ -12,10 +12,9 @@ import threading
 import time
 import types
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
-_LOOK_S: Final = 0.002  # between two looks of a thread that waits
+_LOOK_S: Final = 0.002  # between the first two looks of a thread that waits
 
 
 def as_it_was(name: str) -> Any:
@@ -72,12 +71,19 @@ def start_thread(run: Callable[[], None], name: str) -> threading.Thread | None:
 
 def wait_until(is_so: Callable[[], object], until: float) -> bool:
     """Wait until *is_so* returns true, or until *until* (monotonic); return what it returned. Other
-    greenlets go on. In their hub, where nothing may wait, it returns at once.
+    greenlets go on. In their hub nothing may wait: that is counted, and it returns at once.
     """
     is_it: object = False
-    with suppress(Exception):  # of gevent and eventlet, in a hub
-        while not (is_it := is_so()) and time.monotonic() < until:
-            time.sleep(_LOOK_S)
+    look_s = _LOOK_S
+    try:
+        while not (is_it := is_so()) and (left_s := until - time.monotonic()) > 0:
+            time.sleep(min(look_s, left_s))
+            look_s *= 1.05  # of a long wait the end is seen a twentieth later
+    except Exception:  # of gevent and eventlet
+        from otel_logging import _diagnostics  # which imports this
+
+        # said at exit, or with what is due: who stops is not to give the worker time to send more
+        _diagnostics.counts["waits for delivery that are not possible here"] += 1
     return bool(is_it)
 
 

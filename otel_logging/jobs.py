@@ -18,8 +18,8 @@ from otel_logging._text import visible
 from otel_logging._values import as_text, plain
 from otel_logging._wrap import F, wrap
 
-#: The number of the last exception before a run of a job, and the token that ends it.
-_Entered = tuple[int, Token[bindings.Job]]
+#: The number of the last exception before a run of a job, the run, and the token that ends it.
+_Entered = tuple[int, bindings.Job, Token[bindings.Job]]
 _current, _set, _reset = bindings.job.get, bindings.job.set, bindings.job.reset
 
 
@@ -70,8 +70,7 @@ def tag_background_logger(tag: str) -> Callable[[F], F]:
     text = _text_of(tag)
     if not issubclass(type(tag), str) or not text.strip() or not text.isprintable():
         raise ConfigurationError("job tag", text, "a text like PRICE_CACHE, or a BackgroundJobTag")
-    job = bindings.Job(text)
-    return lambda function: wrap(function, _begin, _end, job, _in_line)
+    return lambda function: wrap(function, _begin, _end, text, _in_line)
 
 
 def _text_of(tag: Any) -> str:
@@ -79,38 +78,40 @@ def _text_of(tag: Any) -> str:
     return str.__str__(tag) if issubclass(type(tag), str) else str(plain(tag))
 
 
-def _begin(job: bindings.Job) -> _Entered:
-    return _exceptions.last, _set(job)
+def _begin(tag: str) -> _Entered:
+    run: bindings.Job = [tag, None]
+    return _exceptions.last, run, _set(run)
 
 
 def _end(entered: _Entered, error: BaseException | None) -> None:
-    began, token = entered
+    began, run, token = entered
     if error is not None:
         _exceptions.remember_context(error, began)
-    run = _current()
+    if (owner := run[1]) is not None:
+        owner.otel_logging_closed = True
     try:
         _reset(token)
     except ValueError:  # a dropped coroutine is left where it is collected
         return
-    if type(run) is bindings.Run:
-        run.otel_logging_closed = True
-        bindings.restore(bindings.state().lasting(lambda owner: owner is run))
+    if owner is not None:
+        bindings.restore(bindings.state().lasting(lambda each: each is owner))
 
 
-def _in_line(function: Any, job: bindings.Job) -> Any:
+def _in_line(function: Any, tag: str) -> Any:
     """Return *function*, tagged, without a call of ``_begin`` and ``_end``: a third of the cost."""
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        began, token = _exceptions.last, _set(job)
+        run: bindings.Job = [tag, None]
+        began, token = _exceptions.last, _set(run)
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            _end((began, token), error)
+            _end((began, run, token), error)
             raise
-        if job.binds:
-            _end((began, token), None)
-        else:
+        if run[1] is None:
             _reset(token)
+        else:
+            _end((began, run, token), None)
         return result
 
     return wrapper
@@ -146,7 +147,7 @@ class TaggedLogger(logging.Logger):
     def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802 - logging's
         """Make a record, tagged."""
         record = super().makeRecord(*args, **kwargs)
-        if (tag := _current().tag) is not None:
+        if (tag := _current()[0]) is not None:
             record.msg = _with_tag(tag, record.msg, is_format=bool(record.args))
         return record
 

@@ -380,9 +380,10 @@ def test_what_may_still_be_used_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_unused_destination_that_is_empty_goes(tmp_path: Path) -> None:
-    """All of it was delivered and has gone by age."""
+    """All of it was delivered and has gone by age; what an earlier version left keeps nothing."""
     base = tmp_path / "spool"
     make(base, OTHER).close()
+    (base / OTHER / "sent" / "merging").touch()
     age(base, OTHER, 25)
     make(base, "young-0123456789ab").close()
     passing = make(base, SHOP)

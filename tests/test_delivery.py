@@ -1010,6 +1010,60 @@ print(threading.active_count())
     assert came(receiver) == [1]
 
 
+def test_ctrl_c_while_the_worker_starts_leaves_one_worker(receiver: Receiver, base: Path) -> None:
+    """At each line of ours that starts it, and while Python waits for it: the next one delivers,
+    and no two stay.
+    """
+    child = start(
+        """
+def interrupt(at):  # by what runs at a line, as a signal handler does
+    def look(frame, event, _):
+        nonlocal at
+        if frame.f_globals["__name__"].startswith("otel_logging."):
+            at -= event == "line"
+        elif frame.f_code.co_qualname == "Event.wait":
+            at -= event == "call"
+        if at == 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return look
+    sys.settrace(look)
+
+def workers():
+    return sum(t.is_alive() and t.name == "otel_logging delivery" for t in threading.enumerate())
+
+shop.close()
+threading.stack_size(0)
+for number in range(1, 1000):
+    shop = Shop(Path(sys.argv[2]), sys.argv[1], works=False)
+    shop.end(number)
+    interrupt(number)
+    try:
+        shop.delivery.wake()
+        break
+    except KeyboardInterrupt:
+        assert shop.flush(), number
+    finally:
+        sys.settrace(None)
+    until = time.monotonic() + 3
+    while workers() != 1 and time.monotonic() < until:
+        shop.delivery.wake()
+        time.sleep(0.01)
+    assert workers() == 1, number
+    assert shop.close()
+    assert workers() == 0, number
+print(number)
+""",
+        receiver.endpoint,
+        base,
+        setup=NO_THREADS,
+    )
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err
+    assert int(out) > 20
+    assert set(came(receiver)) >= set(range(1, int(out)))
+
+
 def test_a_signal_handler_may_flush_inside_a_flush(base: Path) -> None:
     """Where the caller delivers itself, the inner one gives up in time."""
     with Rude(rude.say_nothing) as collector:

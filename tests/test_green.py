@@ -10,7 +10,7 @@ import pytest
 from tests import rude
 from tests.green import LIBRARIES, run
 from tests.lines import parsed
-from tests.receiver import Answer, Receiver, Request, accept
+from tests.receiver import Answer, Receiver, Request, accept, refuse
 from tests.rude import Rude
 
 pytestmark = [
@@ -209,11 +209,37 @@ in_hub(ask)
 while not result:
     sleep(0.01)
 """
+    # one that takes it may have it by then, and its answer is not waited for
+    receiver.answer = refuse(503)
     done = run(library, code, receiver.endpoint, tmp_path)
+    receiver.answer = accept
     assert done.result == {"delivered": False}
+    assert "waits for delivery that are not possible here" in done.err
     again = run(library, "setup(); handle.force_flush(10)", receiver.endpoint, tmp_path)
     assert again.err == ""
     assert [span.name for span in receiver.spans] == ["in the hub"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux")
+def test_nothing_of_theirs_is_in_the_worker_s_thread(
+    library: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """A hub has descriptors: who closes all, and has others by their numbers, would lose those."""
+    code = """
+def polls():
+    links = [os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")]
+    return sum("eventpoll" in link for link in links)
+patch()
+sleep(0.01)
+result["before"] = polls()
+setup()
+end("delivered")
+result["delivered"] = handle.force_flush(10)
+result["after"] = polls()
+"""
+    result = run(library, code, receiver.endpoint, tmp_path).result
+    assert result["delivered"]
+    assert result["after"] == result["before"] > 0
 
 
 @pytest.mark.parametrize("older", ["", "del os.RWF_NOWAIT"])

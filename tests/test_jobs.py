@@ -409,6 +409,58 @@ def test_a_reader_that_a_job_has_started_keeps_its_tag_and_nothing_that_it_bound
             assert context.run(detached()(message)) == (None, {})
 
 
+def test_what_is_bound_in_a_task_that_a_job_has_started_ends_with_the_job() -> None:
+    """Whether the job itself has bound something or not, and of that run alone."""
+
+    @traced("message", root=True)
+    def message() -> dict[str, Any]:
+        return dict(bound())
+
+    async def reader(user_id: str, job_goes_on: asyncio.Event, job_ended: asyncio.Event) -> Any:
+        bind_context(user_id=user_id)
+        job_goes_on.set()
+        within = dict(bound())
+        await job_ended.wait()
+        return within, message()
+
+    @tag_background_logger("START")
+    async def job(user_id: str, ended: asyncio.Event, **own: Any) -> asyncio.Task[Any]:
+        if own:
+            bind_context(**own)
+        task = asyncio.create_task(reader(user_id, goes_on := asyncio.Event(), ended))
+        await goes_on.wait()
+        return task
+
+    async def main() -> None:
+        ended, of_another = asyncio.Event(), asyncio.Event()
+        tasks = [await job("alice", ended), await job("bob", ended, batch=1)]
+        assert (bound(), current_job_tag()) == ({}, None)
+        tasks.append(await job("carol", of_another))
+        ended.set()
+        of_alice, of_bob = [await task for task in tasks[:2]]
+        assert of_alice == ({"user_id": "alice"}, {})
+        assert of_bob == ({"user_id": "bob", "batch": 1}, {})
+        of_another.set()
+        await tasks[2]
+
+    with capture():
+        asyncio.run(main())
+
+
+def test_what_a_task_binds_after_its_job_is_its_own() -> None:
+    """As outside any: it ends with nothing."""
+
+    @tag_background_logger("START")
+    def job() -> contextvars.Context:
+        return contextvars.copy_context()
+
+    with capture():
+        context = job()
+        context.run(bind_context, connection=1)
+        job()
+        assert context.run(traced("message", root=True)(lambda: dict(bound()))) == {"connection": 1}
+
+
 def test_a_job_inside_another_ends_what_is_bound_in_itself_alone() -> None:
     """Also one of the same function."""
 

@@ -218,7 +218,7 @@ FAILURES = [OSError(24, "too many open files"), ValueError("a library's"), Runti
 @pytest.mark.parametrize(
     "planted",
     [
-        "os.open",
+        "otel_logging.spool.directories.open_ours",
         "pathlib.Path.mkdir",
         "ssl.create_default_context",
         "otel_logging.assembly.make_resource",

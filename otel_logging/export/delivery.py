@@ -112,10 +112,13 @@ class Delivery:
             self._news.release()
 
     def _start(self) -> None:
-        if self._works.acquire(blocking=False):
+        if not self._works.locked():
+            works = Lock()
+            works.acquire()
             try:
-                self._thread = start_thread(self._run, "otel_logging delivery")
-            except BaseException:
+                self._works = works
+                self._thread = start_thread(lambda: self._run(works), "otel_logging delivery")
+            except BaseException:  # none to be had; or Ctrl-C, and it may have started
                 self._works = Lock()
                 raise
 
@@ -191,17 +194,17 @@ class Delivery:
 
     # ---- the worker's side
 
-    def _run(self) -> None:
-        works = self._works
+    def _run(self, works: Any) -> None:
         try:
             otel_context.attach(unobserved())
-            while not self._stopping:
+            while not self._stopping and self._works is works:
                 self._try_once()
                 self._wait()
             if self._client is not None:
                 self._client.reset()
         finally:
             works.release()
+            self._tell()  # the one that has its place: what was told here is for that
 
     def _try_once(self) -> None:
         try:

@@ -142,7 +142,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         self, attributes: Mapping[str, Any] | None, links: Iterable[Link] | None
     ) -> None:
         """Set what is bound, a job's tag, and what is given."""
-        bound, tag = bindings.state(), bindings.current_job().tag
+        bound, tag = bindings.state(), bindings.current_job()[0]
         if bound.values:
             if bound.is_plain and len(bound.values) < self.pipeline.shared_attributes:
                 self._bound = bound

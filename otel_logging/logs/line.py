@@ -170,7 +170,7 @@ def straight_to(write: Callable[[bytes], None], limit: int) -> Straight:
             add_encoded = getattr(span, "add_encoded", None)
             if add_encoded is None or around is None or span.otel_logging_closed:
                 return False
-            state, tag, tagged = _state(), _job().tag, _NOTHING
+            state, tag, tagged = _state(), _job()[0], _NOTHING
             if redaction.who and redaction.says_who(event, own, state.values):
                 return False
             fields, bound = on_lines(own) if own else _NOTHING, state.on_lines

@@ -199,6 +199,7 @@ def purge(destination_dir: Path, *, oldest: float, is_asked: bool = True) -> Non
     with contextlib.suppress(OSError):
         about = [path for path in listed(destination_dir) if path.name != SENT]
         if all(path.name.startswith(_ABOUT) for path in about):
+            (destination_dir / SENT / "merging").unlink(missing_ok=True)  # of an earlier version
             (destination_dir / SENT).rmdir()
             for path in about:
                 path.unlink(missing_ok=True)

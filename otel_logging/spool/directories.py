@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from otel_logging.spool.open_file import check
+from otel_logging.spool.open_file import open_ours
 
 OPEN: Final = ".open"
 SEALED: Final = ".segment"
@@ -121,10 +121,11 @@ def make_directory(path: Path) -> None:
             missing.chmod(0o700)
 
 
-def create(path: Path) -> int:
-    """Open a new file to write to, 0600 whatever the umask. Failure: raises OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    fd = check(os.open(path, flags, 0o600), path)
+def create(path: Path, only: int = os.O_EXCL) -> int:
+    """Open a new file to write to, 0600 whatever the umask; with 0 for *only* one that is there,
+    too. Failure: raises OSError.
+    """
+    fd = open_ours(path, os.O_WRONLY | os.O_CREAT | only)
     if hasattr(os, "fchmod"):  # pragma: no branch - not on Windows
         os.fchmod(fd, 0o600)
     return fd

@@ -12,6 +12,15 @@ from pathlib import Path
 from typing import Final
 
 
+def open_ours(path: Path, flags: int) -> int:
+    """Open a file of ours, new ones for us alone; no link is followed, and no pipe waited for.
+
+    Failure: raises OSError, also where its number is another file's by now.
+    """
+    special = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+    return check(_open(path, flags | special, 0o600), path)
+
+
 def check(fd: int, path: Path) -> int:
     """Return *fd*, just opened, if it is the file at *path*.
 
@@ -25,6 +34,7 @@ def check(fd: int, path: Path) -> int:
 
 if sys.platform == "win32":  # pragma: no cover - Windows
     import msvcrt
+    from os import open as _open
 
     def try_lock(fd: int) -> bool:
         """Lock the file, if no other process has; say whether."""
@@ -45,6 +55,9 @@ if sys.platform == "win32":  # pragma: no cover - Windows
 else:
     import fcntl
 
+    # not that of os: eventlet's makes a hub, with descriptors, in each thread
+    from posix import open as _open
+
     def try_lock(fd: int) -> bool:
         """Lock the file, if no other process has; say whether."""
         try:
@@ -58,14 +71,12 @@ else:
 
 def is_held(path: Path) -> bool:
     """Say whether a process holds the file at *path*."""
-    special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        fd = os.open(path, os.O_RDONLY | special)
-        opened = OpenFile(check(fd, path))
+        opened = OpenFile(open_ours(path, os.O_RDONLY))
     except OSError:
         return False
     try:
-        return not try_lock(fd)
+        return not try_lock(opened.fd)
     finally:
         opened.close()
 

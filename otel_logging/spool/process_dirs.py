@@ -17,7 +17,7 @@ from typing import Final
 
 from otel_logging.spool import directories
 from otel_logging.spool.directories import OPEN, SEALED
-from otel_logging.spool.open_file import OpenFile, check, is_held, try_lock
+from otel_logging.spool.open_file import OpenFile, is_held, open_ours, try_lock
 from otel_logging.spool.reading import content
 from otel_logging.spool.segment import parse_all
 
@@ -143,9 +143,7 @@ def move_segments(process_dir: Path, own: Path) -> None:
 
 def _take_over(process_dir: Path) -> OpenFile | None:
     try:
-        path = process_dir / "lock"
-        fd = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
-        lock = OpenFile(check(fd, path))
+        lock = OpenFile(open_ours(process_dir / "lock", os.O_WRONLY))
     except OSError:
         with contextlib.suppress(OSError):
             process_dir.rmdir()  # works only if it is empty: its process died before it had a lock

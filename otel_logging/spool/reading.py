@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from otel_logging import _diagnostics
 from otel_logging.spool import directories
 from otel_logging.spool.directories import LOGS, OPEN, SEALED, SENT, listed, sent
-from otel_logging.spool.open_file import check
+from otel_logging.spool.open_file import open_ours
 from otel_logging.spool.segment import UNREADABLE, Contents, parse_all
 
 UNSAFE: Final = "a spool directory is not read: it is not safe"
@@ -66,20 +66,27 @@ def read(
     destinations.
 
     What is delivered meanwhile may come twice, but is never missed: a segment that has gone is
-    looked for again in its new place. Other segments may join it there, so that file is read again.
+    looked for again in its new place. The files that segments are put into come last.
     """
+
+    def asked(*, recorded: bool) -> Iterator[Path]:
+        for path in segments(base, of_logs=of_logs, of_others=of_others):
+            is_recorded = path.suffix == OPEN and path.parent.name == SENT
+            if is_recorded is recorded and (only is None or path.parent.parent in only):
+                yield path
+
     seen: set[Path] = set()
     is_complete = False
     while not is_complete:
         is_complete = True
-        for path in segments(base, of_logs=of_logs, of_others=of_others):
-            is_asked = only is None or path.parent.parent in only
-            if is_asked and seen.isdisjoint((path, sent(path))):
+        for path in asked(recorded=False):
+            if seen.isdisjoint((path, sent(path))):
                 found = contents(path)
-                if path.suffix != OPEN or path.parent.name != SENT:
-                    seen.add(path if found is None else sent(path))
+                seen.add(path if found is None else sent(path))
                 is_complete = is_complete and found is not None
                 yield from found or ()
+    for path in asked(recorded=True):
+        yield from contents(path) or ()
 
 
 def contents(path: Path) -> Iterator[Contents] | None:
@@ -105,8 +112,7 @@ def content(path: Path) -> bytes:
     """Return what is in a regular file; nothing for anything else. Failure: raises OSError."""
     if not stat.S_ISREG(path.lstat().st_mode):
         return b""
-    special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would block
-    fd = check(os.open(path, os.O_RDONLY | special | getattr(os, "O_BINARY", 0)), path)
+    fd = open_ours(path, os.O_RDONLY)
     opened = os.fstat(fd)
     try:
         # not os.fdopen: eventlet's closes the descriptor, whatever it is told

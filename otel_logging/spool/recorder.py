@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from otel_logging.spool.directories import OPEN, sent
+from otel_logging.spool.directories import OPEN, create, sent
 from otel_logging.spool.open_file import OpenSegment
 from otel_logging.spool.reading import content
 from otel_logging.spool.segment import header, parse_all
@@ -40,23 +40,23 @@ class Recorder:
             name = f"{segment.parent.name}-{int(found.st_mtime // PERIOD_S)}-{self._part}{OPEN}"
             file, head = sent(segment).with_name(name), header(parts[0].resource, parts[0].scope)
             with suppress(OSError):
-                self._append(file, head, data, found.st_mtime)  # no other process does
+                # no other process does; the header anew: a damaged magic would hide it
+                self._append(file, head, data[len(head) :], found.st_mtime)
                 segment.unlink()
                 return
         segment.rename(sent(segment))
 
-    def _append(self, path: Path, head: bytes, data: bytes, written: float) -> None:
-        """Append *data* to a file. The file's age is that of its oldest segment; *written*: data's.
+    def _append(self, path: Path, head: bytes, frames: bytes, written: float) -> None:
+        """Append *frames* to a file, whose age is that of its oldest segment; *written*: theirs.
 
         Failure: raises OSError, and leaves the file as it was.
         """
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        file = OpenSegment(path, fd, 0.0)
+        file = OpenSegment(path, create(path, only=0), 0.0)
         try:
-            found = os.fstat(fd)
+            found = path.lstat()
             file.size = found.st_size
             is_behind_it = file.size and self._last == (path, head)
-            file.write(data[len(head) :] if is_behind_it else data)
+            file.write(frames if is_behind_it else head + frames)
             self._last = path, head
             oldest = min(written, found.st_mtime) if found.st_size else written
             os.utime(path, (oldest, oldest))

@@ -138,6 +138,20 @@ def test_a_damaged_segment_stays_as_it_is(spool: Spool, base: Path) -> None:
     assert numbers(loaded(file)) == [0, 3]
 
 
+def test_a_segment_with_damaged_magic_is_found_behind_others(spool: Spool, base: Path) -> None:
+    """It is not read by its magic before; then it is."""
+    deliver(spool, 1, NOW, scope=b"another")
+    append(spool, 2)
+    spool.seal()
+    (segment,) = spool.waiting()
+    assert segment.path is not None
+    segment.path.write_bytes(b"X" + segment.path.read_bytes()[1:])
+    os.utime(segment.path, (NOW, NOW))
+    spool.delivered(segment)
+    assert len(sent(base)) == 1
+    assert on_disk(base) == [1, 2]
+
+
 def test_a_file_that_was_removed_begins_anew(spool: Spool, base: Path) -> None:
     """With a header of its own; the bound may have taken the one before."""
     deliver(spool, 1, NOW)
@@ -170,6 +184,40 @@ def test_a_segment_that_a_full_disk_has_no_room_for_stays_as_it_is(
     deliver(spool, 3, NOW)
     assert on_disk(base) == [1, 2, 3]
     assert len(sent(base)) == 2
+
+
+@posix
+def test_a_file_is_for_its_user_whatever_the_umask(spool: Spool, base: Path) -> None:
+    """Who may not read it cannot read what was sent, nor put anything behind it."""
+    before = os.umask(0o777)
+    try:
+        deliver(spool, 1, NOW)
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in sent(base)] == [0o600]
+
+
+def test_a_number_that_changes_hands_while_a_file_is_opened_is_left_alone(
+    spool: Spool, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon may close everything just then; the segment stays as it is."""
+    deliver(spool, 1, NOW)
+    check, taken = open_file.check, list[int]()
+    with (tmp_path / "data").open("wb") as other:
+
+        def changed(fd: int, path: Path) -> int:
+            if path.suffix == OPEN and path in sent(base):
+                taken.append(fd)
+                os.dup2(other.fileno(), fd)
+            return check(fd, path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(open_file, "check", changed)
+            deliver(spool, 2, NOW)
+        os.write(taken[0], b"mine")
+        os.close(taken[0])
+    assert (tmp_path / "data").read_bytes() == b"mine"
+    assert on_disk(base) == [1, 2]
 
 
 def test_a_link_at_the_place_of_a_file_is_not_followed(spool: Spool, base: Path) -> None:
@@ -241,7 +289,8 @@ print(died)
 def test_who_reads_while_segments_are_sent_misses_nothing(
     spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The segments that were listed are gone when they are to be read."""
+    """The segments that were listed are gone when they are to be read; nothing comes twice."""
+    deliver(spool, 64, time.time())
     for number in range(64):
         append(spool, number)
         spool.seal()
@@ -254,7 +303,26 @@ def test_who_reads_while_segments_are_sent_misses_nothing(
         return found
 
     monkeypatch.setattr(reading, "segments", then_sent)
-    assert on_disk(base) == list(range(64))
+    assert on_disk(base) == list(range(65))
+
+
+def test_a_file_that_cannot_be_read_holds_up_no_reader(
+    spool: Spool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is another user's, say; the others are read."""
+    deliver(spool, 1, NOW)
+    deliver(spool, 2, NOW, size=FILE_BYTES)
+    (unreadable,) = [path for path in sent(base) if path.suffix == OPEN]
+    content, tries = reading.content, itertools.count()
+
+    def refused(path: Path) -> bytes:
+        if path == unreadable:
+            assert next(tries) < 10
+            raise PermissionError
+        return content(path)
+
+    monkeypatch.setattr(reading, "content", refused)
+    assert on_disk(base) == [2]
 
 
 def test_who_has_read_half_when_the_rest_is_sent_misses_nothing(spool: Spool, base: Path) -> None:
