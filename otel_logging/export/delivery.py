@@ -141,7 +141,9 @@ class Delivery:
         def is_over() -> bool:
             return self._done >= mine or (self._tried >= mine and gives_up())
 
-        wait_until(is_over, deadline)
+        if wait_until(is_over, deadline) is None:
+            # said at exit, or with what is due: to write it now gives the worker time to send more
+            _diagnostics.counts["waits for delivery that are not possible here"] += 1
         return self._done >= mine
 
     def _flush_here(self, deadline: float, gives_up: Callable[[], bool]) -> bool:

@@ -325,7 +325,7 @@ class LastCalls:
 
     def wait(self, until: float) -> bool:
         """Wait for all calls, and until then at most; return whether they have returned."""
-        return wait_until(lambda: not self._open, until)
+        return bool(wait_until(lambda: not self._open, until))
 
     def _start(self) -> None:
         name = "otel_logging processors"
