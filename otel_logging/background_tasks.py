@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from types import MethodType
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
+from types import FrameType, MethodType
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -35,6 +36,12 @@ KEPT_S: Final = 60.0
 #: Looking at all tasks may take one part in so many of the time, and so much at once.
 _SHARE: Final = 50
 _MOST_NS: Final = 200_000_000
+#: Modules whose functions pass on that a block ends.
+_PASSING_ON: Final = {
+    "contextlib",
+    *(f"otel_logging.{each}" for each in ("tracing", "handover", "integrations.queues")),
+}
+_OF_GENERATORS: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
 _LOGGERS: Final = "otel_logging", "logging", "structlog", "loguru"
 
 _reported: set[object] = set()
@@ -43,6 +50,30 @@ _reported: set[object] = set()
 def stays(stage: Any, around: Any) -> bool:
     """Say whether *stage* is part of *around*, which has ended. A stage that is part is counted."""
     return come_back() is around and not note(stage.name or "stage", around)
+
+
+def was_left(span: Any, frame: Any) -> bool:
+    """Say whether *span*, which ends and is not current, leaves what is: *frame* ends it.
+
+    What is current was begun in it, and is open, for one of two reasons.
+
+    - It was left in a generator that is not closed yet. The ``with`` statement of a plain function
+      or a coroutine can end around it in no other way; so the block leaves it.
+    - It is at work. The ``with`` statement that ends is a generator's, whose consumer is at work,
+      or it was not a statement that has ended it, but ``ExitStack.close()``. It stays.
+    """
+    while frame is not None and (module := frame.f_globals.get("__name__")) in _PASSING_ON:
+        if module == "contextlib" and frame.f_code.co_name in ("close", "aclose"):
+            return False
+        frame = frame.f_back
+        if is_generators(frame) and frame.f_back.f_globals.get("__name__") == "contextlib":
+            frame = frame.f_back  # of ``@contextmanager``
+    return frame is not None and not is_generators(frame) and is_in(span)
+
+
+def is_generators(frame: FrameType | None) -> bool:
+    """Say whether *frame* is a generator's, between whose steps its consumer works."""
+    return frame is not None and bool(frame.f_code.co_flags & _OF_GENERATORS)
 
 
 def is_in(span: Any) -> bool:

@@ -5,11 +5,14 @@ that an item waited is part of the stage's latency. Deliberately absent: queues 
 (``integrations``).
 """
 
+import dis
+import sys
 import threading
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack
-from typing import Any, Generic, Self, TypeVar
+from types import FrameType
+from typing import Any, Final, Generic, Self, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, get_current_span
@@ -22,6 +25,8 @@ from otel_logging.propagation import extract
 from otel_logging.tracing import stage_of
 
 _T = TypeVar("_T")
+#: Instructions of ``for`` and ``async for`` that ask for an item.
+_LOOPS: Final = dis.opmap["FOR_ITER"], dis.opmap["GET_ANEXT"]
 
 
 class Handoff(Generic[_T]):
@@ -174,12 +179,22 @@ class _Items(Generic[_T]):
     __aiter__ = __iter__
 
     def __next__(self) -> _T:
-        self._open.close()
+        self._end(sys._getframe(1))  # noqa: SLF001 - there is no other way
         return self._begin(next(self._items))
 
-    async def __anext__(self) -> _T:
-        self._open.close()
+    def __anext__(self) -> Awaitable[_T]:
+        self._end(sys._getframe(1))  # noqa: SLF001 - there is no other way
+        return self._next()
+
+    async def _next(self) -> _T:
         return self._begin(await anext(self._items))
+
+    def _end(self, frame: FrameType) -> None:
+        """End the item. The ``for`` of *frame* ends it as a ``with`` its block; ``next()`` not."""
+        if frame.f_code.co_code[frame.f_lasti] in _LOOPS:
+            self._open.__exit__(None, None, None)
+        else:
+            self._open.close()
 
     def _begin(self, item: _T) -> _T:
         stage = self._begun

@@ -8,6 +8,7 @@ why it is late (``lateness``).
 """
 
 import copy
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -24,7 +25,7 @@ from otel_logging._errors import ConfigurationError
 from otel_logging._failures import is_cancelled, is_failure, is_one_of, status_of
 from otel_logging._values import Plain, plain
 from otel_logging._wrap import F, wrap
-from otel_logging.background_tasks import is_in, stays
+from otel_logging.background_tasks import stays, was_left
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
 from otel_logging.context import ENTRY, SPAN, get_current, reset_current, set_current
 from otel_logging.lateness.stage import WATCHED
@@ -322,7 +323,7 @@ def end(
         token, span.otel_logging_token = span.otel_logging_token, None  # which has its context
         if token is None:
             pass  # whoever began it leaves it by itself: a message
-        elif get_current().get(SPAN) is span or come_back() is span or (is_block and is_in(span)):
+        elif get_current().get(SPAN) is span or come_back() is span:
             outer = span.otel_logging_outer
             while outer and getattr(around := outer.get(SPAN), "otel_logging_passed", False):
                 outer, bound = around.otel_logging_outer, around.otel_logging_bound or bound
@@ -336,7 +337,11 @@ def end(
                 bindings.restore(bound)
         else:
             span.otel_logging_passed = True
-            span.otel_logging_token = renewed(token) or (token if is_block else None)
+            own = renewed(token)
+            span.otel_logging_token = own or (token if is_block else None)
+            if own and is_block and was_left(span, sys._getframe(1)):  # noqa: SLF001 - as there
+                set_current(_Context({**span.otel_logging_outer, SPAN: span}))
+                come_back()
         if bound is not None and watched is not False and (watch := _runtime.current.watch):
             watch.open.pop(span, None)
 
