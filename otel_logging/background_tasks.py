@@ -6,6 +6,7 @@ work that serves others then, which leaves its request. Deliberately absent: wha
 """
 
 import asyncio
+import dis
 import sys
 import threading
 import time
@@ -13,9 +14,9 @@ from asyncio import _get_running_loop
 from collections import Counter
 from collections.abc import Callable
 from contextvars import Context
-from functools import partial
+from functools import lru_cache, partial
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
-from types import FrameType, MethodType
+from types import CodeType, FrameType, MethodType
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -74,6 +75,31 @@ def was_left(span: Any, frame: Any) -> bool:
 def is_generators(frame: FrameType | None) -> bool:
     """Say whether *frame* is a generator's, between whose steps its consumer works."""
     return frame is not None and bool(frame.f_code.co_flags & _OF_GENERATORS)
+
+
+def may_be_at_work(frame: FrameType) -> bool:
+    """Say whether a stage that was opened outside *frame* may be open: whether this task, or
+    thread, is inside a ``with`` statement of the application's, or a decorated function.
+    """
+    for each in where.outwards(frame):
+        code, module = each.f_code, each.f_globals.get("__name__", "")
+        if module == "asyncio.events":
+            return False
+        if module == "otel_logging._wrap" and code.co_name == "wrapper":
+            return True
+        if where.is_application(code.co_filename) and _is_in_with(code, each.f_lasti):
+            return True
+    return False
+
+
+@lru_cache
+def _is_in_with(code: CodeType, at: int) -> bool:
+    handlers: Any = dis.Bytecode(code)
+    while inside := next((e for e in handlers.exception_entries if e.start <= at < e.end), None):
+        at = inside.target
+        if code.co_code[at + 2] == dis.opmap["WITH_EXCEPT_START"]:
+            return True
+    return False
 
 
 def is_in(span: Any) -> bool:

@@ -97,7 +97,7 @@ class taking:  # noqa: N801 - reads as a verb
         first = min(self._handoffs, key=lambda each: each.since_ns)
         waited = {_names.QUEUE_WAIT: round(first.waited_s(), 6)}
         options: dict[str, Any] = {"budget": self._budget, "attributes": waited}
-        self._open.callback(bindings.Here.now().put_back)
+        self._before = bindings.Here.now()
         self._thread = threading.current_thread()
         if has_ended(around := get_current_span()):
             background_tasks.note(self._name, around)
@@ -116,6 +116,7 @@ class taking:  # noqa: N801 - reads as a verb
         if watch is not None and not getattr(self._span, "otel_logging_watched", True):
             watch.did(self._span, self._began)  # what comes next may be late behind it
         self._open.__exit__(*error)
+        open_stage.lead_back(self._span, self._before)
         for handed in self._handoffs:
             handed.end(self._thread)
 

@@ -4,6 +4,7 @@ Of no other queue is anything changed: a library's pool or a queue of replies ha
 """
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,10 +13,13 @@ from functools import partial
 from queue import Queue
 from typing import Any, Final
 
-from otel_logging import _diagnostics
+from opentelemetry.trace import INVALID_SPAN, get_current_span
+
+from otel_logging import _diagnostics, _runtime
 from otel_logging._errors import ConfigurationError
+from otel_logging.background_tasks import is_in, may_be_at_work
 from otel_logging.binding import worker
-from otel_logging.context import Here
+from otel_logging.context import Here, entry_of
 from otel_logging.handover import Handoff, handoff, taking
 from otel_logging.tracing import stage_of
 
@@ -31,6 +35,9 @@ class _Turn:
     """What a worker has taken last: its stage is open until the next is asked for."""
 
     is_asked = True
+    span: Any = INVALID_SPAN
+    #: The worker's own entry stage, which it has begun with the item before.
+    batch: Any = None
 
     def __init__(self) -> None:
         self.worker, self.stage = _runner(), ExitStack()
@@ -88,14 +95,28 @@ class _Carrying:
         self._end()
         self._task_done()
 
-    def _end(self) -> None:
+    def _own(self) -> _Turn | None:
+        """Return what this worker has taken last; None: it is of who has started this one."""
         turn = self._turn.get()
-        if turn is not None and turn.worker is _runner():  # else of who has started this one
+        return turn if turn is not None and turn.worker is _runner() else None
+
+    def _end(self) -> None:
+        if (turn := self._own()) is None:
+            return
+        frame = sys._getframe(1)  # noqa: SLF001 - there is no other way
+        if get_current_span() is not turn.span and may_be_at_work(frame):
             turn.stage.close()
+        else:
+            turn.stage.__exit__(None, None, None)
 
     def _ask(self) -> _Turn:
         self._end()
-        turn = _Turn()
+        turn, last = _Turn(), self._own()
+        entry: Any = entry_of(get_current_span())
+        if last is not None and (
+            entry is last.batch or (entry is not entry_of(last.span) and is_in(last.span))
+        ):
+            turn.batch = entry
         self._turn.set(turn)
         return turn
 
@@ -107,7 +128,12 @@ class _Carrying:
             turn = self._ask()
         turn.is_asked = False
         if turn.worker is _runner():
-            turn.stage.enter_context(taking(item, name=self._name, budget=self._budget))
+            here = Here.now()
+            taken = taking(item, name=self._name, budget=self._budget)
+            turn.span = turn.stage.enter_context(taken)
+            users = map(here.bound.fields.get, _runtime.current.who)
+            if turn.batch and any(user and user.owner is turn.batch for user in users):
+                here.put_back()  # a batch of a user's own
         else:  # before Python 3.12: a task does not see a context that another has changed
             _diagnostics.remark(f"the stage {self._name} is not opened: {_APART}")
         return item.item
