@@ -133,6 +133,13 @@ def _receive_eof(original: Any, self: Any) -> None:
     (getattr(self, _CONTEXT, None) or copy_context()).copy().run(original, self)
 
 
+def _unregister(original: Any, self: Any, protocol: Any) -> None:
+    """Log the end of a connection on its behalf, whatever its handler has left."""
+    original(self, protocol)
+    if (context := getattr(protocol, _CONTEXT, None)) is not None:
+        context.run(bindings.Here.now).put_back()
+
+
 async def _process_request(original: Any, self: Any, *args: Any) -> Any:
     """Let the library's own tasks log on behalf of the connection, which is ASGI's."""
     response = await original(self, *args)
@@ -234,6 +241,7 @@ _replaced = Replaced(
     *((_LEGACY, "WebSocketServerProtocol", *method) for method in _METHODS.items()),
     *((_THREADS, "ServerConnection", k, partial(_in_thread, act)) for k, act in _METHODS.items()),
     *(("websockets.server", "ServerProtocol", *method) for method in _PROTOCOL.items()),
+    (_LEGACY, "WebSocketServer", "unregister", _unregister),
     (_LEGACY, "WebSocketServerProtocol", "write_http_response", _answer),
     (_LEGACY, "WebSocketServerProtocol", "write_frame_sync", _written),
     (_names.UVICORNS, "WebSocketProtocol", "process_request", _process_request),
