@@ -37,10 +37,9 @@ KEPT_S: Final = 60.0
 #: Looking at all tasks may take one part in so many of the time, and so much at once.
 _SHARE: Final = 50
 _MOST_NS: Final = 200_000_000
-#: Modules whose functions pass on that a block ends.
+#: Modules whose functions, beside those of ``contextlib``, pass on that a block ends.
 _PASSING_ON: Final = {
-    "contextlib",
-    *(f"otel_logging.{each}" for each in ("tracing", "handover", "integrations.queues")),
+    f"otel_logging.{each}" for each in ("tracing", "handover", "integrations.queues")
 }
 _OF_GENERATORS: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
 _LOGGERS: Final = "otel_logging", "logging", "structlog", "loguru"
@@ -53,7 +52,7 @@ def stays(stage: Any, around: Any) -> bool:
     return come_back() is around and not note(stage.name or "stage", around)
 
 
-def was_left(span: Any, frame: Any) -> bool:
+def was_left(span: Any, frame: FrameType) -> bool:
     """Say whether *span*, which ends and is not current, leaves what is: *frame* ends it.
 
     What is current was begun in it, and is open, for one of two reasons.
@@ -63,18 +62,20 @@ def was_left(span: Any, frame: Any) -> bool:
     - It is at work. The ``with`` statement that ends is a generator's, whose consumer is at work,
       or it was not a statement that has ended it, but ``ExitStack.close()``. It stays.
     """
-    while frame is not None and (module := frame.f_globals.get("__name__")) in _PASSING_ON:
-        if module == "contextlib" and frame.f_code.co_name in ("close", "aclose"):
+    in_generator = False
+    for each in where.outwards(frame):
+        module = each.f_globals.get("__name__")
+        if module == "contextlib":
+            if each.f_code.co_name in ("close", "aclose"):
+                return False
+            in_generator = False  # it was that of a ``@contextmanager``
+        elif in_generator:
             return False
-        frame = frame.f_back
-        if is_generators(frame) and frame.f_back.f_globals.get("__name__") == "contextlib":
-            frame = frame.f_back  # of ``@contextmanager``
-    return frame is not None and not is_generators(frame) and is_in(span)
-
-
-def is_generators(frame: FrameType | None) -> bool:
-    """Say whether *frame* is a generator's, between whose steps its consumer works."""
-    return frame is not None and bool(frame.f_code.co_flags & _OF_GENERATORS)
+        elif module not in _PASSING_ON:
+            in_generator = bool(each.f_code.co_flags & _OF_GENERATORS)
+            if not in_generator:
+                return is_in(span)
+    return False
 
 
 def may_be_at_work(frame: FrameType) -> bool:

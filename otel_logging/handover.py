@@ -9,10 +9,9 @@ import dis
 import sys
 import threading
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
-from types import FrameType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, get_current_span
@@ -25,8 +24,8 @@ from otel_logging.propagation import extract
 from otel_logging.tracing import stage_of
 
 _T = TypeVar("_T")
-#: Instructions of ``for`` and ``async for`` that ask for an item.
-_LOOPS: Final = dis.opmap["FOR_ITER"], dis.opmap["GET_ANEXT"]
+#: Instructions of loops that ask for an item: the one that does, and one of the three before it.
+_FOR, _ASYNC_FOR = bytes([dis.opmap["FOR_ITER"]]), dis.opmap["GET_ANEXT"]
 
 
 class Handoff(Generic[_T]):
@@ -180,19 +179,18 @@ class _Items(Generic[_T]):
     __aiter__ = __iter__
 
     def __next__(self) -> _T:
-        self._end(sys._getframe(1))  # noqa: SLF001 - there is no other way
+        self._end()
         return self._begin(next(self._items))
 
-    def __anext__(self) -> Awaitable[_T]:
-        self._end(sys._getframe(1))  # noqa: SLF001 - there is no other way
-        return self._next()
-
-    async def _next(self) -> _T:
+    async def __anext__(self) -> _T:
+        self._end()
         return self._begin(await anext(self._items))
 
-    def _end(self, frame: FrameType) -> None:
-        """End the item. The ``for`` of *frame* ends it as a ``with`` its block; ``next()`` not."""
-        if frame.f_code.co_code[frame.f_lasti] in _LOOPS:
+    def _end(self) -> None:
+        """End the item. A ``for`` statement ends it as ``with`` ends its block; ``next()`` not."""
+        frame = sys._getframe(1).f_back  # noqa: SLF001 - there is no other way
+        code, at = (frame.f_code.co_code, frame.f_lasti) if frame else (b"", 0)
+        if code[at : at + 1] == _FOR or _ASYNC_FOR in code[at - 6 : at : 2]:
             self._open.__exit__(None, None, None)
         else:
             self._open.close()

@@ -1,15 +1,19 @@
 """A stage ends while another, begun in it, is at work: that stays current until its own end."""
 
+import _thread
 import asyncio
 import contextlib
 import gc
+import operator
 import queue
+import threading
 from collections.abc import AsyncIterator, Iterator
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 
-from otel_logging import bind_context, each, get_logger, traced
+from otel_logging import bind_context, each, get_logger, handoff, taking, traced
 from otel_logging.integrations import queues
 from otel_logging.testing import capture
 
@@ -130,10 +134,37 @@ async def an_item_of_a_queue() -> AsyncIterator[None]:
     items.task_done()
 
 
+def _in_a_bare_thread(act: Any) -> None:
+    """Call *act* in this context, in a thread with no frame of Python's below it."""
+    done = threading.Event()
+    calls = map(operator.call, [act, done.set])
+    _thread.start_new_thread(copy_context().run, (list, calls))
+    assert done.wait(10)
+
+
+async def closed_in_a_bare_thread() -> AsyncIterator[None]:
+    rows = _rows()
+    next(rows)
+    yield
+    _in_a_bare_thread(rows.close)  # type: ignore[attr-defined]
+
+
+async def taken_and_left_in_a_task_begun_there() -> AsyncIterator[None]:
+    held = taking(handoff(1), name="query")
+    held.__enter__()
+    yield
+
+    async def leave() -> None:
+        with traced("cleanup", root=True):
+            held.__exit__(None, None, None)
+
+    await asyncio.create_task(leave())
+
+
 _ENDS: list[Any] = [
     *(read_to_its_end, a_root_read_to_its_end, an_asynchronous_one_read_to_its_end, closed),
     *(collected, a_stack, a_stack_of_managers, a_block_in_a_task_begun_there, an_item_of_each),
-    an_item_of_a_queue,
+    *(an_item_of_a_queue, closed_in_a_bare_thread, taken_and_left_in_a_task_begun_there),
 ]
 
 
@@ -290,3 +321,33 @@ def test_a_batch_of_a_users_own_keeps_its_user(has_user: bool) -> None:
     if has_user:
         flush = captured.span("flush")["span_id"]
         assert captured.span("write")["parent_span_id"] == flush
+
+
+def test_an_item_may_be_asked_for_where_no_function_of_pythons_is() -> None:
+    got: list[str] = []
+    items = iter(each(["ann", "bob"], "item"))
+    with capture() as captured:
+        next(items)
+        _in_a_bare_thread(map(got.append, items).__next__)
+        assert "item" in [span["name"] for span in captured.spans]
+    assert got == ["bob"]
+
+
+def test_a_thread_that_is_in_no_block_leaves_what_is_open_in_its_item() -> None:
+    items: queue.Queue[str] = queue.Queue()
+    queues.instrument(items, name="deliver")
+
+    def work() -> None:
+        items.get()
+        traced("left").__enter__()
+        items.task_done()
+        log.info("between")
+
+    with capture(log_level="info") as captured:
+        with traced("request", root=True):
+            bind_context(user_id="ann")
+            items.put("ann")
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert captured.line("between").keys().isdisjoint({"user_id", "trace_id"})
