@@ -63,14 +63,14 @@ def was_left(span: Any, frame: FrameType) -> bool:
       or it was not a statement that has ended it, but ``ExitStack.close()``. It stays.
     """
     in_generator = False
-    for each in where.outwards(frame):
+    for each in where.outwards(frame):  # pragma: no branch - a thread of C's has no other frame
         module = each.f_globals.get("__name__")
         if module == "contextlib":
             if each.f_code.co_name in ("close", "aclose"):
-                return False
+                break
             in_generator = False  # it was that of a ``@contextmanager``
         elif in_generator:
-            return False
+            break
         elif module not in _PASSING_ON:
             in_generator = bool(each.f_code.co_flags & _OF_GENERATORS)
             if not in_generator:
@@ -79,8 +79,8 @@ def was_left(span: Any, frame: FrameType) -> bool:
 
 
 def may_be_at_work(frame: FrameType) -> bool:
-    """Say whether a stage that was opened outside *frame* may be open: whether this task, or
-    thread, is inside a ``with`` statement of the application's, or a decorated function.
+    """Say whether the worker whose *frame* this is may be in a stage of its own: whether its task,
+    or thread, is inside a ``with`` statement of the application's, or a decorated function.
     """
     for each in where.outwards(frame):
         code, module = each.f_code, each.f_globals.get("__name__", "")

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import pytest
@@ -351,3 +352,18 @@ def test_a_thread_that_is_in_no_block_leaves_what_is_open_in_its_item() -> None:
         thread.start()
         thread.join()
     assert captured.line("between").keys().isdisjoint({"user_id", "trace_id"})
+
+
+def test_a_generator_may_be_closed_where_no_function_of_pythons_is() -> None:
+    context, rows, job = copy_context(), _rows(), traced("job")
+
+    def begin() -> None:
+        next(rows)
+        job.__enter__()
+
+    with capture(log_level="info") as captured:
+        context.run(begin)
+        _in_a_bare_thread(partial(context.run, rows.close))  # type: ignore[attr-defined]
+        context.run(log.info, "work")
+        context.run(job.__exit__, None, None, None)
+    assert captured.line("work")["span_id"] == captured.span("job")["span_id"]
