@@ -27,7 +27,7 @@ from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import has_ended, worker
 from otel_logging.context import CURRENT, OUTER, SPAN, Standing, entry_of, is_local, leave_behind
 from otel_logging.lateness import endless, everybodys, where
-from otel_logging.open_stage import come_back, going_on
+from otel_logging.open_stage import come_back, going_on, renewed
 
 #: A stage of one name, or a line of one place, so many times is no step of the request's.
 _AGAIN: Final = 3
@@ -52,7 +52,18 @@ def stays(stage: Any, around: Any) -> bool:
     return come_back() is around and not note(stage.name or "stage", around)
 
 
-def was_left(span: Any, frame: FrameType) -> bool:
+def pass_over(span: Any, token: Any, frame: FrameType | None) -> None:
+    """Pass over *span*, which has ended where it is not current: whoever is in it comes back later,
+    by *token*. The block that *frame* ends, if it does, leaves what was left in it.
+    """
+    own = renewed(token)
+    span.otel_logging_passed, span.otel_logging_token = True, own or (frame and token)
+    if own and frame and _was_left(span, frame):
+        CURRENT.set(otel_context.Context({**span.otel_logging_outer, SPAN: span}))
+        come_back()
+
+
+def _was_left(span: Any, frame: FrameType) -> bool:
     """Say whether *span*, which ends and is not current, leaves what is: *frame* ends it.
 
     What is current was begun in it, and is open, for one of two reasons.

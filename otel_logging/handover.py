@@ -115,9 +115,22 @@ class taking:  # noqa: N801 - reads as a verb
         if watch is not None and not getattr(self._span, "otel_logging_watched", True):
             watch.did(self._span, self._began)  # what comes next may be late behind it
         self._open.__exit__(*error)
-        open_stage.lead_back(self._span, self._before)
+        self._leave()
         for handed in self._handoffs:
             handed.end(self._thread)
+
+    def _leave(self) -> None:
+        """Go back to what was before it: at once, or once a stage that is at work in it ends."""
+        span: Any = self._span
+        is_passed = getattr(span, "otel_logging_passed", False) and span.otel_logging_token
+        before, at_work = self._before, bindings.get_current()
+        if not is_passed or not open_stage.renewed(span.otel_logging_token):
+            before.put_back()
+            return
+        bindings.set_current(before.context)
+        span.otel_logging_token = bindings.set_current(at_work)
+        span.otel_logging_outer, span.otel_logging_bound = before.context, before.bound
+        bindings.job.set(before.job)
 
 
 class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each(source, "message")

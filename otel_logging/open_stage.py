@@ -16,16 +16,7 @@ from opentelemetry import trace
 
 from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import Shared, worker
-from otel_logging.context import (
-    SPAN,
-    Here,
-    get_current,
-    job,
-    reset_current,
-    restore,
-    set_current,
-    state,
-)
+from otel_logging.context import SPAN, get_current, reset_current, restore, set_current, state
 
 #: Tasks, and threads until their work is done, that do something where a request had ended: which
 #: one, and how often they do what.
@@ -115,21 +106,6 @@ def renewed(token: Any) -> Any:
     except ValueError:
         return None
     return set_current(now)
-
-
-def lead_back(span: Any, before: Here) -> None:
-    """Make *before* what is current after *span*, which has ended. If a stage that was begun in it
-    is at work, that is once this ends.
-    """
-    token = getattr(span, "otel_logging_token", None)
-    if token is None or not span.otel_logging_passed or not renewed(token):
-        before.put_back()
-        return
-    at_work = get_current()
-    set_current(before.context)
-    span.otel_logging_token = set_current(at_work)
-    span.otel_logging_outer, span.otel_logging_bound = before.context, before.bound
-    job.set(before.job)
 
 
 def come_back() -> Any:

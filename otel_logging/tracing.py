@@ -25,12 +25,12 @@ from otel_logging._errors import ConfigurationError
 from otel_logging._failures import is_cancelled, is_failure, is_one_of, status_of
 from otel_logging._values import Plain, plain
 from otel_logging._wrap import F, wrap
-from otel_logging.background_tasks import stays, was_left
+from otel_logging.background_tasks import pass_over, stays
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
 from otel_logging.context import ENTRY, SPAN, get_current, reset_current, set_current
 from otel_logging.lateness.stage import WATCHED
 from otel_logging.lateness.verdict import late_by
-from otel_logging.open_stage import OpenStage, come_back, going_on, renewed
+from otel_logging.open_stage import OpenStage, come_back, going_on
 from otel_logging.tracers import API
 
 _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
@@ -316,9 +316,9 @@ def end(
     except Exception as failure:
         _diagnostics.report("stages lost: a span could not be ended", detail=failure)
     finally:
-        # What was around it is current again, if the stage is, or what was left open in a block. It
-        # is not where a generator was closed from elsewhere. What was around it may have been
-        # passed over like that meanwhile; then it is what was around that.
+        # What was around it is current again, if the stage is. It is not where a generator was left
+        # in it, or was closed from elsewhere. What was around it may have been passed over like
+        # that meanwhile; then it is what was around that.
         span.otel_logging_closed = True
         token, span.otel_logging_token = span.otel_logging_token, None  # which has its context
         if token is None:
@@ -336,12 +336,7 @@ def end(
             if bound is not None and bindings.state() is not bound:
                 bindings.restore(bound)
         else:
-            span.otel_logging_passed = True
-            own = renewed(token)
-            span.otel_logging_token = own or (token if is_block else None)
-            if own and is_block and was_left(span, sys._getframe(1)):  # noqa: SLF001 - as there
-                set_current(_Context({**span.otel_logging_outer, SPAN: span}))
-                come_back()
+            pass_over(span, token, sys._getframe(1) if is_block else None)  # noqa: SLF001 - as there
         if bound is not None and watched is not False and (watch := _runtime.current.watch):
             watch.open.pop(span, None)
 
