@@ -13,13 +13,13 @@ from functools import partial
 from queue import Queue
 from typing import Any, Final
 
-from opentelemetry.trace import INVALID_SPAN, get_current_span
+from opentelemetry.trace import INVALID_SPAN
 
 from otel_logging import _diagnostics, _runtime
 from otel_logging._errors import ConfigurationError
 from otel_logging.background_tasks import is_in, may_be_at_work
-from otel_logging.binding import worker
-from otel_logging.context import Here, entry_of
+from otel_logging.binding import has_ended, worker
+from otel_logging.context import SPAN, Here, entry_of, get_current
 from otel_logging.handover import Handoff, handoff, taking
 from otel_logging.tracing import stage_of
 
@@ -95,28 +95,24 @@ class _Carrying:
         self._end()
         self._task_done()
 
-    def _own(self) -> _Turn | None:
-        """Return what this worker has taken last; None: it is of who has started this one."""
+    def _end(self) -> _Turn | None:
+        """End what this worker has taken last, and return it."""
         turn = self._turn.get()
-        return turn if turn is not None and turn.worker is _runner() else None
-
-    def _end(self) -> None:
-        if (turn := self._own()) is None:
-            return
-        frame = sys._getframe(1)  # noqa: SLF001 - there is no other way
-        if get_current_span() is not turn.span and may_be_at_work(frame):
+        if turn is None or turn.worker is not _runner():  # it is of who has started this one
+            return None
+        is_within = get_current().get(SPAN) is not turn.span and not has_ended(turn.span)
+        if is_within and may_be_at_work(sys._getframe(1)):  # noqa: SLF001 - there is no other way
             turn.stage.close()
         else:
             turn.stage.__exit__(None, None, None)
+        return turn
 
     def _ask(self) -> _Turn:
-        self._end()
-        turn, last = _Turn(), self._own()
-        entry: Any = entry_of(get_current_span())
-        if last is not None and (
-            entry is last.batch or (entry is not entry_of(last.span) and is_in(last.span))
-        ):
-            turn.batch = entry
+        last, turn = self._end(), _Turn()
+        if last is not None:
+            entry: Any = entry_of(get_current().get(SPAN, INVALID_SPAN))
+            is_own = entry is not entry_of(last.span) and is_in(last.span)
+            turn.batch = entry if is_own or entry is last.batch else None
         self._turn.set(turn)
         return turn
 
@@ -131,9 +127,10 @@ class _Carrying:
             here = Here.now()
             taken = taking(item, name=self._name, budget=self._budget)
             turn.span = turn.stage.enter_context(taken)
-            users = map(here.bound.fields.get, _runtime.current.who)
-            if turn.batch and any(user and user.owner is turn.batch for user in users):
-                here.put_back()  # a batch of a user's own
+            if turn.batch is not None:
+                users = map(here.bound.fields.get, _runtime.current.who)
+                if any(user and user.owner is turn.batch for user in users):
+                    here.put_back()  # a batch of a user's own
         else:  # before Python 3.12: a task does not see a context that another has changed
             _diagnostics.remark(f"the stage {self._name} is not opened: {_APART}")
         return item.item
