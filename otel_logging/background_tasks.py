@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from types import MethodType
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
+from types import FrameType, MethodType
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -25,7 +26,7 @@ from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import has_ended, worker
 from otel_logging.context import CURRENT, OUTER, SPAN, Standing, entry_of, is_local, leave_behind
 from otel_logging.lateness import endless, everybodys, where
-from otel_logging.open_stage import come_back, going_on
+from otel_logging.open_stage import come_back, going_on, renewed
 
 #: A stage of one name, or a line of one place, that comes so often is no step of the request.
 _AGAIN: Final = 3
@@ -35,6 +36,11 @@ KEPT_S: Final = 60.0
 #: To look at all tasks may take one fiftieth of the time, and so many ns at once.
 _SHARE: Final = 50
 _MOST_NS: Final = 200_000_000
+#: Modules whose functions, beside those of ``contextlib``, pass on that a block ends.
+_PASSING_ON: Final = {
+    f"otel_logging.{each}" for each in ("tracing", "handover", "integrations.queues")
+}
+_OF_GENERATORS: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
 _LOGGERS: Final = "otel_logging", "logging", "structlog", "loguru"
 
 _reported: set[object] = set()
@@ -43,6 +49,43 @@ _reported: set[object] = set()
 def stays(stage: Any, around: Any) -> bool:
     """Say whether *stage* is part of *around*, which has ended. If it is, it is counted."""
     return come_back() is around and not note(stage.name or "stage", around)
+
+
+def pass_over(span: Any, token: Any, frame: FrameType | None) -> None:
+    """Pass over *span*, which has ended where it is not current: whoever is in it comes back later,
+    by *token*. The block that *frame* ends, if it does, leaves what was left in it.
+    """
+    own = renewed(token)
+    span.otel_logging_passed, span.otel_logging_token = True, own or (frame and token)
+    if own and frame and _was_left(span, frame):
+        CURRENT.set(otel_context.Context({**span.otel_logging_outer, SPAN: span}))
+        come_back()
+
+
+def _was_left(span: Any, frame: FrameType) -> bool:
+    """Say whether *span*, which ends and is not current, leaves what is: *frame* ends it.
+
+    What is current was begun in it, and is open, for one of two reasons.
+
+    - It was left in a generator that is not closed yet. The ``with`` statement of a plain function
+      or a coroutine can end around it in no other way; so the block leaves it.
+    - It is at work. The ``with`` statement that ends is a generator's, whose consumer is at work,
+      or it was not a statement that has ended it, but ``ExitStack.close()``. It stays.
+    """
+    in_generator = False
+    for each in where.outwards(frame):  # pragma: no branch - a thread of C's has no other frame
+        module = each.f_globals.get("__name__")
+        if module == "contextlib":
+            if each.f_code.co_name in ("close", "aclose"):
+                break
+            in_generator = False  # it was that of a ``@contextmanager``
+        elif in_generator:
+            break
+        elif module not in _PASSING_ON:
+            in_generator = bool(each.f_code.co_flags & _OF_GENERATORS)
+            if not in_generator:
+                return is_in(span)
+    return False
 
 
 def is_in(span: Any) -> bool:

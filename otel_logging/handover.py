@@ -92,7 +92,7 @@ class taking:  # noqa: N801 - reads as a verb
         first = min(self._handoffs, key=lambda each: each.since_ns)
         waited = {_names.QUEUE_WAIT: round(first.waited_s(), 6)}
         options: dict[str, Any] = {"budget": self._budget, "attributes": waited}
-        self._open.callback(bindings.Here.now().put_back)
+        self._before = bindings.Here.now()
         self._thread = threading.current_thread()
         if has_ended(around := get_current_span()):
             background_tasks.note(self._name, around)
@@ -111,8 +111,22 @@ class taking:  # noqa: N801 - reads as a verb
         if watch is not None and not getattr(self._span, "otel_logging_watched", True):
             watch.did(self._span, self._began)  # the next item may be late because of this one
         self._open.__exit__(*error)
+        self._leave()
         for handed in self._handoffs:
             handed.end(self._thread)
+
+    def _leave(self) -> None:
+        """Go back to what was before it: at once, or once a stage that is at work in it ends."""
+        span: Any = self._span
+        is_passed = getattr(span, "otel_logging_passed", False) and span.otel_logging_token
+        before, at_work = self._before, bindings.get_current()
+        if not is_passed or not open_stage.renewed(span.otel_logging_token):
+            before.put_back()
+            return
+        bindings.set_current(before.context)
+        span.otel_logging_token = bindings.set_current(at_work)
+        span.otel_logging_outer, span.otel_logging_bound = before.context, before.bound
+        bindings.job.set(before.job)
 
 
 class each(Generic[_T]):  # noqa: N801 - reads as a determiner: for item in each(source, "message")
@@ -174,12 +188,16 @@ class _Items(Generic[_T]):
     __aiter__ = __iter__
 
     def __next__(self) -> _T:
-        self._open.close()
+        self._end()
         return self._begin(next(self._items))
 
     async def __anext__(self) -> _T:
-        self._open.close()
+        self._end()
         return self._begin(await anext(self._items))
+
+    def _end(self) -> None:
+        """End the item, as a ``with`` statement ends its block."""
+        self._open.__exit__(None, None, None)
 
     def _begin(self, item: _T) -> _T:
         stage = self._begun

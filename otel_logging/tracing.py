@@ -8,6 +8,7 @@ why it is late (``lateness``).
 """
 
 import copy
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -24,12 +25,12 @@ from otel_logging._errors import ConfigurationError
 from otel_logging._failures import is_cancelled, is_failure, is_one_of, status_of
 from otel_logging._values import Plain, plain
 from otel_logging._wrap import F, wrap
-from otel_logging.background_tasks import is_in, stays
+from otel_logging.background_tasks import pass_over, stays
 from otel_logging.binding import NOTHING, STRUCTLOGS, Bound, has_ended
 from otel_logging.context import ENTRY, SPAN, get_current, reset_current, set_current
 from otel_logging.lateness.stage import WATCHED
 from otel_logging.lateness.verdict import late_by
-from otel_logging.open_stage import OpenStage, come_back, going_on, renewed
+from otel_logging.open_stage import OpenStage, come_back, going_on
 from otel_logging.tracers import API
 
 _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
@@ -324,14 +325,14 @@ def end(
     except Exception as failure:
         _diagnostics.report("stages lost: a span could not be ended", detail=failure)
     finally:
-        # What was around it is current again, if the stage is, or what was left open in a block. It
-        # is not where a generator was closed from elsewhere. What was around it may have been
-        # passed over like that meanwhile; then it is what was around that.
+        # What was around it is current again, if the stage is. It is not where a generator was left
+        # in it, or was closed from elsewhere. What was around it may have been passed over like
+        # that meanwhile; then it is what was around that.
         span.otel_logging_closed = True
         token, span.otel_logging_token = span.otel_logging_token, None  # which has its context
         if token is None:
             pass  # whoever began it leaves it by itself: a message
-        elif get_current().get(SPAN) is span or come_back() is span or (is_block and is_in(span)):
+        elif get_current().get(SPAN) is span or come_back() is span:
             outer = span.otel_logging_outer
             while outer and getattr(around := outer.get(SPAN), "otel_logging_passed", False):
                 outer, bound = around.otel_logging_outer, around.otel_logging_bound or bound
@@ -344,8 +345,7 @@ def end(
             if bound is not None and bindings.state() is not bound:
                 bindings.restore(bound)
         else:
-            span.otel_logging_passed = True
-            span.otel_logging_token = renewed(token) or (token if is_block else None)
+            pass_over(span, token, sys._getframe(1) if is_block else None)  # noqa: SLF001 - as there
         if bound is not None and watched is not False and (watch := _runtime.current.watch):
             watch.open.pop(span, None)
 

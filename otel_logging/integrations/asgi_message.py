@@ -6,6 +6,7 @@ Deliberately absent: the connection
 (``connection``).
 """
 
+from types import SimpleNamespace
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
@@ -14,10 +15,12 @@ from opentelemetry.trace import StatusCode
 from otel_logging import _names, _runtime, tracing
 from otel_logging import context as bindings
 from otel_logging._failures import CLOSED_FOR_FAILURE
-from otel_logging.context import get_current
+from otel_logging.context import get_current, set_current
 
 #: A message with no line and no stage leaves no span, unless it took so long.
 SILENT_NS: Final = 10_000_000
+#: Key of an OpenTelemetry context: what was current before a message.
+BEFORE: Final = "otel_logging_before_message"
 
 
 class Message:
@@ -111,9 +114,17 @@ class Held:
         self.message.finish()
 
 
-def asked() -> None:
-    """Leave the message that is current: this task is done with it, and asks for the next one."""
-    held = get_current().get(_names.HELD)
+def asked(latest: Message | None = None) -> None:
+    """Leave the message that is current: this task is done with it, and asks for the next one.
+
+    *latest*: which one that is, also where a generator that was left in ``detached`` hides it.
+    """
+    held: Any = get_current().get(_names.HELD)
+    if held is None and latest is not None and not latest.asked_ns:
+        held = SimpleNamespace(message=latest)
+        around = {BEFORE: latest.span.otel_logging_outer, _names.HELD: held}
+        set_current(otel_context.Context(around))
+        bindings.restore(latest.bound)
     if held is not None:
         message = held.message
         message.asked_ns = message.asked_ns or _runtime.current.now_ns()  # a task may ask again

@@ -30,9 +30,9 @@ from opentelemetry import context as otel_context
 from otel_logging import _exceptions, _names, _runtime, background_tasks, tracing
 from otel_logging import context as bindings
 from otel_logging.background_tasks import run_in
-from otel_logging.binding import NOTHING, Bound, Shared, worker
+from otel_logging.binding import NOTHING, Bound, Shared, has_ended, worker
 from otel_logging.context import SPAN, get_current, set_current
-from otel_logging.integrations.asgi_message import Held, Message, asked, fail
+from otel_logging.integrations.asgi_message import BEFORE, Held, Message, asked, fail
 from otel_logging.integrations.http import Event, Request, Scope
 from otel_logging.integrations.taken import Item, first_at_end, waiter_of
 
@@ -50,9 +50,6 @@ WORKED_ON_S: Final = 60.0
 _GONE: Final = frozenset(
     {"WebSocketDisconnect", "ClientDisconnected", "ConnectionClosedOK", "ConnectionClosedError"}
 )
-
-#: Key of an OpenTelemetry context: what was current before a message.
-_BEFORE: Final = "otel_logging_before_message"
 
 #: Connections with messages that somebody may still work on.
 _connections: "WeakSet[Connection]" = WeakSet()
@@ -179,7 +176,7 @@ class Connection:
         task = worker()
         is_apart = task is not self.task and type(task) is not int
         taker = self._taker() if is_apart else task
-        asked()
+        asked(None if is_apart else self.latest)
         if self.last is not None or not self.is_connected:
             self.is_connected, self._announced = True, None
             return (await take())[0]
@@ -192,7 +189,7 @@ class Connection:
             self.latest = message = Message(self, arrived_ns)
             around = self._around(held := Held(message), task)
             set_current(otel_context.Context(around))
-            message.begin(arrived_ns, around[_BEFORE])
+            message.begin(arrived_ns, around[BEFORE])
         elif event["type"] == "websocket.disconnect" and self.is_accepted:
             self._disconnect(event, arrived_ns)
         else:  # or an extension's event
@@ -322,7 +319,7 @@ class Connection:
 
     def _around(self, held: Held, taker: Any) -> dict[str, Any]:
         """Return what is current in *taker*, beside the span, while it works on a message."""
-        around = {_BEFORE: get_current(), _names.HELD: held}
+        around = {BEFORE: get_current(), _names.HELD: held}
         if taker is not self.task and type(taker) is not int:
             around[_names.TAKER] = ref(taker)
         return around
@@ -333,10 +330,10 @@ class Connection:
         held = current.get(_names.HELD)
         if held is not None and held.message.connection is self:
             message, around, now = held.message, self.shared, bindings.state()
-            set_current(current[_BEFORE])
+            set_current(current[BEFORE])
             if now is not message.bound or getattr(now, "around", None) is not self._as_bound[1]:
                 # something was bound in it, or around it
-                left = now.lasting(lambda owner: owner is message.span)
+                left = now.lasting(lambda owner: owner is message.span or has_ended(owner))
                 is_usual = all(around.fields.get(key) is each for key, each in left.fields.items())
                 around = around if is_usual else left
             bindings.restore(around)
@@ -362,7 +359,7 @@ class Connection:
         held = get_current().get(_names.HELD)
         if error is not None and held is not None and held.message.connection is self:
             held.message.finish(error)
-        asked()
+        asked(self.latest)
         self.untaken.clear()
         if self.is_accepted:
             self._ask()

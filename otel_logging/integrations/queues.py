@@ -12,10 +12,13 @@ from functools import partial
 from queue import Queue
 from typing import Any, Final
 
-from otel_logging import _diagnostics
+from opentelemetry.trace import INVALID_SPAN
+
+from otel_logging import _diagnostics, _runtime
 from otel_logging._errors import ConfigurationError
+from otel_logging.background_tasks import is_in
 from otel_logging.binding import worker
-from otel_logging.context import Here
+from otel_logging.context import SPAN, Here, entry_of, get_current
 from otel_logging.handover import Handoff, handoff, taking
 from otel_logging.tracing import stage_of
 
@@ -33,6 +36,9 @@ class _Turn:
     """The item that a worker has taken last: its stage is open until the next item is asked for."""
 
     is_asked = True
+    span: Any = INVALID_SPAN
+    #: The worker's own entry stage, which it has begun with the item before.
+    batch: Any = None
 
     def __init__(self) -> None:
         self.worker, self.stage = _runner(), ExitStack()
@@ -90,14 +96,20 @@ class _Carrying:
         self._end()
         self._task_done()
 
-    def _end(self) -> None:
+    def _end(self) -> _Turn | None:
+        """End what this worker has taken last, and return it."""
         turn = self._turn.get()
-        if turn is not None and turn.worker is _runner():  # else another task's, which started this
-            turn.stage.close()
+        if turn is None or turn.worker is not _runner():  # another task's, which started this one
+            return None
+        turn.stage.close()
+        return turn
 
     def _ask(self) -> _Turn:
-        self._end()
-        turn = _Turn()
+        last, turn = self._end(), _Turn()
+        if last is not None:
+            entry: Any = entry_of(get_current().get(SPAN, INVALID_SPAN))
+            is_own = entry is not entry_of(last.span) and is_in(last.span)
+            turn.batch = entry if is_own or entry is last.batch else None
         self._turn.set(turn)
         return turn
 
@@ -109,7 +121,13 @@ class _Carrying:
             turn = self._ask()
         turn.is_asked = False
         if turn.worker is _runner():
-            turn.stage.enter_context(taking(item, name=self._name, budget=self._budget))
+            here = Here.now()
+            taken = taking(item, name=self._name, budget=self._budget)
+            turn.span = turn.stage.enter_context(taken)
+            if turn.batch is not None:
+                users = map(here.bound.fields.get, _runtime.current.who)
+                if any(user and user.owner is turn.batch for user in users):
+                    here.put_back()  # a batch of a user's own
         else:  # before Python 3.12: a task does not see a context that another has changed
             _diagnostics.remark(f"the stage {self._name} is not opened: {_APART}")
         return item.item

@@ -133,6 +133,13 @@ def _receive_eof(original: Any, self: Any) -> None:
     (getattr(self, _CONTEXT, None) or copy_context()).copy().run(original, self)
 
 
+def _unregister(original: Any, self: Any, protocol: Any) -> None:
+    """Log the end of a connection on its behalf, whatever its handler has left."""
+    original(self, protocol)
+    if (context := getattr(protocol, _CONTEXT, None)) is not None:
+        context.run(bindings.Here.now).put_back()
+
+
 async def _process_request(original: Any, self: Any, *args: Any) -> Any:
     """Let the library's own tasks log on behalf of the connection, which is ASGI's."""
     response = await original(self, *args)
@@ -231,6 +238,7 @@ _replaced = Replaced(
     ("websockets.server", "ServerProtocol", "receive_eof", _receive_eof),
     ("websockets.server", "ServerProtocol", "send_text", _written),
     ("websockets.server", "ServerProtocol", "send_binary", _written),
+    (_LEGACY, "WebSocketServer", "unregister", _unregister),
     (_LEGACY, "WebSocketServerProtocol", "write_http_response", _answer),
     (_LEGACY, "WebSocketServerProtocol", "write_frame_sync", _written),
     (_names.UVICORNS, "WebSocketProtocol", "process_request", _process_request),

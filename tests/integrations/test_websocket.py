@@ -1033,6 +1033,44 @@ def test_who_signs_in_by_a_message_is_the_user_of_the_others() -> None:
     assert users == ["ann"] * 3 + ["bob"] * 3
 
 
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize(
+    "block", [detached, partial(bound_context, user_id="eve"), partial(traced, "query", root=True)]
+)
+def test_what_a_message_has_left_open_in_a_generator_ends_with_it(block: Any, server: str) -> None:
+    async def rows() -> AsyncIterator[int]:
+        with block():
+            yield 1
+            yield 2
+
+    async def first() -> None:
+        async for _ in rows():
+            return
+
+    async def talk(receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        bind_context(user_id="ada")
+        while (event := await receive())["type"] == "websocket.receive":
+            log.info("message", of=event["text"])
+            if event["text"] in "13":
+                await first()
+                await asyncio.sleep(0.001)
+            await send({"type": "websocket.send", "text": event["text"]})
+        log.info("left")
+
+    with serving(asgi_app(talk), server) as seen:
+        with seen.connect("/") as client:
+            for n in "123":
+                client.send(n)
+                client.recv()
+        seen.wait_for("disconnect")
+    lines = [line for line in seen.lines if line["event"] in ("message", "left")]
+    assert [line.get("user_id") for line in lines] == ["ada"] * 4
+    assert len({line["trace_id"] for line in lines}) == 4
+    (of_connection,), (of_end,) = seen.named("WS"), seen.named("disconnect")
+    assert of_connection["trace_id"] == of_end["trace_id"] == lines[-1]["trace_id"]
+
+
 def test_idle_time_is_no_latency(held_briefly: None) -> None:
     with serving(app_of(Starlette)) as seen, ExitStack() as clients:
         connected = [

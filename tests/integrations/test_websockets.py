@@ -299,14 +299,20 @@ def test_a_handshake_that_is_refused_has_its_status(run: Captured, in_thread: bo
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "legacy", "threads"])
-def test_a_handler_that_fails_is_an_error(run: Captured, kind: str) -> None:
+def test_a_handler_that_fails_is_an_error(
+    run: Captured, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "websockets.server")
+
     async def handler(socket: Any) -> None:
+        bind_context(tenant="acme")
         message = await socket.recv()
         bind_context(user_id=message)
         await socket.send(message)
         raise ValueError("no such room")
 
     def blocking(socket: Any) -> None:
+        bind_context(tenant="acme")
         answer_blocking(socket, socket.recv())
         raise ValueError("no such room")
 
@@ -320,6 +326,8 @@ def test_a_handler_that_fails_is_an_error(run: Captured, kind: str) -> None:
     assert "exception" in [event["name"] for event in message["events"]]
     (line,) = [line for line in run.lines if "ValueError" in line.get("exception", "")]
     assert (line["trace_id"], line["user_id"]) == (message["trace_id"], "u0")
+    closed = run.line("connection closed")
+    assert (closed.get("trace_id"), closed.get("tenant")) == (end["trace_id"], "acme")
 
 
 @pytest.mark.parametrize("make_server", [serve, legacy])
