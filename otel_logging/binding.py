@@ -5,6 +5,7 @@ spans and lines that have them. Deliberately absent: where it is kept (``context
 """
 
 import threading
+import time
 from asyncio import _get_running_loop, current_task
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -212,13 +213,15 @@ class Users:
     None, once two tasks have bound different ones: neither's work may be under the other's name.
     """
 
-    __slots__ = ("found", "shared")
+    __slots__ = ("changed_ns", "found", "shared")
 
     def __init__(self) -> None:
         #: Values, and the tasks or threads that have bound them.
         self.found: dict[str, tuple[Any, Any]] = {}
         #: Who shows them, each until it goes.
         self.shared: set[ref[Shared]] = set()
+        #: When a user was bound in the place of another, by the clock of waits.
+        self.changed_ns = 0
 
     def values(self) -> dict[str, Any]:
         """Return what the request has."""
@@ -248,6 +251,7 @@ class Users:
             self.found[key] = mine if is_same or own is not None else (_DIFFERS, None)
             if is_same:
                 return
+            self.changed_ns = time.perf_counter_ns()
         for shared in filter(None, [each() for each in list(self.shared)]):
             shared.replace(shared.own)
 

@@ -142,6 +142,12 @@ def _as_requests(entry: trace.Span, fields: Mapping[str, Any], before: Bound) ->
     return {k: values.get(k, v) for k, v in fields.items() if k in values or k not in whose}
 
 
+def user_changed_ns(span: Any) -> int:
+    """Return when a user was bound last in the place of another, in the request of *span*."""
+    users: Users | None = getattr(entry_of(span), "otel_logging_users", None)
+    return 0 if users is None else users.changed_ns
+
+
 def take_off(span: Any, key: str) -> None:
     """Take an attribute off *span*, whoever made it. Never raises."""
     try:
