@@ -220,12 +220,16 @@ class Users:
         self.found: dict[str, tuple[Any, Any]] = {}
         #: Who shows them, each until it goes.
         self.shared: set[ref[Shared]] = set()
-        #: When a user was bound in the place of another, by the clock of waits.
+        #: When a user may have taken the place of another, by the clock of waits.
         self.changed_ns = 0
 
     def values(self) -> dict[str, Any]:
         """Return what the request has."""
         return {k: value for k, (value, _) in self.found.items() if value is not _DIFFERS}
+
+    def change(self) -> None:
+        """Note that a user may have taken the place of another now."""
+        self.changed_ns = time.perf_counter_ns()
 
     def bind(self, key: str, value: Any, before: Bound, owner: Any) -> None:
         """Take *value*, which a task binds in the request *owner*; *before* is bound there so far.
@@ -251,7 +255,7 @@ class Users:
             self.found[key] = mine if is_same or own is not None else (_DIFFERS, None)
             if is_same:
                 return
-            self.changed_ns = time.perf_counter_ns()
+            self.change()
         for shared in filter(None, [each() for each in list(self.shared)]):
             shared.replace(shared.own)
 

@@ -129,9 +129,10 @@ def bind_context(**fields: Any) -> None:
 
 def _as_requests(entry: trace.Span, fields: Mapping[str, Any], before: Bound) -> dict[str, Any]:
     """Return *fields*, bound where *before* is, as the request has them: one user, or none."""
-    if type(before) is Shared and before.users is None:  # what is bound is everybody's
-        return {**fields}
     users: Users = vars(entry).setdefault("otel_logging_users", Users())
+    if type(before) is Shared and before.users is None:  # what is bound is everybody's
+        users.change()
+        return {**fields}
     whose = [key for key in _runtime.current.who if key in fields]
     for key in whose:
         users.bind(key, fields[key], before, entry)

@@ -233,18 +233,22 @@ def test_who_is_blamed_had_it_most_of_the_time(
 
 
 @pytest.mark.parametrize("cause", ["lock", "pool"])
-@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("how", ["ends", "goes on", "begin"])
 def test_who_is_bound_after_it_is_not_blamed_for_what_one_before_had(
-    service: Service, cause: str, *, ends: bool
+    service: Service, cause: str, how: str
 ) -> None:
     """One stage works for user after user: bob waited while it was alice's."""
 
     async def for_each() -> None:
-        with traced("rebalance", root=True, budget=30.0):
+        stage = traced("rebalance", root=True, budget=30.0)
+        opened = stage.begin() if how == "begin" else None
+        with nullcontext() if opened else stage:
             for user in ("alice", "carol"):
                 bind_context(user_id=user)
                 await use(0.2 if user == "alice" else 0.0)
-            await asyncio.sleep(0.0 if ends else 0.05)
+            await asyncio.sleep(0.0 if how == "ends" else 0.05)
+        if opened:
+            opened.end()
 
     async def use(seconds: float) -> None:
         with waiting(cause, name="portfolio"):
