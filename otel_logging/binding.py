@@ -5,6 +5,7 @@ spans and lines that have them. Deliberately absent: where it is kept (``context
 """
 
 import threading
+import time
 from asyncio import _get_running_loop, current_task
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -212,17 +213,23 @@ class Users:
     None, once two tasks have bound different ones: neither's work may be under the other's name.
     """
 
-    __slots__ = ("found", "shared")
+    __slots__ = ("changed_ns", "found", "shared")
 
     def __init__(self) -> None:
         #: Values, and the tasks or threads that have bound them.
         self.found: dict[str, tuple[Any, Any]] = {}
         #: Who shows them, each until it goes.
         self.shared: set[ref[Shared]] = set()
+        #: When a user may have taken the place of another, by the clock of waits.
+        self.changed_ns = 0
 
     def values(self) -> dict[str, Any]:
         """Return what the request has."""
         return {k: value for k, (value, _) in self.found.items() if value is not _DIFFERS}
+
+    def change(self) -> None:
+        """Note that a user may have taken the place of another now."""
+        self.changed_ns = time.perf_counter_ns()
 
     def bind(self, key: str, value: Any, before: Bound, owner: Any) -> None:
         """Take *value*, which a task binds in the request *owner*; *before* is bound there so far.
@@ -248,6 +255,7 @@ class Users:
             self.found[key] = mine if is_same or own is not None else (_DIFFERS, None)
             if is_same:
                 return
+            self.change()
         for shared in filter(None, [each() for each in list(self.shared)]):
             shared.replace(shared.own)
 

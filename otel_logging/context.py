@@ -121,9 +121,10 @@ def bind_context(**fields: Any) -> None:
 
 def _as_requests(entry: trace.Span, fields: Mapping[str, Any], before: Bound) -> dict[str, Any]:
     """Return *fields*, bound where *before* is, as the request has them: one user, or none."""
-    if type(before) is Shared and before.users is None:  # what is bound is everybody's
-        return {**fields}
     users: Users = vars(entry).setdefault("otel_logging_users", Users())
+    if type(before) is Shared and before.users is None:  # what is bound is everybody's
+        users.change()
+        return {**fields}
     whose = [key for key in _runtime.current.who if key in fields]
     for key in whose:
         users.bind(key, fields[key], before, entry)
@@ -132,6 +133,12 @@ def _as_requests(entry: trace.Span, fields: Mapping[str, Any], before: Bound) ->
         if key not in values:
             take_off(entry, key)
     return {k: values.get(k, v) for k, v in fields.items() if k in values or k not in whose}
+
+
+def user_changed_ns(span: Any) -> int:
+    """Return when a user was bound last in the place of another, in the request of *span*."""
+    users: Users | None = getattr(entry_of(span), "otel_logging_users", None)
+    return 0 if users is None else users.changed_ns
 
 
 def take_off(span: Any, key: str) -> None:

@@ -87,9 +87,9 @@ class _Timed(_InThread):
         if self.stage is not None:
             self.stage.is_known = True
 
-    def who(self) -> tuple[tuple[str, str], ...]:
-        """Return on whose behalf the work is."""
-        return () if self.stage is None else self.stage.who()
+    def who(self, _: int) -> tuple[tuple[str, str], ...]:
+        """Return on whose behalf the work was handed over; nobody's, if that has changed."""
+        return () if self.stage is None else self.stage.who(self._since)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         pool, now = threading.current_thread().name.rpartition("_")[0], time.perf_counter_ns()

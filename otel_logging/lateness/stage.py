@@ -140,8 +140,8 @@ class Watched:
     call_began = 0
     #: Of the deepest stage below it that was late: its depth, its entry span, what makes its line.
     line: tuple[int, Any, Any] = _NO_LINE
-    #: Whose it was, once it has ended.
-    _who: Who | None = None
+    #: Whose it was, once it has ended, and when that changed last.
+    _whose: tuple[Who, int] | None = None
 
     def __init__(
         self, watch: Any, span: Any, name: str, budget_s: float | None,
@@ -217,10 +217,13 @@ class Watched:
         if self.outer is not None:
             yield from self.outer._needed()  # noqa: SLF001
 
-    def who(self) -> Who:
-        """Return on whose behalf it runs, or ran."""
-        found: Who = self.watch.who_of(self.span) if self._who is None else self._who
-        return found
+    def who(self, since: float = inf) -> Who:
+        """Return on whose behalf it runs, or ran; nobody's, if that has changed after *since*."""
+        found, changed = self._whose or self._whose_now()
+        return found if changed <= since else ()
+
+    def _whose_now(self) -> tuple[Who, int]:
+        return self.watch.who_of(self.span), bindings.user_changed_ns(self.span)
 
     # ---- the end
 
@@ -238,7 +241,7 @@ class Watched:
             else:
                 self.end = end_ns - clock
             if self.is_known:
-                self._who = self.watch.who_of(span)
+                self._whose = self._whose_now()
             latency_s = (self.end - self.origin) / 1e9
             if self.places or self.outer or latency_s > (self.budget_s or 0.0):
                 self._finish(latency_s)

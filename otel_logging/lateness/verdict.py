@@ -209,10 +209,21 @@ def _path(
         first = min(first, child.start)
         if began < ended and child.end <= stage.end:
             yield stage, ended, end, waits
-            of_all = (stage.seen or seen) if is_alone else ()
-            yield from _path(child, began, ended, child.waits or of_all, depth + 1, of_all)
+            of_all = _and(stage.seen, seen, began, ended) if is_alone else ()
+            known = _and(child.waits, of_all, began, ended)
+            yield from _path(child, began, ended, known, depth + 1, of_all)
             end = began
     yield stage, start, end, waits
+
+
+def _and(known: _Waits, seen: _Waits, start: int, end: int) -> _Waits:
+    """Return the *known* waits, and what was *seen* between two times, but for their moments."""
+    left = [each for each in seen if each.start < end and each.end > start]
+    for wait in known if left else ():
+        parts = [(e, (e.start, min(e.end, wait.start))) for e in left]
+        parts += [(e, (max(e.start, wait.end), e.end)) for e in left]
+        left = [each._replace(start=a, end=b) for each, (a, b) in parts if a < b]
+    return [*known, *left]
 
 
 def _is_own(cause: str, why: Why) -> bool:

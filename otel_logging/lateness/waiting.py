@@ -94,7 +94,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
 
 
 #: Whoever is in no stage that is measured: not known, and blamed for nothing.
-_SOMEBODY: Final = SimpleNamespace(name="", end=0, who=tuple)
+_SOMEBODY: Final = SimpleNamespace(name="", end=0, who=lambda _: ())
 
 
 def _waits_for(holder: Holder | None) -> Any:
@@ -128,7 +128,7 @@ def blame(
         for other, after in pairwise([*others, holder]):
             until = min(other.stage.end or now, now if is_pool else after.since)
             if until > began and other.stage is not holder.stage and other is not innocent:
-                why = Why(unknown.detail, other.stage.name, other.stage.who())
+                why = Why(unknown.detail, other.stage.name, other.stage.who(other.since))
                 # of a pool, a task has one at a time, as far as one knows
                 one = (id(other.stage), id(other.task)) if is_pool else other.since
                 held.setdefault(one, (other.since, until, why))

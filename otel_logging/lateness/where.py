@@ -279,9 +279,7 @@ def awaited(task: Any, coroutines: list[tuple[Any, FrameType]]) -> tuple[Any, li
 
 
 def _hops(future: Any, needed: Iterable[Any] = ()) -> Iterator[list[Any]]:
-    """Yield *future*, or those that it gathers, and what is *needed*; then what that leads to, and
-    so on.
-    """
+    """Yield *future*, or what it gathers, and what is *needed*; each time what that leads to."""
     there = [*(getattr(future, "_children", None) or [future]), *needed]
     for _ in range(_HOPS):
         there = [*there, *chain(*(list(each) for each in there if isinstance(each, _MANY)))]

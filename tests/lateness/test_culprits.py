@@ -232,6 +232,65 @@ def test_who_is_blamed_had_it_most_of_the_time(
     assert blamed(service) == ("lock", who and "turn", who)
 
 
+@pytest.mark.parametrize("cause", ["lock", "pool"])
+@pytest.mark.parametrize("how", ["ends", "goes on", "begin"])
+def test_who_is_bound_after_it_is_not_blamed_for_what_one_before_had(
+    service: Service, cause: str, how: str
+) -> None:
+    """One stage works for user after user: bob waited while it was alice's."""
+
+    async def for_each() -> None:
+        stage = traced("rebalance", root=True, budget=30.0)
+        opened = stage.begin() if how == "begin" else None
+        with nullcontext() if opened else stage:
+            for user in ("alice", "carol"):
+                bind_context(user_id=user)
+                await use(0.2 if user == "alice" else 0.0)
+            await asyncio.sleep(0.0 if how == "ends" else 0.05)
+        if opened:
+            opened.end()
+
+    async def use(seconds: float) -> None:
+        with waiting(cause, name="portfolio"):
+            await lock.acquire()
+        await asyncio.sleep(seconds)
+        lock.release()
+
+    async def main() -> None:
+        bob = turn("bob", lambda: use(0), BUDGET_S, after=0.01)
+        await asyncio.gather(asyncio.create_task(for_each()), asyncio.create_task(bob))
+
+    lock = asyncio.Lock()
+    asyncio.run(main())
+    assert blamed(service) == (cause, "rebalance", None)
+
+
+@pytest.mark.parametrize(("then", "who"), [("carol", None), ("alice", "alice")])
+def test_who_is_bound_after_it_is_not_blamed_for_a_thread_that_one_before_had(
+    service: Service, then: str, who: str | None
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as pool:
+
+            async def for_each() -> None:
+                with traced("rebalance", root=True, budget=30.0):
+                    bind_context(user_id="alice")
+                    work = loop.run_in_executor(pool, time.sleep, 0.2)
+                    await asyncio.sleep(0.05)
+                    bind_context(user_id=then)
+                    await work
+
+            async def waits() -> None:
+                await loop.run_in_executor(pool, time.sleep, 0)
+
+            await asyncio.gather(for_each(), turn("bob", waits, BUDGET_S, after=0.01))
+
+    asyncio.run(main())
+    cause, _, user = blamed(service)
+    assert (cause, user) == ("pool", who)
+
+
 async def slow() -> None:
     for _ in range(10):
         await asyncio.sleep(0.05)

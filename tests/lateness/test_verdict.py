@@ -110,6 +110,30 @@ def test_a_child_that_ends_while_the_next_one_runs_counts_until_that_one_began()
     assert found.why == Why("inner")
 
 
+@pytest.mark.parametrize("cause", ["lock", "pool"])
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_a_wait_below_takes_away_only_its_moments(cause: str, *, is_deep: bool) -> None:
+    """What was seen of the stage around it holds for the others."""
+    seen, short = [Interval("pool", 100, 900, Why("db"))], [Interval(cause, 200, 202)]
+    child = Facts("load", 50, 950, waits=short, seen=short)
+    if is_deep:
+        child = child._replace(children=[Facts("query", 60, 940, waits=short)])
+    shares = judge(Facts("s", 0, END, seen=seen, children=[child])).shares
+    assert sum(shares.get(each, 0) for each in {"pool", cause}) == 800
+    assert shares.get(cause) == (800 if cause == "pool" else 2)
+
+
+@given(trees, intervals, intervals, st.integers(0, END))
+def test_a_wait_more_below_never_lowers_its_share(
+    below: Facts, seen: Interval, more: Interval, at: int
+) -> None:
+    child = Facts("load", at, END, children=[below])
+    stage = Facts("s", 0, END, seen=[seen], children=[child])
+    before = judge(stage).shares
+    after = judge(stage._replace(children=[child._replace(waits=[more])])).shares
+    assert after.get(more.cause, 0) >= before.get(more.cause, 0)
+
+
 def test_a_child_that_outlives_its_stage_explains_nothing() -> None:
     """The stage did not wait for it."""
     child = Facts("child", 0, END + 1, waits=[Interval("lock", 0, END)])
