@@ -591,6 +591,16 @@ def test_a_span_that_cannot_end_is_a_counted_loss(service: Service, monkeypatch:
     assert not trace.get_current_span().get_span_context().is_valid
 
 
+def test_a_tracer_that_records_nothing_makes_no_span(service: Service, monkeypatch: Any) -> None:
+    nothing = tracers.ForeignTracer(trace.NoOpTracer())
+    record = dataclasses.replace(_runtime.current, tracer=nothing)
+    monkeypatch.setattr(_runtime, "current", record)
+    with traced("x") as span:
+        assert span is trace.INVALID_SPAN
+        assert trace.get_current_span() is trace.INVALID_SPAN
+    assert service.receiver.spans == []
+
+
 def test_a_sampler_that_fails_costs_the_stage_and_nothing_else(service: Service) -> None:
     """Foreign code never raises into the application; the loss is counted."""
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
