@@ -1,6 +1,7 @@
 """A server made with the ``websockets`` library: a trace a message, with no line of its code."""
 
 import asyncio
+import inspect
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from websockets import version
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.server import ServerProtocol
 from websockets.sync.client import connect as connect_sync
 from websockets.sync.server import serve as serve_in_threads
 
@@ -26,6 +28,7 @@ from otel_logging.testing import Captured, capture
 log = get_logger("chat")
 all_sent = threading.Event()
 IS_OLD = int(version.version.partition(".")[0]) < 14
+LOGS_ITS_ANSWER = "connection open" in inspect.getsource(ServerProtocol.send_response)
 PATIENCE_S = 8.0
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the legacy one's
 
@@ -323,9 +326,11 @@ def test_a_handler_that_fails_is_an_error(
     message, end = run.span("message"), run.span("disconnect")
     assert (message["status"], end["status"]) == ("error", "error")
     assert end["attributes"]["websocket.close_code"] == 1011
-    assert "exception" in [event["name"] for event in message["events"]]
     (line,) = [line for line in run.lines if "ValueError" in line.get("exception", "")]
     assert (line["trace_id"], line["user_id"]) == (message["trace_id"], "u0")
+    if kind != "legacy" and not LOGS_ITS_ANSWER:
+        return
+    assert "exception" in [event["name"] for event in message["events"]]
     closed = run.line("connection closed")
     assert (closed.get("trace_id"), closed.get("tenant")) == (end["trace_id"], "acme")
 
@@ -361,6 +366,8 @@ def greet(url: str) -> None:
 def test_the_librarys_own_lines_are_their_connections(
     run: Captured, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    if kind != "legacy" and not LOGS_ITS_ANSWER:
+        pytest.skip("it logs before it knows its answer, and nothing of a connection's end")
     caplog.set_level("INFO", "websockets.server")
 
     async def handler(socket: Any) -> None:
