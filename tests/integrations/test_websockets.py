@@ -325,11 +325,11 @@ def test_a_handler_that_fails_is_an_error(
         asyncio.run(talk(serve if kind == "asyncio" else legacy, handler, 1, 1))
     message, end = run.span("message"), run.span("disconnect")
     assert (message["status"], end["status"]) == ("error", "error")
-    assert end["attributes"]["websocket.close_code"] == 1011
     (line,) = [line for line in run.lines if "ValueError" in line.get("exception", "")]
     assert (line["trace_id"], line["user_id"]) == (message["trace_id"], "u0")
     if kind != "legacy" and not LOGS_ITS_ANSWER:
-        return
+        return  # there the client may close first, too
+    assert end["attributes"]["websocket.close_code"] == 1011
     assert "exception" in [event["name"] for event in message["events"]]
     closed = run.line("connection closed")
     assert (closed.get("trace_id"), closed.get("tenant")) == (end["trace_id"], "acme")
