@@ -256,14 +256,16 @@ async def serve_everybody(history: History) -> None:
 # ---------------------------------------------------------------- the demo
 
 
-def run(*, spool_dir: Path | None = None) -> None:
+def run(*, environment: str | None = None, spool_dir: Path | None = None) -> None:
     """Run the service for about ten seconds, then show which messages were late, and why.
 
     Scope: process. Failure: raises ``ConfigurationError``. Blocks.
     """
     since_ns = time.time_ns()
     with (
-        setup_observability(SERVICE, spool_dir=spool_dir, budgets={"message": BUDGET_S}),
+        setup_observability(
+            SERVICE, environment=environment, spool_dir=spool_dir, budgets={"message": BUDGET_S}
+        ),
         tempfile.TemporaryDirectory(prefix="otel-logging-demo-") as directory,
     ):
         history = History(Path(directory) / "history.db")

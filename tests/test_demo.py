@@ -34,7 +34,7 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     homes = dict.fromkeys(("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_STATE_HOME"), str(home))
     # should something go by a proxy, it does not arrive
     proxies = dict.fromkeys(("http_proxy", "ws_proxy", "all_proxy"), "http://127.0.0.1:9")
-    return {**inherited, **homes, **proxies, "ENVIRONMENT": "development", **variables}
+    return {**inherited, **homes, **proxies, **variables}
 
 
 def otel_logging(*arguments: str, **variables: Any) -> Done:

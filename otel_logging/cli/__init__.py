@@ -13,6 +13,7 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
+from otel_logging import _names
 from otel_logging._errors import ConfigurationError
 from otel_logging._json import strict
 from otel_logging._text import visible
@@ -207,15 +208,23 @@ def show(
 
 
 @main.command()
+@click.option(
+    "--environment",
+    envvar=_names.ENVIRONMENT,
+    default="development",
+    show_default=True,
+    metavar="NAME",
+    help="As for any service: production prints JSON.",
+)
 @options.spool_dir
-def demo(*, spool_dir: Path | None) -> None:
+def demo(*, environment: str, spool_dir: Path | None) -> None:
     """Run a small chat service for ten seconds, and see why it is slow.
 
     Then late and show find out who was answered late. Nothing else has to run.
     """
     from otel_logging.demo import run
 
-    run(spool_dir=spool_dir)
+    run(environment=environment, spool_dir=spool_dir)
 
 
 @main.command()
