@@ -58,7 +58,7 @@ BUDGETS = {
     "handover": 135,
     "integrations": 2176,
     "jobs": 98,
-    "lateness": 2115,
+    "lateness": 2116,
     "logs": 1575,
     "mcp_server": 212,
     "observability": 250,

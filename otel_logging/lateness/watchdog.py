@@ -155,7 +155,6 @@ class Watchdog:
     def _look_at_slow(self, now: int, overdue: list[Callable[[], object]]) -> None:
         """Take a sample of slow stages; add what makes a line to those that are *overdue*."""
         with where.frames() as frames:
-            frames.pop(get_ident(), None)  # else it has itself, and keeps what all threads had
             own = {each.thread for each in self.watch.measured.copy() if each.task is None}
             free = {t: ns for t, ns in self._computed.items() if t not in own}
             for watched in list(islice(self._slow, _LOOKED_AT)):

@@ -54,17 +54,18 @@ def frames() -> Iterator[dict[int, FrameType]]:
     """Give the innermost frame of each thread; none while an interpreter with a lock of its own
     runs beside, since Python would crash.
 
-    Every stack of another thread is read within. Until 3.12 no garbage is collected meanwhile:
-    a collection in the middle of a step outwards may let the other thread go on, and what is read
-    then is memory that is no frame any more.
+    Every stack of another thread is read within. Until 3.12 no garbage is collected meanwhile: amid
+    a step outwards that may let the other thread go on, and what is read then is no frame any more.
     """
     with _forks.reading_stacks:  # a forked child has the collector as it was
         is_on = sys.version_info < (3, 12) and gc.isenabled()
         if is_on:  # pragma: no branch - by version
             gc.disable()
+        found = {} if _is_beside_another() else sys._current_frames()  # noqa: SLF001 - the only one
         try:
-            yield {} if _is_beside_another() else sys._current_frames()  # noqa: SLF001 - the only one
+            yield found
         finally:
+            found.clear()  # it has who reads it, too, which would keep what all threads had
             if is_on:  # pragma: no branch - by version
                 gc.enable()
 
