@@ -598,6 +598,10 @@ def test_a_tracer_that_records_nothing_makes_no_span(service: Service, monkeypat
     with traced("x") as span:
         assert span is trace.INVALID_SPAN
         assert trace.get_current_span() is trace.INVALID_SPAN
+    with traced("request", root=True) as span:
+        bind_context(user_id="ann")
+        assert not span.is_recording()
+    assert not trace.get_current_span().get_span_context().is_valid
     assert service.receiver.spans == []
 
 

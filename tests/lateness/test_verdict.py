@@ -61,6 +61,13 @@ def test_one_more_pause_never_lowers_its_share(
         assert after.get(cause, 0) == before.get(cause, 0)
 
 
+def test_computing_of_others_makes_no_call_of_another_service_longer() -> None:
+    other = Interval("cpu", 0, 600, Why("resize", "upload"))
+    assert judge(Facts("GET", 0, END, is_downstream=True, waits=[other])).shares == {
+        "downstream": END
+    }
+
+
 def test_what_it_computed_itself_is_not_counted_again_where_others_computed_too() -> None:
     """It has a clock for that: one more look at it lowers nothing."""
     other = Interval("cpu", 600, END, Why("resize", "upload"))
