@@ -4,9 +4,11 @@ In: fields, and the owner that they end with. Out: their values, and these encod
 spans and lines that have them. Deliberately absent: where it is kept (``context``).
 """
 
+import asyncio
+import sys
 import threading
 import time
-from asyncio import _get_running_loop, current_task
+from asyncio import _get_running_loop
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -30,10 +32,15 @@ def has_ended(owner: Any) -> bool:
     return getattr(owner, CLOSED, False) or getattr(owner, "end_time", None) is not None
 
 
+#: Returns the task that runs in a loop: ``current_task``, which is in Python until 3.12.
+_IN_C: Final = sys.version_info >= (3, 12)
+task_in: Final[Any] = asyncio.current_task if _IN_C else vars(asyncio.tasks)["_current_tasks"].get
+
+
 def worker() -> object:
     """Return the task, or the thread, that runs this."""
     loop = _get_running_loop()  # ``current_task`` raises where none runs
-    return (loop and current_task(loop)) or threading.get_ident()
+    return (None if loop is None else task_in(loop)) or threading.get_ident()
 
 
 def weakly(runner: Any) -> Any:

@@ -267,10 +267,11 @@ class Watched:
         over_s = verdict.late_by(latency_s, self.budget_s)
         if outer is None and over_s is None:
             return
-        is_here = self.thread == get_ident() and CURRENT.get().get(SPAN) is self.span
-        is_steps = any(f.f_code is _STEPS for f in islice(where.outwards(_getframe()), 4))
-        if self.cpu_began >= 0 and is_here and not (is_steps or where.is_shared(_getframe())):
-            cpu += time.thread_time_ns() - self.cpu_began
+        is_here = self.cpu_began >= 0 and self.thread == get_ident()
+        if is_here and CURRENT.get().get(SPAN) is self.span:
+            near = islice(where.outwards(frame := _getframe()), 4)
+            if not (where.is_shared(frame) or any(each.f_code is _STEPS for each in near)):
+                cpu += time.thread_time_ns() - self.cpu_began
         if self.beside:
             needed = [*self._needed()]
             self.waits += tuple(wait for task, wait in self.beside if task in needed)
@@ -280,11 +281,10 @@ class Watched:
             self.waits += (Interval(verdict.QUEUE, self.origin, self.began, Why(), behind),)
         if self.call_began and self.entered:
             self.guesses += (self.entered._replace(start=self.call_began),)
-        waits = self.waits + tuple(
-            guess  # what was measured, by its middle, is not guessed as well
-            for guess in self.guesses
-            if not any(w.start * 2 < guess.start + guess.end < w.end * 2 for w in self.waits)
-        )
+        waits = self.waits
+        for guess in self.guesses:  # what was measured, by its middle, is not guessed as well
+            if not any(w.start * 2 < guess.start + guess.end < w.end * 2 for w in self.waits):
+                waits += (guess,)
         facts = Facts(
             *(self.name, self.origin, self.end, self._kind in _DOWNSTREAM, waits, self.children),
             *(max(cpu - self.inner_cpu, 0), self.guesses),

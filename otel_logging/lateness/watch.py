@@ -7,7 +7,7 @@ none in a process that uWSGI forks. Deliberately absent: looking at what is open
 
 import threading
 import time
-from asyncio import _get_running_loop, current_task
+from asyncio import _get_running_loop
 from collections.abc import Callable, Mapping
 from concurrent.futures.thread import _WorkItem
 from contextlib import suppress
@@ -24,7 +24,7 @@ from opentelemetry import trace
 from otel_logging import _diagnostics, _forks, _green, _names, _runtime
 from otel_logging import context as bindings
 from otel_logging._values import field
-from otel_logging.binding import weakly, worker
+from otel_logging.binding import task_in, weakly, worker
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.blackbox import BlackBox
@@ -148,8 +148,7 @@ class Watch:
             watched = Watched(self, span, name, budget_s, outer, kind)
             watched.thread, loop = get_ident(), _get_running_loop()
             if loop is not None:
-                watched.loop, watched.task = loop, current_task(loop)
-                watched.worker = watched.task
+                watched.loop, watched.task, watched.worker = loop, (task := task_in(loop)), task
                 watched.heart = heart = self.pauses.hearts.get(loop) or Heart(loop, self.pauses)
                 heart.open += 1
                 if watched.began > heart.early:
