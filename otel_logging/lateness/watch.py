@@ -8,6 +8,7 @@ none in a process that uWSGI forks. Deliberately absent: looking at what is open
 import threading
 import time
 from asyncio import _get_running_loop
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures.thread import _WorkItem
 from contextlib import suppress
@@ -17,7 +18,6 @@ from math import inf
 from pathlib import Path
 from threading import Thread, get_ident
 from typing import Any, Final
-from weakref import ref
 
 from opentelemetry import trace
 
@@ -36,8 +36,7 @@ from otel_logging.lateness.watchdog import MOST, Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _NOTHING: Final[Mapping[Any, Any]] = {}
-_RUNNERS: Final = 1024  # tasks and threads, after which those are forgotten that are over
-_DID: Final = 32  # stages that are remembered of each
+_DID: Final = 4096  # stages that have ended are remembered
 _REMEMBERED: Final = 1024  # users
 _STOP_S: Final = 1.0
 _JOBS: Final = "WorkerThread.run"
@@ -90,9 +89,8 @@ class Watch:
         self.hands: dict[int, Any] = {}
         self.is_awake = False
         self.measured: dict[Watched, None] = {}
-        #: Of each task (weakly) or thread: from when to when, what, for whom.
-        self._did: dict[Any, list[tuple[int, int, str, Who]]] = {}
-        self._runners = _RUNNERS
+        #: What tasks (weakly) and threads did last: from when to when, what, for whom.
+        self._did: deque[tuple[Any, int, int, str, Who]] = deque(maxlen=_DID)
         self.watchdog = Watchdog(self)
         run, name = self.watchdog.run, "otel_logging watch"
         self._thread = threading.Thread(target=run, name=name, daemon=True)
@@ -273,18 +271,8 @@ class Watch:
         self._note(worker(), began, getattr(span, "name", ""), self.who_of(span))
 
     def _note(self, runner: Any, began: int, name: str, who: Who, ended: int = 0) -> None:
-        by, noted = weakly(runner), (began, ended or time.perf_counter_ns(), name, who)
-        if (did := self._did.get(by)) is not None:
-            did.append(noted)
-            del did[:-_DID]
-            return
-        if len(self._did) >= self._runners:  # most are over
-            # not ``enumerate``: who ends a stage may have its lock
-            threads: Any = vars(threading)["_active"]
-            there = [(by, did, type(by) is ref and by()) for by, did in list(self._did.items())]
-            self._did = {by: did for by, did, task in there if task or by in threads}
-            self._runners = max(2 * len(self._did), _RUNNERS)
-        self._did[by] = [noted]
+        ended = ended or time.perf_counter_ns()
+        self._did.append((weakly(runner), began, ended, name, who))
 
     def forget(self, watched: Watched) -> None:
         """Take a stage out of the table that was measured."""
@@ -350,10 +338,11 @@ class Watch:
 
     def behind(self, runner: Any, start: int, end: int) -> Why:
         """Return what *runner*, a task or a thread, did for most of the time between two."""
+        by = weakly(runner)
         did = [
             (began, ended, Why("", name, who))
-            for began, ended, name, who in self._did.get(weakly(runner), ())
-            if ended > start and began < end
+            for one, began, ended, name, who in self._did.copy()
+            if one == by and ended > start and began < end
         ]
         return most(did, start, end) or Why()
 
