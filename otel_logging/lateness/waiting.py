@@ -5,7 +5,7 @@ it waited for. Deliberately absent: touching a lock or a pool.
 """
 
 import time
-from asyncio import _get_running_loop, current_task
+from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,6 +17,7 @@ from weakref import ref
 from otel_logging import _wrap
 from otel_logging._errors import ConfigurationError
 from otel_logging._values import field
+from otel_logging.binding import task_in
 from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness.stage import Holder, watched_of
 from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why, most
@@ -78,7 +79,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             return
         is_wait, ask = now - began > _MOMENT_NS, None
         loop = _get_running_loop() if is_wait or key[1] else None
-        task = loop and current_task(loop)
+        task = loop and task_in(loop)
         if key[1]:
             watched.is_known = True
             # in a third of the time that the class takes
