@@ -30,7 +30,7 @@ _REMEMBERED_CHARACTERS: Final = 256
 _PASSES: Final = 4  # over a text with a secret, until nothing changes
 #: Ids of ours, whose digits may look like a card's.
 _IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"})
-_ID: Final = re.compile("[0-9a-f-]*")
+_ID: Final = later("[0-9a-f-]*")
 #: OpenTelemetry's attribute, an id that is no secret.
 _SESSION: Final = "session.id"
 #: Of a JSON web key (RFC 7518).

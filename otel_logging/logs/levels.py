@@ -9,7 +9,7 @@ from typing import Final
 #: The level from which the application's own levels let a logger's records through: Python's.
 for_handlers: Final = logging.Logger.getEffectiveLevel
 #: LOG_LEVEL and LOG_LEVELS by ``Logger.name``; empty while other loggers are left alone.
-ours: Final[dict[str, int]] = {}
+ours: Final = dict[str, int]()
 
 #: Whether the application has set the root logger to WARNING, which is Python's default.
 _is_warning_given = False
