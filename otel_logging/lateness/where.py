@@ -30,12 +30,11 @@ DEPTH: Final = 40
 SHOWN: Final = 3  # places in a sentence
 _KEPT: Final = 8  # steps of a stack
 _OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
-#: Python's own modules, and this package.
-_LIBRARIES: Final = (f"{Path(os.__file__).parent}{os.sep}", _OURS, "<frozen ")
+_LIBRARIES: Final = f"{Path(os.__file__).parent}{os.sep}", _OURS  # Python's own modules, and this
 #: Where commands are installed, which have no ``.py`` at their end.
 _COMMANDS: Final = f"{Path(sys.prefix, 'bin')}{os.sep}"
-#: Installed, or made by what is: ``<sqlalchemy generated …>``, ``<attrs generated …>``.
-_PACKAGES: Final = re.compile(r"[\\/](site|dist)-packages[\\/]|^<\w+ generated ")
+#: Installed, or in no file and typed by nobody: made by a library, ``<attrs generated …>``.
+_THEIRS: Final = re.compile(r"[\\/](site|dist)-packages[\\/]|^<(?!stdin|console|doctest|\S*input)")
 _DEMO: Final = str(Path(__file__).parent.parent / "demo.py")  # an application like another
 #: Functions of libraries in which one waits for a lock or for a connection of a pool.
 _ACQUIRING: Final = frozenset(
@@ -319,7 +318,6 @@ _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
 _CALLING: Final = asyncio.Handle._run.__code__  # noqa: SLF001 - it has what it runs in
-_NO_CONTEXT: Final = Context()
 _CALLBACKS: Final = f"{os.sep}events.py"  # what calls one: it is in C, and has no frame
 _SELECTORS: Final = selectors.__file__
 
@@ -335,12 +333,12 @@ def context_of(task: Any) -> Context:
     if hasattr(task, "get_context"):  # pragma: no cover - Python 3.12
         found: Context = task.get_context()
         return found
-    return next((e for e in gc.get_referents(task) if type(e) is Context), _NO_CONTEXT)
+    return next((e for e in gc.get_referents(task) if type(e) is Context), Context())
 
 
 def context_in(frame: FrameType | None) -> Context:
     """Return the context of the callback that asyncio runs in the thread with this stack."""
-    found: Context = getattr(self_of(_CALLING, frame), "_context", _NO_CONTEXT)
+    found: Context = getattr(self_of(_CALLING, frame), "_context", Context())
     return found
 
 
@@ -354,7 +352,9 @@ def attributes(of: Any) -> Mapping[str, Any]:
 @lru_cache(maxsize=4096)
 def is_application(file: str) -> bool:
     """Say whether code of *file* is the application's own, neither Python's nor of a library."""
-    if file.startswith(_LIBRARIES) or _PACKAGES.search(file):
+    if file == "<string>":  # SQLAlchemy and dataclasses make it; Python calls so what ``-c`` runs
+        return sys.argv[:1] == ["-c"]
+    if file.startswith(_LIBRARIES) or _THEIRS.search(file):
         return file == _DEMO
     return file.endswith(".py") or not file.startswith(_COMMANDS)
 

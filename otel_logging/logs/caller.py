@@ -105,9 +105,10 @@ def where(error: BaseException) -> dict[str, str]:
     """Return the innermost place of *error* in the application's own code, as a field."""
     found = {}
     for frame, line in traceback.walk_tb(error.__traceback__):
-        code = frame.f_code
-        if _package_of(frame) in _application or is_application(code.co_filename):
-            found = {_names.EXCEPTION_WHERE: f"{code.co_filename}:{line} in {code.co_qualname}"}
+        code, file = frame.f_code, frame.f_code.co_filename
+        is_own = _package_of(frame) in _application and not file.startswith("<")
+        if is_own or is_application(file):
+            found = {_names.EXCEPTION_WHERE: f"{file}:{line} in {code.co_qualname}"}
     return found
 
 
