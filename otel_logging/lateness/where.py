@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from functools import lru_cache
 from itertools import chain, takewhile
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, GetSetDescriptorType, ModuleType
@@ -22,6 +21,7 @@ from typing import Any, Final
 from weakref import ref
 
 from otel_logging import _forks, _wrap
+from otel_logging.lateness.application import DEMO, OURS, is_application
 from otel_logging.lateness.verdict import DOWNSTREAM, LOCK, POOL
 
 Step = tuple[CodeType, int]
@@ -29,13 +29,6 @@ Step = tuple[CodeType, int]
 DEPTH: Final = 40
 SHOWN: Final = 3  # places in a sentence
 _KEPT: Final = 8  # steps of a stack
-_OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
-_LIBRARIES: Final = f"{Path(os.__file__).parent}{os.sep}", _OURS  # Python's own modules, and this
-#: Where commands are installed, which have no ``.py`` at their end.
-_COMMANDS: Final = f"{Path(sys.prefix, 'bin')}{os.sep}"
-#: Installed, or in no file and typed by nobody: made by a library, ``<attrs generated …>``.
-_THEIRS: Final = re.compile(r"[\\/](site|dist)-packages[\\/]|^<(?!stdin|console|doctest|\S*input)")
-_DEMO: Final = str(Path(__file__).parent.parent / "demo.py")  # an application like another
 #: Functions of libraries in which one waits for a lock or for a connection of a pool.
 _ACQUIRING: Final = frozenset(
     {"acquire", "_acquire", "getconn", "get_connection", "_do_get", "wait_for_connection"}
@@ -96,7 +89,7 @@ def _bounded(frames: Iterable[FrameType]) -> list[Step]:
     steps: list[Step] = []
     is_own = False
     for frame in frames:
-        if frame.f_code.co_filename.startswith(_OURS) and frame.f_code.co_filename != _DEMO:
+        if frame.f_code.co_filename.startswith(OURS) and frame.f_code.co_filename != DEMO:
             continue
         is_own = is_own or is_application(frame.f_code.co_filename)
         if len(steps) < DEPTH or is_own:
@@ -347,16 +340,6 @@ def attributes(of: Any) -> Mapping[str, Any]:
     kinds = (vars(kind).get("__dict__") for kind in type(of).__mro__)
     found = next((each for each in kinds if each is not None), None)
     return found.__get__(of) if type(found) is GetSetDescriptorType else {}
-
-
-@lru_cache(maxsize=4096)
-def is_application(file: str) -> bool:
-    """Say whether code of *file* is the application's own, neither Python's nor of a library."""
-    if file == "<string>":  # SQLAlchemy and dataclasses make it; Python calls so what ``-c`` runs
-        return sys.argv[:1] == ["-c"]
-    if file.startswith(_LIBRARIES) or _THEIRS.search(file):
-        return file == _DEMO
-    return file.endswith(".py") or not file.startswith(_COMMANDS)
 
 
 def _shown(step: Step) -> str:
