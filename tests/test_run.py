@@ -118,7 +118,7 @@ SPAWNS += "p = c('spawn').Process(target=main); p.start(); p.join()"
 def test_an_installed_package_is_the_application(
     command: tuple[str, ...], named: str, tmp_path: Path
 ) -> None:
-    """Where it is what is started, or named: its lines are shown, and where it failed, and stood."""
+    """Where it is what is started, or named: its lines are shown, where it failed and stood."""
     site = tmp_path / "site-packages"
     for name, text in SITE.items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
