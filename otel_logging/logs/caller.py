@@ -16,7 +16,8 @@ from typing import Any, Final
 import structlog
 
 from otel_logging import _names
-from otel_logging.lateness.where import is_application
+from otel_logging.lateness import application
+from otel_logging.lateness.application import is_application
 
 #: If set, structlog looks for the caller from this frame on.
 _calling: Final[ContextVar[FrameType | None]] = getattr(
@@ -65,15 +66,11 @@ def users_place() -> dict[str, Any]:
     return place_of(frame, frame.f_lineno)
 
 
-#: The packages that are the application's, wherever they are installed.
-_application: frozenset[str] = frozenset()
-
-
 def note_application(packages: Iterable[str]) -> None:
     """Remember what is the application's code: the package that calls set-up, and *packages*."""
-    global _application
     calls = _package_of(users_frame()[0])
-    _application = frozenset(each.partition(".")[0] for each in ("__main__", calls, *packages))
+    names = ("__main__", calls, *packages)
+    application.note(frozenset(each.partition(".")[0] for each in names))
 
 
 def _package_of(frame: FrameType) -> str:
@@ -98,7 +95,7 @@ def is_library(logger: str, logged_in: str) -> bool:
         path, first, letters = (re.sub(r"[\W_]", "", e).lower() for e in (inside, package, name))
         if path.startswith(letters) and letters.startswith(first):
             name, file = package, logged_in
-    is_known = name in _SHOWN or name in _application or type(file) is not str
+    is_known = name in _SHOWN or name in application.packages or type(file) is not str
     return not (is_known or is_application(f"{file}/"))
 
 
@@ -107,7 +104,7 @@ def where(error: BaseException) -> dict[str, str]:
     found = {}
     for frame, line in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
-        if _package_of(frame) in _application or is_application(code.co_filename):
+        if is_application(code.co_filename):
             found = {_names.EXCEPTION_WHERE: f"{code.co_filename}:{line} in {code.co_qualname}"}
     return found
 
