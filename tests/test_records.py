@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from otel_logging import _diagnostics, _otlp, get_logger, setup_observability
+from otel_logging import (
+    _diagnostics,
+    _otlp,
+    bind_context,
+    get_logger,
+    setup_observability,
+    traced,
+)
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.assembly import make_client
 from otel_logging.export.delivery import Delivery
@@ -431,6 +439,29 @@ def test_lines_leave_as_records_and_as_events(
     told = {e.name: e.attributes["exception"] for _, e in receiver.events if e.name != "outside"}
     assert "Traceback" in told["first"]
     assert told["second"] == "KeyError: 'k'"
+
+
+@pytest.mark.parametrize("exporters", ["otlp", "otlp,span"])
+def test_an_exception_that_nobody_logged_is_a_record_and_no_event(
+    exporters: str, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same line as on stdout, with the ids of the stage that it left."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", exporters)
+    with setup_observability(
+        "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path
+    ) as observability:
+        with suppress(ValueError), traced("checkout"):
+            bind_context(user_id="grace")
+            raise ValueError("boom")
+        assert observability.force_flush(10)
+    (record,) = receiver.log_records
+    (span,) = receiver.spans
+    assert (record.body, record.severity) == ("an exception left its entry stage", 17)
+    assert (record.trace_id, record.span_id) == (span.trace_id, span.span_id)
+    told = {key: record.attributes[key] for key in ("user_id", "stage", "exception.message")}
+    assert told == {"user_id": "grace", "stage": "checkout", "exception.message": "boom"}
+    assert record.attributes["exception.stacktrace"].endswith("ValueError: boom")
+    assert [event.name for _, event in receiver.events] == ["exception"]
 
 
 def test_records_wait_where_no_reader_takes_them_for_spans(make: Make, tmp_path: Path) -> None:

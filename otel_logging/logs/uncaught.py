@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _names
+from otel_logging import _names, processors
 from otel_logging._green import OfThread
 from otel_logging._text import later
 from otel_logging._values import plain, without_addresses
@@ -168,7 +168,7 @@ def _of_warning(  # as ``warnings.showwarning``, whose arguments some give by th
 def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
     """Make the line about *error*, which leaves the entry stage *stage*; return what writes it.
 
-    It goes to the output alone: the span has the exception already.
+    It is no event: the span has the exception already.
     """
     lines, span = loggers.logger_of("traced"), trace.get_current_span()
     configured = loggers.in_use()
@@ -181,6 +181,7 @@ def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
         if loggers.in_use() is configured:  # a later set-up is not asked for what came before it
             line.stamp(span, fields)
             configured.write(fields, configured.render)
+            processors.record_on(span, fields, on_span=False)
 
     return write
 
