@@ -745,6 +745,28 @@ log.info("parent, afterwards")
     assert ids == (set() if environment is ALONE else {found["child"]["service.instance.id"]})
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_a_killed_child_s_lines_outside_any_span_are_records_and_no_events(shop: Shop) -> None:
+    """A limit: the open `process log` span ends with the child. A line in a stage is both."""
+    script = (
+        START
+        + """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads, from Python 3.12 on
+if (child := os.fork()) == 0:
+    with traced("stage"):
+        log.info("inside")
+    log.info("outside")
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    )
+    assert shop.run(script, OTEL_LOGS_EXPORTER="otlp,span") == ["inside", "outside"]
+    shop.run(START + "assert observability.force_flush(10)", OTEL_LOGS_EXPORTER="otlp,span")
+    assert sorted(bodies(shop.receiver)) == ["inside", "outside"]
+    assert shop.delivered() == ["inside"]
+
+
 def test_sigterm_handlers_may_log(shop: Shop) -> None:
     """In the middle of a log call: each line once."""
     script = (
