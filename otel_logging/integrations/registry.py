@@ -107,6 +107,8 @@ class _Loader:
     it may be a class, or one object for all modules of a zip file.
     """
 
+    _theirs: Any = None  # a copy is asked for methods before it has one
+
     def __init__(self, spec: Any) -> None:
         self._spec, self._theirs = spec, spec.loader
 
