@@ -1,14 +1,13 @@
 """What is set up: one record, which is replaced and never changed.
 
 In: what set-up, ``shutdown`` and ``testing.capture`` decide. Out: ``current``, which every
-stage and line reads. Invariant: nothing else in the package is assigned from another
-module, but what ``_errors`` takes secrets out with. Deliberately absent: deciding any of it
-(``observability``).
+stage and line reads. Invariant: no other module keeps what a set-up decides, so a block that puts
+the old record back has undone it. Deliberately absent: deciding any of it (``observability``).
 """
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +21,8 @@ ids: Final = random.Random()  # noqa: S311
 class Runtime:
     """What is set up."""
 
+    #: The ``Observability`` that is in use; None: there is no tracing by us.
+    observability: Any = None
     #: Makes the spans of stages; None: another SDK's tracer is looked for.
     tracer: Any = None
     #: Where our provider's spans, and those of a provider that we are attached to, go.
@@ -51,17 +52,31 @@ class Runtime:
     characters: int = 0
     #: The clock of lines outside our spans, ns since the epoch.
     now_ns: Callable[[], int] = time.time_ns
-    #: Takes secrets out of what leaves: lines, spans, log records, reports on stderr.
-    redaction: _redact.Redaction = _redact.DEFAULT
     #: Where ids come from: as many random bits as it is asked for.
     random_bits: Callable[[int], int] = ids.getrandbits
+    #: While a test captures: gets the settings of a set-up, which starts nothing then.
+    take_settings: Callable[[Any], None] | None = None
+    #: While a test captures: sees every line, and the level from which there is one; None: neither.
+    listener: Callable[[MutableMapping[str, Any]], None] | None = None
+    listens_from: int | None = None
+
+    # What is about lines outlasts ``shutdown``.
+
+    #: Takes secrets out of what leaves: lines, spans, log records, reports on stderr.
+    redaction: _redact.Redaction = _redact.DEFAULT
+    #: How lines are made (``logs.logger.Configured``); None: as structlog is configured.
+    logs: Any = None
+    #: LOG_LEVEL and LOG_LEVELS by ``Logger.name``; empty while other loggers are left alone.
+    taken_over: Mapping[str, int] = field(default_factory=dict)
+    #: The packages whose code is the application's, wherever they are installed.
+    application: Set[str] = frozenset()
 
 
 current = Runtime()
 
 
 def swap(new: Runtime) -> Runtime:
-    """Replace what is set up; return what was. The caller holds set-up's lock."""
+    """Replace what is set up; return what was. The caller holds set-up's lock, or is a test."""
     global current
     old, current = current, new
     return old

@@ -6,6 +6,7 @@ import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -19,7 +20,7 @@ from otel_logging import ConfigurationError, Redaction, _json, _otlp, _runtime
 from otel_logging._redact import DEFAULT, OFF
 from otel_logging._values import bounded, field, plain
 from otel_logging.binding import on_lines
-from otel_logging.logs.configure import use_redaction
+from otel_logging.logs.configure import use
 from tests import planted, planted_places
 
 PERSONAL = Redaction(personal=True, who=["user_id"], salt="s")
@@ -198,12 +199,12 @@ def test_what_lines_hold_is_remembered_within_bounds() -> None:
 @contextmanager
 def redacted_by(redaction: Redaction) -> Iterator[None]:
     """Take out what *redaction* says for the length of a block."""
-    before = _runtime.current.redaction
-    use_redaction(redaction)
+    before = _runtime.current
+    use(replace(before, redaction=redaction))
     try:
         yield
     finally:
-        use_redaction(before)
+        use(before)
 
 
 def test_a_number_may_be_a_secret_though_one_of_its_name_is_none() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from otel_logging import _names
+from otel_logging import _names, _runtime
 from otel_logging.lateness.where import is_application
 
 #: If set, structlog looks for the caller from this frame on.
@@ -65,15 +65,10 @@ def users_place() -> dict[str, Any]:
     return place_of(frame, frame.f_lineno)
 
 
-#: The packages that are the application's, wherever they are installed.
-_application: frozenset[str] = frozenset()
-
-
-def note_application(packages: Iterable[str]) -> None:
-    """Remember what is the application's code: the package that calls set-up, and *packages*."""
-    global _application
+def application_of(packages: Iterable[str]) -> frozenset[str]:
+    """Return what is the application's code: the package that calls set-up, and *packages*."""
     calls = _package_of(users_frame()[0])
-    _application = frozenset(each.partition(".")[0] for each in ("__main__", calls, *packages))
+    return frozenset(each.partition(".")[0] for each in ("__main__", calls, *packages))
 
 
 def _package_of(frame: FrameType) -> str:
@@ -97,16 +92,16 @@ def is_library(logger: str, logged_in: str) -> bool:
     path, first, letters = (re.sub(r"[\W_]", "", each).lower() for each in (inside, package, name))
     if file is None and path.startswith(letters) and letters.startswith(first):
         name, file = package, logged_in
-    is_known = name in _SHOWN or name in _application or type(file) is not str
+    is_known = name in _SHOWN or name in _runtime.current.application or type(file) is not str
     return not (is_known or is_application(f"{file}/"))
 
 
 def where(error: BaseException) -> dict[str, str]:
     """Return the innermost place of *error* in the application's own code, as a field."""
-    found = {}
+    found, packages = {}, _runtime.current.application
     for frame, line in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
-        if _package_of(frame) in _application or is_application(code.co_filename):
+        if _package_of(frame) in packages or is_application(code.co_filename):
             found = {_names.EXCEPTION_WHERE: f"{code.co_filename}:{line} in {code.co_qualname}"}
     return found
 
