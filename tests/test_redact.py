@@ -713,6 +713,18 @@ def test_an_id_of_ours_is_no_card_whatever_its_digits(name: str) -> None:
     assert given != DEFAULT.text(given)
 
 
+def test_a_lines_own_time_is_no_secret_and_is_not_remembered() -> None:
+    """It is another one each time, and a pattern of the application's does not cut it to pieces."""
+    redaction = Redaction(patterns=[r"\d{4}-\d\d-\d\d"])
+    for number in range(1000, 2000):
+        time_of_line = f"2026-07-01T12:30:00.00{number}Z"
+        assert redaction.field("timestamp", time_of_line) == time_of_line
+    assert time_of_line not in redaction.seen
+    for other in ("2026-07-01", "2026-07-01T12:30:00.001999Z or so"):  # a field of that name
+        assert "[redacted:pattern]" in redaction.field("timestamp", other)
+    assert DEFAULT.field("timestamp", "4111111111111111") == "[redacted:card]"
+
+
 def test_what_is_encoded_too_often_is_left_as_it_is() -> None:
     """An address in one in another is looked into; no service has more."""
     text = "password=hunter2x"
