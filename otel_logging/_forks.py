@@ -72,7 +72,7 @@ reading_stacks: Final = RLock()
 #: Each part has an ``after_fork()``, which makes it the child's own.
 _parts: Final[dict[Step, "weakref.WeakSet[Any]"]] = {step: weakref.WeakSet() for step in Step}
 #: By process id: a thread that the child does not have may hold the parent's lock.
-_turns: Final[dict[int, Any]] = {}
+_turns: Final = dict[int, Any]()
 _is_following = False
 _is_told = False  # our hooks are registered
 

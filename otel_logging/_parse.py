@@ -26,7 +26,7 @@ _ENCODED: Final = (
     " the user, control characters, or another @"
 )
 _CONTROLS: Final = "[\x00-\x1f\x7f-\x9f]"  # RFC 7617: in neither of them
-_NUMBERS: Final[dict[str, int]] = logging.getLevelNamesMapping()
+_NUMBERS: Final = logging.getLevelNamesMapping()
 _LEVELS: Final = {
     name.lower(): _NUMBERS[name] for name in sorted(_NUMBERS, key=_NUMBERS.__getitem__)
 }

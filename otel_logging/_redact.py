@@ -31,9 +31,9 @@ _PASSES: Final = 4  # over a text with a secret, until nothing changes
 #: What ids of ours look like, whose digits may look like a card's, and a line's time, ever new.
 _OURS: Final = {
     **dict.fromkeys(
-        (_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"), re.compile("[0-9a-f-]*")
+        (_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"), later("[0-9a-f-]*")
     ),
-    _names.TIMESTAMP: re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII),
+    _names.TIMESTAMP: later(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII),
 }
 #: OpenTelemetry's attribute, an id that is no secret.
 _SESSION: Final = "session.id"

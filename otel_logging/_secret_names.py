@@ -200,7 +200,9 @@ def _kind_at(word: str, before: str, first: str, begin: str) -> str | None:
     for each in (before + word, word, first + before + word):
         if each in _SECRET:
             return _SECRET[each]
-    found = [w for w in _INSIDE if w in word] + [w for w in _AT_END if word.endswith(w)]
+    found = [w for w in _INSIDE if w in word]
+    if word.endswith(_AT_END):  # nearly no word does, and all are looked for at once
+        found += [w for w in _AT_END if word.endswith(w)]
     if found:
         return _SECRET[max(found, key=len)]
     is_short = word.endswith("pw") and len(word) > 3

@@ -40,7 +40,7 @@ _RLock: Final = as_it_was("_thread").RLock
 _TURNS: Final = 11
 #: Held while a line is written, by descriptor: a terminal, a socket or a full pipe may take it in
 #: parts, and another thread's line must not stand between them.
-_turns: Final[dict[int, Any]] = {}
+_turns: Final = dict[int, Any]()
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_turns.clear)
 #: By thread: the function by which it empties one of Python's buffers.

@@ -50,7 +50,9 @@ def any_of(words: Iterable[str]) -> str:
         ends.setdefault(word[:1], []).append(word[1:])
     if "" in ends:
         return ""
-    return f"(?:{'|'.join(re.escape(first) + any_of(rest) for first, rest in ends.items())})"
+    ways = [re.escape(first) + any_of(rest) for first, rest in ends.items()]
+    # a group around one way takes as long to compile as the way itself
+    return ways[0] if len(ways) == 1 else f"(?:{'|'.join(ways)})"
 
 
 def has_one(signs: Iterable[str], text: str) -> bool:

@@ -31,7 +31,7 @@ from otel_logging.spool.process_dirs import in_use
 from otel_logging.spool.queue import Spool
 
 #: The other SDKs' providers that have a processor of ours, which they keep for good; by ``id``.
-_attached: Final[set[int]] = set()
+_attached: Final = set[int]()
 
 
 def start(

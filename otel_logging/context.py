@@ -44,7 +44,7 @@ get_current, set_current, reset_current = CURRENT.get, CURRENT.set, CURRENT.rese
 (SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
 
 
-BOUND: Final[ContextVar[Bound]] = ContextVar("otel_logging.bound", default=NOTHING)
+BOUND: Final = ContextVar("otel_logging.bound", default=NOTHING)
 #: What is bound in this task, with its owners; to get it, and to bind that again.
 state, restore = BOUND.get, BOUND.set
 
@@ -66,7 +66,7 @@ Job = list[Any]
 _NO_JOB: Final[Job] = [None, None]
 #: The background job that this runs for. Its tag is on every line and span, as a bound field is,
 #: but it cannot be unbound.
-job: Final[ContextVar[Job]] = ContextVar("otel_logging.job", default=_NO_JOB)
+job: Final = ContextVar("otel_logging.job", default=_NO_JOB)
 
 
 #: To get it.

@@ -103,8 +103,8 @@ def _in_line(function: Any, tag: str) -> Any:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         run: bindings.Job = [tag, None]
         began, token = _exceptions.last, _set(run)
-        try:
-            result = function(*args, **kwargs)
+        try:  # to pass on no keywords costs a tenth of the wrapper
+            result = function(*args, **kwargs) if kwargs else function(*args)
         except BaseException as error:
             _end((began, run, token), error)
             raise

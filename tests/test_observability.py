@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
 
 from otel_logging import (
     ConfigurationError,
@@ -117,6 +118,25 @@ def test_set_up_works_again_after_shutdown(receiver: Receiver, tmp_path: Path) -
         "turn 1",
         "turn 2",
     ]
+
+
+@pytest.mark.parametrize("detectors", ["", "process"])
+def test_the_resource_has_what_the_sdk_knows(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detectors: str
+) -> None:
+    """Its own attributes, and those of the detectors that OpenTelemetry's variable names."""
+    monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", detectors)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=a%20b")
+    theirs = {**Resource.create({"service.name": "shop"}).attributes}
+    assert ("process.runtime.name" in theirs) is bool(detectors)
+    service = Service(receiver, tmp_path)
+    with traced("x"):
+        pass
+    assert service.observability.shutdown()
+    (span,) = receiver.spans
+    for name, value in theirs.items():
+        if name != "service.instance.id" and not name.startswith("process.command"):  # a list
+            assert span.resource[name] == value
 
 
 def test_it_is_a_context_manager_and_shows_what_it_did(receiver: Receiver, tmp_path: Path) -> None:

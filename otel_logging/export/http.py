@@ -25,7 +25,7 @@ _GZIP_WINDOW: Final = 31  # zlib: its largest window, with the head and the end 
 _FINAL: Final = dict.fromkeys((400, 413, 422), Outcome.REFUSED)
 _PROTOBUF: Final = "application/x-protobuf"
 _PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
-_PAGE: Final = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html\b|html\b|!--)", re.IGNORECASE)
+_PAGE: Final = rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype html\b|html\b|!--)"  # compiled when one comes
 _CONNECT_S: Final = 3.0  # for each address of the host: the next one may answer
 
 
@@ -70,7 +70,7 @@ class OtlpHttp(HttpClient):
         """
         status, body = response.status, response.body
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_page = kind in _PAGES or _PAGE.match(body)
+        is_page = kind in _PAGES or re.match(_PAGE, body)
         taken = 200 <= status < 300
         final = Outcome.DELIVERED if taken else _FINAL.get(status)
         text = one_line(f"HTTP {status} {response.reason}")

@@ -8,11 +8,14 @@ import socket
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.sdk.environment_variables import OTEL_EXPERIMENTAL_RESOURCE_DETECTORS
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.version import __version__
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from otel_logging import _names, _otlp, _runtime
 from otel_logging.settings import Settings
+from otel_logging.settings.variables import value_of
 
 if TYPE_CHECKING:
     from otel_logging.binding import Bound
@@ -73,8 +76,13 @@ def make_resource(settings: Settings) -> Resource:
 
     Without a host attribute Jaeger "corrects" the times of spans outside their parent.
     """
-    return Resource.create(
+    # only to ask detectors that the user names: the SDK does that in threads, 1 ms of set-up
+    make = Resource.create if value_of(OTEL_EXPERIMENTAL_RESOURCE_DETECTORS) else Resource
+    return make(
         {
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.name": "opentelemetry",
+            "telemetry.sdk.version": __version__,
             "host.name": socket.gethostname(),
             "deployment.environment.name": settings.environment,
             _names.WHO: list(settings.who),

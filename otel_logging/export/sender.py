@@ -32,7 +32,7 @@ UNREADABLE: Final = "spool segments cannot be read now and are tried again"
 REFUSED: Final = "{} lost: the collector refused them"
 
 #: How many spans, and log records, this process has delivered.
-delivered: Final[Counter[str]] = Counter()
+delivered: Final = Counter[str]()
 
 
 class Sender:

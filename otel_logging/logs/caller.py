@@ -87,11 +87,12 @@ def is_library(logger: str, logged_in: str) -> bool:
     name = logger.partition(".")[0]
     module = sys.modules.get(name)
     file = next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None)
-    inside = logged_in.rpartition("-packages")[2]
-    package = re.split(r"[\\/.]", f"{inside}//")[1]
-    path, first, letters = (re.sub(r"[\W_]", "", each).lower() for each in (inside, package, name))
-    if file is None and path.startswith(letters) and letters.startswith(first):
-        name, file = package, logged_in
+    if file is None:
+        inside = logged_in.rpartition("-packages")[2]
+        package = re.split(r"[\\/.]", f"{inside}//")[1]
+        path, first, letters = (re.sub(r"[\W_]", "", e).lower() for e in (inside, package, name))
+        if path.startswith(letters) and letters.startswith(first):
+            name, file = package, logged_in
     is_known = name in _SHOWN or name in _runtime.current.application or type(file) is not str
     return not (is_known or is_application(f"{file}/"))
 

@@ -28,7 +28,7 @@ _handing_on = OfThread()
 _filtering = OfThread()
 _FILTER_ERRORS: Final = "errors of a logging handler's filter"
 #: Our ``Logger.callHandlers``, if nobody has replaced it.
-only_handlers: Final[list[Any]] = []
+only_handlers: Final = list[Any]()
 
 
 def hears(logger: logging.Logger) -> bool:

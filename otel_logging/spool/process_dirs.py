@@ -22,7 +22,7 @@ from otel_logging.spool.reading import content
 from otel_logging.spool.segment import parse_all
 
 _TRIES: Final = 5  # a neighbour may take our new directory for a dead process's
-_all: Final[weakref.WeakSet["Held"]] = weakref.WeakSet()
+_all: Final = weakref.WeakSet["Held"]()
 
 
 def in_use() -> set[Path | None]:
