@@ -51,7 +51,7 @@ class Observability:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._before = _runtime.current
+        self._before = _runtime.current  # what ``shutdown`` goes back to
         self._pipeline: Pipeline | None = None
         self._records: Records | None = None
         self._watch: Watch | None = None
@@ -72,9 +72,12 @@ class Observability:
 
             self._pipeline, self._records, self._watch = assembly.start(settings, self._deliveries)
         configure.apply(settings)
-        given = {each: getattr(settings, each) for each in ("propagate", "who", "trust_inbound")}
-        budgets = Budgets(settings.budgets)
-        _runtime.swap(replace(_runtime.current, budgets=budgets, **given))
+        _runtime.change(
+            budgets=Budgets(settings.budgets),
+            propagate=settings.propagate,
+            who=settings.who,
+            trust_inbound=settings.trust_inbound,
+        )
         # without tracing, too, a request begins with nothing bound; no client's span is missing
         registry.instrument(
             each for each in settings.instrument if settings.traces or each != "clients"
@@ -289,7 +292,7 @@ def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
     wrap_propagators()
     _diagnostics.forget()
     made = Observability(settings)
-    _runtime.swap(replace(_runtime.current, observability=made))
+    _runtime.change(observability=made)
     try:
         made._start()  # noqa: SLF001
     except BaseException:

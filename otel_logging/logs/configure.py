@@ -44,9 +44,9 @@ def use(runtime: _runtime.Runtime) -> None:
 
 def apply(settings: LogSettings) -> None:
     """Configure structlog and logging as *settings* say. Scope: process."""
-    runtime, asked = _runtime.current, settings
-    if runtime.listens_from is not None:
-        settings = replace(settings, level=runtime.listens_from, levels={})
+    asked, listener, level = settings, _runtime.current.listener, _runtime.current.listens_from
+    if level is not None:
+        settings = replace(settings, level=level, levels={})
     stdout, links = Stdout(), settings.links_to
     line_bytes = settings.line_bytes if stdout.is_pipe else None
     straight: line.Straight = line.never_straight
@@ -54,18 +54,18 @@ def apply(settings: LogSettings) -> None:
         render = console_renderer(color=settings.color, links_to=links, width=stdout.columns)
     else:
         render = json_renderer(line_bytes)
-        if not settings.caller and runtime.listener is None:
+        if not settings.caller and listener is None:
             straight = line.straight_to(stdout.write, line_limit(line_bytes))
 
     def write(event_dict: EventDict, render: Renderer) -> None:
-        if runtime.listener is not None:
-            runtime.listener(event_dict)
+        if listener is not None:
+            listener(event_dict)
         stdout.write(render(event_dict))
 
     level = logging.INFO if settings.level is None else settings.level
     by_name = settings.level, settings.levels
     runtime = replace(
-        runtime,
+        _runtime.current,
         redaction=settings.redaction,
         logs=logger.Configured(asked, *by_name, write, render, straight),
         taken_over={logging.root.name: level, **settings.levels} if settings.takeover else {},
