@@ -26,6 +26,7 @@ from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.binding import has_ended, worker
 from otel_logging.context import CURRENT, OUTER, SPAN, Standing, entry_of, is_local, leave_behind
 from otel_logging.lateness import endless, everybodys, where
+from otel_logging.lateness.application import is_application
 from otel_logging.open_stage import come_back, going_on, renewed
 
 #: A stage of one name, or a line of one place, that comes so often is no step of the request.
@@ -278,7 +279,7 @@ def _may_serve(task: Any, request: Any) -> bool:
     """Say whether *task*, of *request*, which is open, takes for ever what is everybody's."""
     # not the connection's own task: its frames would be kept as long as it lives
     code = getattr(task.get_coro(), "cr_code", None)
-    is_servers = code is None or not where.is_application(code.co_filename)
+    is_servers = code is None or not is_application(code.co_filename)
     is_own = request.task is task if type(request) is Standing else is_servers
     return not is_own and endless.is_endless(task) and endless.is_everybodys(task)
 
@@ -318,7 +319,7 @@ def _is_given(task: Any, request: Any) -> bool:
     what that encloses, has the connection, or, without one, is not everybody's.
     """
     frames = endless.frames(task)
-    own = (each for each in reversed(frames) if where.is_application(each.f_code.co_filename))
+    own = (each for each in reversed(frames) if is_application(each.f_code.co_filename))
     frame = next(own, frames[-1])  # a library's function may have called it
     code = frame.f_code
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] + code.co_freevars

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from werkzeug.routing import Map, Rule
 
 from otel_logging import bind_context, get_logger, traced
 from otel_logging.testing import Captured, capture
+from tests.programs import child_environment, good, parsed, python, script
 
 
 @pytest.fixture
@@ -63,7 +65,11 @@ def test_an_exception_is_three_fields_beside_its_traceback(seen: Captured) -> No
         (json.decoder.__file__, False),
         ("<frozen runpy>", False),
         ("<stdin>", True),
+        ("<ipython-input-3-0f5a1b>", True),
+        ("<doctest shop.md[2]>", True),
         ("<sqlalchemy generated warned() wrapper for sqlalchemy.orm.Session._flush>", False),
+        ("<attrs generated init shop.Order>", False),
+        ("<decorator-gen-12>", False),
         ("/srv/.venv/lib/python3/site-packages/redis/client.py", False),
         ("/usr/lib/python3/dist-packages/redis/client.py", False),
         (r"C:\shop\.venv\Lib\site-packages\redis\client.py", False),
@@ -82,6 +88,50 @@ def test_a_file_is_the_application_s_unless_it_is_installed(
         get_logger("shop").exception("failed")
     where = seen.lines[0]["exception.where"]
     assert where.startswith(f"{file}:2 in" if is_application else f"{__file__}:")
+
+
+SHOP = """
+from contextlib import suppress
+from dataclasses import dataclass
+from sqlalchemy import create_engine, exc, text
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
+from otel_logging import get_logger, setup_observability, traced
+
+@dataclass(order=True)
+class Order:
+    total: int | None
+
+setup_observability("shop")
+options = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.3}
+engine = create_engine("sqlite://", **options)
+taken = engine.connect()
+with traced("waits", budget=0.1), Session(engine) as db, suppress(exc.TimeoutError):
+    db.execute(text("select 1"))
+try:
+    Order(1) < Order(None)
+except TypeError:
+    get_logger("shop").exception("failed")
+"""
+SLEEPS = """
+import time
+from otel_logging import setup_observability, traced
+setup_observability("shop")
+with traced("sleeps", budget=0.05):
+    time.sleep(0.1)
+"""
+
+
+def test_code_that_a_library_makes_is_not_the_application_s(tmp_path: Path) -> None:
+    """What SQLAlchemy and dataclasses make has the name that Python gives to what ``-c`` runs."""
+    file = tmp_path / "shop.py"
+    file.write_text(SHOP)
+    environment = child_environment(ENVIRONMENT="production")
+    waits, failed = parsed(good(python(file, env=environment, text=False)).stdout)
+    assert waits["late.detail"].startswith("<module> (shop.py:18) [in QueuePool._do_get (")
+    assert failed["exception.where"] == f"{file}:20 in <module>"
+    (sleeps,) = parsed(script(SLEEPS, ENVIRONMENT="production").stdout)
+    assert sleeps["late.detail"] == "<module> (<string>:6)"
 
 
 def line_of(function: Any) -> int:

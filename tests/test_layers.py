@@ -157,7 +157,7 @@ FLOORS_INSIDE = {
     ],
     "run": [{"__init__"}, {"sitecustomize"}],
     "lateness": [
-        {"budgets", "cpu", "verdict"},
+        {"application", "budgets", "cpu", "verdict"},
         {"blackbox", "where"},
         {"everybodys"},
         {"endless"},

@@ -72,7 +72,9 @@ def test_a_program_is_set_up_with_no_line_of_code(tmp_path: Path, receiver: Rece
 
 INSTALLED = """
 import logging
+import time
 import shoplib
+from otel_logging import traced
 def main():
     logging.getLogger(__name__).info("paid")
     logging.getLogger("shoplib").info("a library's")
@@ -80,6 +82,8 @@ def main():
         shoplib.fail()
     except ValueError:
         logging.getLogger("shopapp.worker").exception("not paid")
+    with traced("waits", budget=0.05):
+        time.sleep(0.1)
 """
 SITE = {
     "shopapp/__init__.py": "",
@@ -114,7 +118,7 @@ SPAWNS += "p = c('spawn').Process(target=main); p.start(); p.join()"
 def test_an_installed_package_is_the_application(
     command: tuple[str, ...], named: str, tmp_path: Path
 ) -> None:
-    """Where it is what is started, or named: what it logs is shown, and where it failed."""
+    """Where it is what is started, or named: its lines are shown, where it failed and stood."""
     site = tmp_path / "site-packages"
     for name, text in SITE.items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
@@ -129,9 +133,11 @@ def test_an_installed_package_is_the_application(
     environment["PATH"] = f"{site / 'bin'}:{environment['PATH']}"
     done = python(*command, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    paid, failed = [json.loads(x) for x in done.stdout.splitlines() if x[:1] == "{"]
+    paid, failed, *late = [json.loads(x) for x in done.stdout.splitlines() if x[:1] == "{"]
     assert (paid["event"], failed["event"]) == ("paid", "not paid")
-    assert failed["exception.where"].endswith("worker.py:8 in main")
+    assert failed["exception.where"].endswith("worker.py:10 in main")
+    stood = [] if OUTSIDE in command else ["main (worker.py:14)"]  # that one has no tracing
+    assert [line["late.detail"] for line in late] == stood
 
 
 def test_what_a_set_up_refuses_and_what_cannot_be_started_is_an_error(tmp_path: Path) -> None:

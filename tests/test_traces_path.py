@@ -575,6 +575,80 @@ def test_what_was_measured_is_the_reason(
     assert (shown["cause"], shown["why"]) == (values.get("late.cause"), values.get("late.why"))
 
 
+CALLER = verdict(cause="downstream", why="0.9 s in GET", where="90 % buy (shop.py:3)")
+HELD = verdict(
+    cause="lock",
+    why="ada's GET /stock of 12:00:00.000 took 1 s (budget 0.5): 1 s waiting for the lock stock",
+    where="99 % stock (stock.py:7) [in Lock.acquire (locks.py:114)]",
+)
+SLOW = verdict(cause="unknown", why="1 s without a known cause", where="99 % stock (stock.py:8)")
+BUY = "it stood: 90 % buy (shop.py:3)"
+STOCK = "GET 880 ms → GET /stock 860 ms"
+
+#: What a stage called, as spans; and the reason of the stage, of which the caller's place is known.
+CALLED: dict[str, tuple[list[Planted], str]] = {
+    "a cause": (
+        [p(3, 2, "GET /stock", 20, 880, attributes=HELD, kind=2)],
+        f"{STOCK} → 1 s waiting for the lock stock",
+    ),
+    "a cause without a sentence": (
+        [p(3, 2, "GET /stock", 20, 880, attributes=verdict(cause="pool", detail="db"), kind=2)],
+        f"{STOCK} → pool: db",
+    ),
+    "a cause, and a query in it": (
+        [
+            p(3, 2, "GET /stock", 20, 880, attributes=HELD, kind=2),
+            p(4, 3, "SELECT", 30, 870),
+        ],
+        f"{STOCK} → 1 s waiting for the lock stock",
+    ),
+    "its place": (
+        [p(3, 2, "GET /stock", 20, 880, attributes=SLOW, kind=2)],
+        f"{STOCK} → it stood: 99 % stock (stock.py:8)",
+    ),
+    "its place, and a query in it": (
+        [
+            p(3, 2, "GET /stock", 20, 880, attributes=SLOW, kind=2),
+            p(4, 3, "SELECT", 30, 870),
+        ],
+        f"{STOCK} → SELECT 840 ms → it stood: 99 % stock (stock.py:8)",
+    ),
+    "a request of which nothing is known": ([p(3, 2, "GET /stock", 20, 880, kind=2)], STOCK),
+    "a job of which nothing is known": (
+        [p(3, 2, "job", 20, 880, kind=5)],
+        "GET 880 ms → job 860 ms",
+    ),
+    "what a worker took": (
+        [p(3, 2, "render", 20, 880, attributes={"queue.wait_s": 0.001})],
+        "GET 880 ms → render 860 ms",
+    ),
+    "a function": (
+        [p(3, 2, "parse", 20, 880)],
+        f"GET 880 ms → parse 860 ms → {BUY}",
+    ),
+    "two of one name, each with a cause": (
+        [p(3 + n, 2, "parse", 20 + n, 879 + n, attributes=HELD) for n in range(2)],
+        f"GET 880 ms → parse \N{MULTIPLICATION SIGN}2 at once · 860 ms → {BUY}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("called", "reason"), CALLED.values(), ids=CALLED)
+def test_what_is_said_is_of_the_last_stage_that_is_named(
+    tmp_path: Path, called: list[Planted], reason: str
+) -> None:
+    """A caller's place is not where another's work stood, for which it waited."""
+    stored = [
+        Planted(1, 0, ROOT, 0, 900, {"budget_s": 0.1, **CALLER}),
+        Planted(2, 1, "GET", 10, 890, kind=3),
+        *called,
+    ]
+    (row,) = late(read_back(tmp_path, *stored), Question()).rows
+
+    assert " → ".join(row.reason) == reason
+    assert row.cause == "downstream"
+
+
 def test_the_measured_shares_are_data(tmp_path: Path) -> None:
     """As the JSON that they are; anything else is none."""
 

@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 import time
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,12 +25,15 @@ from otel_logging.spool.reading import content
 
 NAME: Final = "open-stages"
 SLOTS: Final = 1024
-_MAGIC: Final = b"otelbox3"
+_MAGIC: Final = b"otelbox4"
 SLOT_BYTES: Final = 512
-#: Process id, when it was seen alive, length of the resource, which is encoded by ``_otlp``. Times
-#: of a clock that only goes forward are the machine's, the same in each of its processes.
-_HEADER: Final = struct.Struct("<8sQQI")
+#: Process id, length and checksum of the resource, which is encoded by ``_otlp``.
+_HEADER: Final = struct.Struct("<8sQII")
 _HEADER_BYTES: Final = 8192
+#: When it was seen alive. Times of a clock that only goes forward are the machine's, the same in
+#: each of its processes.
+_ALIVE: Final = struct.Struct("<Q")
+_ALIVE_AT: Final = _HEADER_BYTES - _ALIVE.size
 #: Written at once: the system makes as large a page of it, which is in memory as a whole.
 _PIECE_BYTES: Final = 16 << 10
 #: State; trace, span and parent id; start by the wall's clock, and by that which only goes forward;
@@ -37,6 +41,7 @@ _PIECE_BYTES: Final = 16 << 10
 _SLOT: Final = struct.Struct("<B7x16sQQQQd64s96s288s")
 #: Of a stage that opens; it stands nowhere yet, and what stood there before ends here.
 _OPENED: Final = struct.Struct("<B7x16sQQQQd64s96sx")
+_IS_OPEN: Final = b"\1" + bytes(7)
 _NAMED: Final = struct.Struct("<d64s")
 _WHO: Final = struct.Struct("<96s")
 _NAMED_AT, _WHO_AT, _WHERE_AT = 56, 128, 224
@@ -47,7 +52,7 @@ _PAIRS: Final = "\0"
 
 
 class Table(NamedTuple):
-    """What a process had open when it was *alive_ns* last."""
+    """What a process had open when it was *alive_ns* last. *resource* is empty if it is unknown."""
 
     pid: int
     alive_ns: int
@@ -101,8 +106,9 @@ class BlackBox:
             self.data = mmap.mmap(fd, size)
         finally:
             os.close(fd)
-        kept = resource if len(resource) <= _HEADER_BYTES - _HEADER.size else b""
-        head = _HEADER.pack(_MAGIC, os.getpid(), time.perf_counter_ns(), len(kept)) + kept
+        kept = resource if len(resource) <= _ALIVE_AT - _HEADER.size else b""
+        head = _HEADER.pack(_MAGIC, os.getpid(), len(kept), zlib.crc32(kept)) + kept
+        self.beat()
         self.data[: len(head)] = head
 
     def open(
@@ -133,7 +139,7 @@ class BlackBox:
 
     def beat(self) -> None:
         """Say that the process is alive."""
-        struct.pack_into("<Q", self.data, 16, time.perf_counter_ns())
+        _ALIVE.pack_into(self.data, _ALIVE_AT, time.perf_counter_ns())
 
     def close(self, slot: int) -> None:
         """Empty *slot*."""
@@ -169,19 +175,24 @@ def read(path: Path) -> Table:
     where that is nothing.
     """
     data, again, last = (content(path) for _ in range(3))
-    if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
-        raise OSError(errno.EINVAL, "damaged", str(path))
-    _, pid, alive_ns, length = _HEADER.unpack_from(last)
     stages = []
     for at in range(_HEADER_BYTES, len(last) - SLOT_BYTES + 1, SLOT_BYTES):
         first, second, third = (each[at : at + SLOT_BYTES] for each in (data, again, last))
         # a slot that differs in all three reads is of stages that are too short to be shown
         found = second if second in (first, third) else b"\0"
-        if found[0] == 1:
+        if found.startswith(_IS_OPEN):
             stages.append(_slot(found))
-    return Table(
-        pid, alive_ns, data[_HEADER.size : min(_HEADER.size + length, _HEADER_BYTES)], stages
-    )
+    head = last[:_HEADER_BYTES].ljust(_HEADER_BYTES, b"\0")
+    magic, pid, length, crc = _HEADER.unpack_from(head)
+    resource, (alive_ns,) = head[_HEADER.size :][:length], _ALIVE.unpack_from(head, _ALIVE_AT)
+    if magic == _MAGIC and zlib.crc32(resource) == crc:
+        return Table(pid, alive_ns, resource, stages)
+    if not stages or (magic != _MAGIC and magic.startswith(_MAGIC[:-1])):  # another version's
+        raise OSError(errno.EINVAL, "damaged", str(path))
+    began_ns, digits = max(each.began_ns for each in stages), path.parent.name.partition("-")[0]
+    is_known = began_ns <= alive_ns <= time.perf_counter_ns()
+    pid = int(digits) if digits.isdecimal() else 0
+    return Table(pid, alive_ns if is_known else began_ns, b"", stages)
 
 
 def _slot(data: bytes) -> OpenStage:

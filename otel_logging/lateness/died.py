@@ -21,6 +21,7 @@ from otel_logging.spool.process_dirs import write_file
 from otel_logging.spool.segment import frame, header
 
 _ERROR = 2  # OTLP's number of the status
+_LAST_NS: Final = (1 << 64) - 1
 _PATH: Final = re.compile(r"\(.*[\\/]")  # before the name of a step's file
 
 
@@ -51,10 +52,12 @@ def report_died(process_dir: Path) -> None:
         table = read(path)
         frames = [frame(*_span(stage, table)) for stage in table.stages]
         if frames:
-            segment = header(table.resource, _otlp.scope(_names.SCOPE)) + b"".join(frames)
+            service = process_dir.parent.name.rpartition("-")[0]
+            resource = table.resource or _otlp.resource({"service.name": service})
+            segment = header(resource, _otlp.scope(_names.SCOPE)) + b"".join(frames)
             write_file(process_dir / f"000000{directories.SEALED}", segment)
     except OSError as error:
-        _diagnostics.report("open stages of a dead process lost", detail=error)
+        _diagnostics.report("tables of a dead process's open stages lost", detail=error)
     finally:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
@@ -62,7 +65,7 @@ def report_died(process_dir: Path) -> None:
 
 def _span(stage: OpenStage, table: Table) -> tuple[bytes, bytes]:
     open_ns = max(table.alive_ns - stage.began_ns, 1)
-    end_ns = stage.start_ns + open_ns
+    end_ns = min(stage.start_ns + open_ns, _LAST_NS)  # of a damaged table it may be any number
     attributes: dict[str, Any] = {_names.PROCESS_DIED: True, **stage.who}
     over_s = late_by(open_ns / 1e9, stage.budget_s)
     if stage.budget_s is not None:

@@ -29,6 +29,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any, Final
 
 from otel_logging.lateness import everybodys, where
+from otel_logging.lateness.application import is_application
 
 #: Errors by which a task is stopped from outside, and what catches all that fail.
 _STOPS: Final = {"CancelledError", "KeyboardInterrupt", "SystemExit", "GeneratorExit"}
@@ -109,7 +110,7 @@ def _of_frame(frame: FrameType, below: int) -> int:
     around = _around(frame)
     loops = (n for n, each in enumerate(around) if _has_no_end(each, frame, below))
     loop = next(loops, None)
-    if loop is None and not where.is_application(code.co_filename):
+    if loop is None and not is_application(code.co_filename):
         has_limit = where.variable(frame, "timeout") is not None  # as of ``wait_for``
         passes_on = code.co_name == "__anext__" or (below == _NEVER and not has_limit)
         return below if passes_on else _ENDS  # the first: ``each``
@@ -169,7 +170,7 @@ def _is_limit(made: ast.expr, frame: FrameType, passing: set[str]) -> bool:
     errors = _names(getattr(made, "args", ()))  # which ``suppress`` is for
     names = {name.rpartition(".")[2], kind.__name__}
     is_limit = not names.isdisjoint(_LIMITS) and not (errors and errors <= passing)
-    return is_limit or where.is_application(file)
+    return is_limit or is_application(file)
 
 
 # ---------------------------------------------------------------- what the source says

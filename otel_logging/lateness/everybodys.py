@@ -17,6 +17,7 @@ from types import FrameType, FunctionType, ModuleType
 from typing import Any, Final
 
 from otel_logging.lateness import where
+from otel_logging.lateness.application import is_application
 
 DEEP: Final = 2  # an attribute's attribute
 HOLDING: Final = (dict, defaultdict, list, set)
@@ -75,7 +76,7 @@ def found_from(frame: FrameType) -> set[int]:
 def _variables() -> list[Any]:
     """Return what variables of the application's modules have."""
     modules = [vars(each) for each in list(sys.modules.values()) if type(each) is ModuleType]
-    own = [each for each in modules if where.is_application(each.get("__file__") or "<frozen ")]
+    own = [each for each in modules if is_application(each.get("__file__") or "<frozen ")]
     return [value for each in own for value in list(each.values())]
 
 

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from functools import lru_cache
 from itertools import chain, takewhile
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, GetSetDescriptorType, ModuleType
@@ -22,6 +21,7 @@ from typing import Any, Final
 from weakref import ref
 
 from otel_logging import _forks, _wrap
+from otel_logging.lateness.application import DEMO, OURS, is_application
 from otel_logging.lateness.verdict import DOWNSTREAM, LOCK, POOL
 
 Step = tuple[CodeType, int]
@@ -29,14 +29,6 @@ Step = tuple[CodeType, int]
 DEPTH: Final = 40
 SHOWN: Final = 3  # places in a sentence
 _KEPT: Final = 8  # steps of a stack
-_OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
-#: Python's own modules, and this package.
-_LIBRARIES: Final = (f"{Path(os.__file__).parent}{os.sep}", _OURS, "<frozen ")
-#: Where commands are installed, which have no ``.py`` at their end.
-_COMMANDS: Final = f"{Path(sys.prefix, 'bin')}{os.sep}"
-#: Installed, or made by what is: ``<sqlalchemy generated …>``, ``<attrs generated …>``.
-_PACKAGES: Final = re.compile(r"[\\/](site|dist)-packages[\\/]|^<\w+ generated ")
-_DEMO: Final = str(Path(__file__).parent.parent / "demo.py")  # an application like another
 #: Functions of libraries in which one waits for a lock or for a connection of a pool.
 _ACQUIRING: Final = frozenset(
     {"acquire", "_acquire", "getconn", "get_connection", "_do_get", "wait_for_connection"}
@@ -97,7 +89,7 @@ def _bounded(frames: Iterable[FrameType]) -> list[Step]:
     steps: list[Step] = []
     is_own = False
     for frame in frames:
-        if frame.f_code.co_filename.startswith(_OURS) and frame.f_code.co_filename != _DEMO:
+        if frame.f_code.co_filename.startswith(OURS) and frame.f_code.co_filename != DEMO:
             continue
         is_own = is_own or is_application(frame.f_code.co_filename)
         if len(steps) < DEPTH or is_own:
@@ -319,7 +311,6 @@ _HOPS: Final = 5
 _ASYNCIO: Final = f"{Path(asyncio.__file__).parent}{os.sep}"
 RUNNING: Final = asyncio.BaseEventLoop.run_forever.__code__
 _CALLING: Final = asyncio.Handle._run.__code__  # noqa: SLF001 - it has what it runs in
-_NO_CONTEXT: Final = Context()
 _CALLBACKS: Final = f"{os.sep}events.py"  # what calls one: it is in C, and has no frame
 _SELECTORS: Final = selectors.__file__
 
@@ -335,12 +326,12 @@ def context_of(task: Any) -> Context:
     if hasattr(task, "get_context"):  # pragma: no cover - Python 3.12
         found: Context = task.get_context()
         return found
-    return next((e for e in gc.get_referents(task) if type(e) is Context), _NO_CONTEXT)
+    return next((e for e in gc.get_referents(task) if type(e) is Context), Context())
 
 
 def context_in(frame: FrameType | None) -> Context:
     """Return the context of the callback that asyncio runs in the thread with this stack."""
-    found: Context = getattr(self_of(_CALLING, frame), "_context", _NO_CONTEXT)
+    found: Context = getattr(self_of(_CALLING, frame), "_context", Context())
     return found
 
 
@@ -349,14 +340,6 @@ def attributes(of: Any) -> Mapping[str, Any]:
     kinds = (vars(kind).get("__dict__") for kind in type(of).__mro__)
     found = next((each for each in kinds if each is not None), None)
     return found.__get__(of) if type(found) is GetSetDescriptorType else {}
-
-
-@lru_cache(maxsize=4096)
-def is_application(file: str) -> bool:
-    """Say whether code of *file* is the application's own, neither Python's nor of a library."""
-    if file.startswith(_LIBRARIES) or _PACKAGES.search(file):
-        return file == _DEMO
-    return file.endswith(".py") or not file.startswith(_COMMANDS)
 
 
 def _shown(step: Step) -> str:

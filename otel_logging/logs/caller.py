@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from otel_logging import _names, _runtime
-from otel_logging.lateness.where import is_application
+from otel_logging.lateness.application import is_application
 
 #: If set, structlog looks for the caller from this frame on.
 _calling: Final[ContextVar[FrameType | None]] = getattr(
@@ -99,10 +99,10 @@ def is_library(logger: str, logged_in: str) -> bool:
 
 def where(error: BaseException) -> dict[str, str]:
     """Return the innermost place of *error* in the application's own code, as a field."""
-    found, packages = {}, _runtime.current.application
+    found = {}
     for frame, line in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
-        if _package_of(frame) in packages or is_application(code.co_filename):
+        if is_application(code.co_filename):
             found = {_names.EXCEPTION_WHERE: f"{code.co_filename}:{line} in {code.co_qualname}"}
     return found
 

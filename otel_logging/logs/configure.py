@@ -14,6 +14,7 @@ from typing import Any, cast
 import structlog
 
 from otel_logging import _diagnostics, _otlp, _runtime
+from otel_logging.lateness.application import is_application
 from otel_logging.logs import bound, caller, line, logger, stdlib
 from otel_logging.logs.render import Renderer, console_renderer, json_renderer, line_limit
 from otel_logging.logs.stdout import Stdout
@@ -37,8 +38,11 @@ def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.F
 
 def use(runtime: _runtime.Runtime) -> None:
     """Swap in *runtime*; loggers that exist follow it, and caches do. Scope: process."""
-    if _runtime.swap(runtime).redaction != runtime.redaction:
+    before = _runtime.swap(runtime)
+    if before.redaction != runtime.redaction:
         _otlp.forget()
+    if before.application != runtime.application:
+        is_application.cache_clear()
     stdlib.take_over()
 
 

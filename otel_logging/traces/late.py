@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 from otel_logging import _names
 from otel_logging._text import duration, rfc3339, visible
 from otel_logging.lateness.verdict import DOWNSTREAM, RANK, UNKNOWN, late_by
-from otel_logging.traces.path import Step, steps, words
+from otel_logging.traces.path import Step, below, steps, without_middle, words
 from otel_logging.traces.span import Span
 from otel_logging.traces.trace import Trace, by_trace
 from otel_logging.traces.whose import typed, whose
@@ -88,17 +88,31 @@ class Row:
     @property
     def reason(self) -> list[str]:
         """Why it was late, in words, never empty, safe for a terminal: what was measured, else
-        where the time went. The user and the latency are not in it: the row has them.
+        where the time went, down to the deepest stage of which something was measured. The user and
+        the latency are not in it: the row has them.
         """
-        where, why, cause = self.text(_names.LATE_WHERE), self.text(_names.LATE_WHY), self.cause
-        if why and cause not in TELL_LITTLE[1:]:
-            return [visible(why.partition(" (budget ")[2].partition("): ")[2] or why)]
-        if cause not in TELL_LITTLE:
-            by = self.text(_names.LATE_CULPRIT) or ", ".join(map(str, self.culprit.values()))
-            said = ": ".join(filter(None, (cause, self.text(_names.LATE_DETAIL))))
-            return [visible(f"{said}, by {by}" if by else said)]
-        stood = "" if where is None else f"it stood: {visible(where.split(THEN)[0])}"
-        return words(self.path, stood or self.waited)
+        trace, span, path = self.trace, self.span, self.path
+        judged = _judged(trace, span)[0] or _first_with(_names.LATE_WHY, trace, span)[0]
+        if judged is not None and (said := _measured(trace, judged)):
+            return [said]
+        for depth in range(len(path), 1, -1):
+            last = path[depth - 1]
+            if last.count == 1 and (said := _measured(trace, trace.spans[last.span_id])):
+                return without_middle([*below(path[:depth]), said])
+        return words(path, self.stood or self.waited)
+
+    @property
+    def stood(self) -> str:
+        """Where the last stage of its path stood. A stage above says it too, as long as both are
+        one flow of work: what is taken up elsewhere does not stand where its caller does.
+        """
+        for step in reversed(self.path):
+            span = self.trace.spans[step.span_id]
+            if step.count == 1 and (where := span.get(_names.LATE_WHERE)) not in _NONE:
+                return f"it stood: {visible(str(where).split(THEN)[0])}"
+            if span.kind in ("server", "consumer") or span.get(_names.QUEUE_WAIT) is not None:
+                break
+        return ""
 
     @property
     def waited(self) -> str:
@@ -185,6 +199,25 @@ def _judged(trace: Trace, span: Span) -> tuple[Span | None, str | None]:
     """Return the span that has the cause of *span*'s lateness, and the cause."""
     found, cause = _first_with(_names.LATE_CAUSE, trace, span)
     return found, None if cause is None else str(cause)
+
+
+def _measured(trace: Trace, span: Span) -> str:
+    """Return what made *span* late, in words, as text whatever another program wrote there; empty
+    where nothing was measured, or what tells little.
+    """
+
+    def text(key: str) -> str:
+        return str(span.get(key) or "")
+
+    cause, why = text(_names.LATE_CAUSE), text(_names.LATE_WHY)
+    if cause in TELL_LITTLE:
+        return ""
+    if why or not cause:
+        return visible(why.partition(" (budget ")[2].partition("): ")[2] or why)
+    whose = filter(None, (text(f"{_names.LATE_CULPRIT}.{key}") for key in trace.who_keys))
+    by = text(_names.LATE_CULPRIT) or ", ".join(whose)
+    said = ": ".join(filter(None, (cause, text(_names.LATE_DETAIL))))
+    return visible(f"{said}, by {by}" if by else said)
 
 
 #: By what rows are ordered; the largest comes first.

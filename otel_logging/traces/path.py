@@ -110,11 +110,14 @@ def words(steps: list[Step], stood: str = "") -> list[str]:
     """
     last = steps[-1]
     own = [last.spread, last.beside(stood)] if stood else [last.itself or last.beside("")]
-    way = [
+    return without_middle([*below(steps), *filter(None, own)]) or [NOTHING]
+
+
+def below(steps: list[Step]) -> list[str]:
+    """Return the stages of a path below its first in words."""
+    return [
         f"{step} (and {above.rest})" if above.rest else f"{step}" for above, step in pairwise(steps)
     ]
-    found = [*way, *filter(None, own)]
-    return without_middle(found) or [NOTHING]
 
 
 def without_middle(way: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import Result
 from opentelemetry import trace
 
-from otel_logging import bind_context, setup_observability, traced
+from otel_logging import _otlp, bind_context, setup_observability, traced
 from otel_logging.cli import main
 from otel_logging.integrations.connection import HELD_S
 from otel_logging.lateness import blackbox
@@ -273,8 +273,48 @@ def test_a_table_of_which_nothing_can_be_read_is_told_of(
     (directory / blackbox.NAME).write_bytes(data)
     assert now(tmp_path).exit_code == 0
     report_died(directory)
-    assert "open stages of a dead process lost ([Errno 22] damaged: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 tables of a dead process's open stages lost ([Errno 22] damaged: " in said
     assert not (directory / blackbox.NAME).exists()
+
+
+@pytest.mark.parametrize(
+    ("at", "size", "least_s"),
+    [(0, 64, 2), (0, 4096, 2), (0, 8192, 1), (16, 4, 2), (24, 4, 2), (8184, 8, 2)],
+    ids=["head", "page", "all but the stages", "length", "resource", "when it was seen alive"],
+)
+def test_a_damaged_head_costs_no_stage(tmp_path: Path, at: int, size: int, least_s: float) -> None:
+    """The names of its directories say whose table it is; it was alive when the last one began."""
+    directory = tmp_path / "shop-000000" / f"{os.getpid()}-1"
+    directory.mkdir(parents=True)
+    box, now_ns = blackbox.BlackBox(), time.perf_counter_ns()
+    box.begin(directory, _otlp.resource({"service.name": "shop"}))
+    for n in (2, 1):
+        began = time.time_ns() - n * 10**9, now_ns - n * 10**9, 0.1
+        box.open(box.free.pop(), f"turn {n}", n, n, 0, *began, (("user_id", f"u{n}"),))
+    box.let_go()
+    data = bytearray((directory / blackbox.NAME).read_bytes())
+    data[at : at + size] = b"\xff" * size
+    (directory / blackbox.NAME).write_bytes(data)
+    report_died(directory)
+    options = ["--source", "local", "--spool-dir", str(tmp_path)]
+    first, *_ = json.loads(Runner().invoke(main, ["late", "--json", *options]).stdout)
+    assert (first["stage"], first["service"], first["who"]) == ("turn 2", "shop", {"user_id": "u2"})
+    assert first["latency_s"] >= least_s
+    shown = Runner().invoke(main, ["failed", *options]).stdout
+    assert shown.count(f"process {os.getpid()} died while this was open") == 2
+
+
+def test_a_table_of_another_version_is_not_read(tmp_path: Path) -> None:
+    """Its stages may stand elsewhere in it."""
+    box = blackbox.BlackBox()
+    box.begin(tmp_path, b"")
+    box.open(box.free.pop(), "turn", 7, 8, 0, 9, 10)
+    box.let_go()
+    data = (tmp_path / blackbox.NAME).read_bytes()
+    (tmp_path / blackbox.NAME).write_bytes(b"otelbox0" + data[8:])
+    with pytest.raises(OSError, match="damaged"):
+        blackbox.read(tmp_path / blackbox.NAME)
 
 
 def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -480,7 +520,7 @@ def test_a_dead_process_whose_table_finds_no_room_is_reported(
 
     monkeypatch.setattr("otel_logging.lateness.died.write_file", full)
     report_died(tmp_path)
-    assert "open stages of a dead process lost" in capsys.readouterr().err
+    assert "tables of a dead process's open stages lost" in capsys.readouterr().err
     assert not (tmp_path / blackbox.NAME).exists()
 
 
