@@ -1,7 +1,8 @@
 """What is on a line: the same fields in the output and on the span.
 
-Invariant: every field of a call is there, under its own name or with underscores behind it.
-Deliberately absent: levels, and who calls (``logger``).
+The usual JSON line is rendered here too, for speed; any other one in ``render``. Invariant: every
+field of a call is there, under its own name or with underscores behind it. Deliberately absent:
+levels, and who calls (``logger``).
 """
 
 import logging
