@@ -98,7 +98,8 @@ class Watchdog:
         self._spent(time.perf_counter_ns())  # what was before is nobody's fault
         self._queued = queued()
         while not watch.is_stopped and news is watch.news:
-            in_vain = 0 if watch.open or watch.measured else in_vain + 1
+            is_needed = watch.open or watch.measured or watch.pauses.are_beating()
+            in_vain = 0 if is_needed else in_vain + 1
             if in_vain > _REST:
                 watch.is_awake = False
                 self._due = 0

@@ -711,16 +711,27 @@ def test_a_slow_stage_without_a_budget_says_where_it_stood(
 # ---------------------------------------------------------------- lines
 
 
-def test_a_stage_that_begins_after_a_rest_is_looked_at(service: Service) -> None:
+@pytest.mark.parametrize("before", ["a thread", "a loop that has stopped"])
+def test_a_stage_that_begins_after_a_rest_is_looked_at(service: Service, before: str) -> None:
     """Where nothing is open, the thread waits until it is woken."""
-    with traced("first"):
-        pass
+
+    async def first() -> None:
+        with traced("first", budget=9):
+            await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    if before == "a thread":
+        with traced("first"):
+            pass
+    else:
+        loop.run_until_complete(first())
     deadline = time.monotonic() + 30
     while _runtime.current.watch.is_awake:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     with traced("turn", budget=0.1):
         time.sleep(0.4)
+    loop.close()
     assert "test_a_stage_that_begins_after" in str(service.one("turn").attributes["late.where"])
 
 
