@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from functools import partial
@@ -35,6 +36,7 @@ from otel_logging import (
 )
 from otel_logging._text import duration
 from otel_logging.handover import Handoff
+from otel_logging.integrations import queues
 from otel_logging.lateness import watchdog
 from otel_logging.lateness.budgets import Budgets
 from tests.conftest import Lines, Service
@@ -1028,6 +1030,63 @@ def test_a_message_that_a_worker_has_done_is_told_of_at_once(
 
     serve("ada", take=take, at_end=at_end)
     assert told[-1]
+
+
+@pytest.mark.parametrize("way", ["taking", "an instrumented queue"])
+def test_a_message_stands_where_its_taker_does_until_that_takes_the_next(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, way: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Also one that has waited until then; what is done is not overdue, whatever its taker does."""
+    monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
+    service: Service = request.getfixturevalue("service")
+    queue, over, workers = asyncio.Queue[Any](), asyncio.Event(), set[asyncio.Task[None]]()
+    if way != "taking":
+        queues.instrument(queue, name="post")
+
+    async def resizes() -> None:
+        await asyncio.sleep(0.4)
+
+    async def transcodes() -> None:
+        await over.wait()
+
+    async def works() -> None:
+        while True:
+            item = await queue.get()
+            with taking(item, name="post") if way == "taking" else nullcontext():
+                await (resizes if "ada" in (item, getattr(item, "item", "")) else transcodes)()
+
+    def take(text: str) -> None:
+        if not workers:
+            workers.add(asyncio.get_running_loop().create_task(works(), context=Context()))
+        queue.put_nowait(handoff(text) if way == "taking" else text)
+
+    async def at_end() -> None:
+        until, told = time.monotonic() + 5, list[dict[str, Any]]()
+        while not (told := [*told, *(each for each in lines() if "is overdue" in each["event"])]):
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+        assert told[0]["event"].startswith("bob's message is overdue")
+        assert "transcodes (" in told[0]["late.where"]
+        (row,) = [row for row in opened(tmp_path / "spool") if row["who"] == {"user_id": "bob"}]
+        assert "transcodes (" in row["where"][0]
+        over.set()
+        while not queue._getters:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        (worker,) = workers
+        # nothing of a message is kept as long as the worker lives
+        assert not worker._callbacks  # type: ignore[attr-defined]
+        worker.cancel()
+
+    serve("ada", "bob", take=take, at_end=at_end)
+    for user, place, others in (
+        ("ada", "resizes (", "transcodes ("),
+        ("bob", "transcodes (", "resizes ("),
+    ):
+        where = str(of_user(service, user, "message").attributes["late.where"])
+        assert place in where
+        assert others not in where
+        assert "Queue.get" not in where
 
 
 def test_a_message_that_a_thread_of_a_pool_works_on_is_overdue(
