@@ -1,11 +1,13 @@
 """A loop that has no end is told from one that has, by its source; in doubt it has."""
 
+import ast
 import asyncio
 import importlib
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -968,3 +970,28 @@ def test_a_queue_that_a_module_has_is_everybodys(program: Any) -> None:
 
     its_own = takes_from_its_own, borrows_from_everybody, in_a_room[0]
     assert asyncio.run(main()) is (program not in its_own)
+
+
+def test_what_has_no_loop_without_an_end_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop of whoever asks stands still meanwhile."""
+    steps = "".join(f"    for each in [{n}, 'a', ()]:\n        print(each)\n" for n in range(1000))
+    text = f"import asyncio\nasync def work(queue):\n    await asyncio.sleep(60)\n{steps}"
+    (tmp_path / "of_2000_lines.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("of_2000_lines").work
+
+    def took_ns(does: Callable[[], object]) -> int:
+        began = time.thread_time_ns()
+        does()
+        return time.thread_time_ns() - began
+
+    async def main() -> None:
+        task = asyncio.create_task(work(Queue()))
+        await asyncio.sleep(0)
+        assert took_ns(partial(is_endless, task)) * 4 < took_ns(partial(ast.parse, text))
+        assert not is_endless(task)
+        task.cancel()
+
+    asyncio.run(main())
