@@ -28,7 +28,7 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.cpu import computed, has_stood_still, queued
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
-from otel_logging.lateness.stage import NOBODY, Watched, began_ns, value_of
+from otel_logging.lateness.stage import Watched, began_ns, value_of
 from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -140,7 +140,7 @@ class Watchdog:
             self._kept += (waited - self._kept) / _LOOKS
             with self._hunting:
                 self._hunt(now, due)
-        if now >= self._next_left:
+        if self.watch.left and now >= self._next_left:
             self._next_left = now + _LEFT_NS
             self._look_at_left()
         self._rest = _TICK_NS if self._slow else rest
@@ -174,7 +174,7 @@ class Watchdog:
             if asked := getattr(each.span, "otel_logging_ask", None):
                 self.watch.ask(each.span, *asked)
                 self.next_slow = 0
-            budget_s, is_idle = each.budget_s, each.worker is NOBODY and each.span in self._idle
+            budget_s, is_idle = each.budget_s, each.worker is None and each.span in self._idle
             if budget_s == inf:  # it has none, or its route is not known yet
                 budget_s = self.watch.least_s(each.name) or _SLOW_S * 2
             # half of its budget is used up
@@ -188,7 +188,7 @@ class Watchdog:
             del self._slow[each]
 
     def _look_at_left(self) -> None:
-        """Show no stage as open that nobody works on; of the others, ask again who does."""
+        """Show no stage as open that nobody works on."""
         # in place: others add to it meanwhile
         self.watch.left -= {span for span in self.watch.left.copy() if has_ended(span)}
         there = [each for each in self.watch.measured.copy() if each.loop is not None]
@@ -201,9 +201,6 @@ class Watchdog:
         for each in left:
             if each.slot > 0:  # pragma: no branch - thousands are open
                 self.watch.box.show(each.slot, is_shown=each.span not in self._idle)
-        for each in there:
-            if each.worker is NOBODY and each.span not in self._idle:
-                each.worker = None
 
     def _look_at(
         self, watched: Watched, now: int, frames: Mapping[int, Any], free: Mapping[int, int]
@@ -243,16 +240,16 @@ class Watchdog:
     ) -> list[where.Step]:
         """Return where *watched* stands; of threads *helping* it, leave those that it waits for."""
         task, span, loop = watched.worker, watched.span, watched.loop
-        if loop is not None and task is not NOBODY and _has_left(task, watched):
-            task = watched.worker = next(self._tasks_in(span, loop), NOBODY)
+        if loop is not None and _has_left(task, watched):
+            task = watched.worker = next(self._tasks_in(span, loop), None)
             takers = self._tasks_in(span, loop, have_taken=True)  # who go on to others' after it
-            if task is not NOBODY and span in self.watch.left and task not in takers:
+            if task is not None and span in self.watch.left and task not in takers:
                 _note_end(task, span)
         top = frames.get(watched.thread)
         entry = bindings.entry_of(span)
         if task is None and not _is_within(self.watch.job_in(top) or entry, entry):
             top = None  # a generator's, which was begun there: the thread does something else
-        if task is NOBODY or (task is None and top is None):
+        if task is None and (loop is not None or top is None):
             return where.of_frame(frames.get(helping[0])) if helping else []
         if task is None:
             steps = [] if where.is_shared(top) else where.of_frame(top)
