@@ -250,7 +250,9 @@ class Watchdog:
         if task is None and not _is_within(self.watch.job_in(top) or entry, entry):
             top = None  # a generator's, which was begun there: the thread does something else
         if task is None and (loop is not None or top is None):
-            return where.of_frame(frames.get(helping[0])) if helping else []
+            within = (e for e in self.watch.measured.copy() if e.loop is None and e.thread)
+            threads = helping or [e.thread for e in within if bindings.entry_of(e.span) is span]
+            return where.of_frame(frames.get(threads[0])) if threads else []
         if task is None:
             steps = [] if where.is_shared(top) else where.of_frame(top)
             if thread := self.watch.joined_by(top, {each: frames.get(each) for each in helping}):

@@ -15,6 +15,7 @@ from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -1089,17 +1090,25 @@ def test_a_message_stands_where_its_taker_does_until_that_takes_the_next(
         assert "Queue.get" not in where
 
 
-def test_a_message_that_a_thread_of_a_pool_works_on_is_overdue(
-    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("way", ["of a pool", "that takes it from a queue"])
+def test_a_message_that_a_thread_works_on_is_overdue(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path,
+    way: str,
+) -> None:  # fmt: skip
     """After the next was asked for too: it is open, and its line says where it is."""
     monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
     request.getfixturevalue("service")
     told: list[dict[str, Any]] = []
     release = threading.Event()
 
+    inbox = SimpleQueue[Handoff[str]]()
+
     def works() -> None:
         release.wait(5)
+
+    def takes() -> None:
+        with taking(inbox.get(timeout=5), name="post"):
+            works()
 
     async def at_end() -> None:
         until = time.monotonic() + 3
@@ -1111,7 +1120,11 @@ def test_a_message_that_a_thread_of_a_pool_works_on_is_overdue(
         release.set()
 
     with ThreadPoolExecutor(1) as pool:
-        serve("ada", take=lambda _: pool.submit(works), at_end=at_end)
+        if way == "of a pool":
+            serve("ada", take=lambda _: pool.submit(works), at_end=at_end)
+        else:
+            pool.submit(takes)
+            serve("ada", take=lambda text: inbox.put(handoff(text)), at_end=at_end)
     assert told[0]["event"].startswith("ada's message is overdue")
     assert "works (" in told[0]["late.where"]
 
