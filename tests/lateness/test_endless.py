@@ -403,9 +403,9 @@ async def stops_searching(queue: Queue) -> None:
             break
 
 
-def _made(queue: str = "queue") -> Any:
-    there: dict[str, Any] = {}
-    source = f"async def made({queue}):\n    while True:\n        await {queue}.get()\n"
+def _made(body: str = "while True: await queue.get()") -> Any:
+    there: dict[str, Any] = {"worker": worker}
+    source = f"async def made(queue):\n    {body}\n"
     exec(compile(source, "<made>", "exec"), there)
     return there["made"]
 
@@ -547,7 +547,7 @@ async def has_a_limit_in_a_stack(queue: Queue) -> None:
 
 SERVES = [
     timeout_worker,
-    *(subscribes_on_one_line, checks_what_it_takes, may_be_stopped),
+    *(subscribes_on_one_line, checks_what_it_takes, may_be_stopped, _made("await worker(queue)")),
     *(Reader().serves_by_parts, tells_of_its_end, has_a_function_that_returns),
     leaves_a_worker_that_yields,  # which never yields
     *(worker, worker_that_says_goodbye, worker_within, heartbeat, bare),
