@@ -164,6 +164,17 @@ def _clean_slate() -> Iterator[None]:
     _diagnostics.forget()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_other_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A file's tests are an application by themselves: what an application's modules have is looked
+    through, and those of a hundred other files of tests would take most of the time.
+    """
+    others = {name for name in sys.modules if re.fullmatch(r"tests\.(\w+\.)*test_\w+", name)}
+    taken = {name: sys.modules.pop(name) for name in others - {request.module.__name__}}
+    yield
+    sys.modules.update(taken)
+
+
 @pytest.fixture(scope="session")
 def _temporary() -> Iterator[str]:
     """A directory of this run alone; its name is short, for sockets that are in it."""
