@@ -107,19 +107,20 @@ def _can_be_forked(
     return (
         command[(at := 1 + len(_options(command))) : at + 1] in (["-c"], ["-m"])
         and popen.keys() <= {"stdin", "stdout", "stderr", "cwd", "start_new_session", "bufsize"}
-        and all(_is_no_terminal(popen[name]) for name in ("stdout", "stderr"))
+        and all(
+            _is_no_terminal(popen[name], number) for number, name in ((1, "stdout"), (2, "stderr"))
+        )
         # the package is installed from there
         and _of_python({"PYTHONPATH": str(ROOT), **environment}) == _of_python(child_environment())
     )
 
 
-def _is_no_terminal(stream: Any) -> bool:
-    """Say so of what is given, not inherited: Python's streams are others on a terminal."""
+def _is_no_terminal(stream: Any, inherited: int) -> bool:
+    """Say so of what is given, else of what is *inherited*: Python's streams are others on one."""
     if stream in (subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL):
         return True
-    return stream is not None and not os.isatty(
-        stream if isinstance(stream, int) else stream.fileno()
-    )
+    stream = inherited if stream is None else stream
+    return not os.isatty(stream if isinstance(stream, int) else stream.fileno())
 
 
 class _Forked(subprocess.Popen[Any]):
