@@ -62,9 +62,8 @@ def _marked() -> Any:
 #: Its first item is false in a child in which the parts have not begun anew.
 mark: Final = _marked()
 
-#: Held while a thread of ours imports a module. A fork waits for that: else the child would wait
-#: for
-#: ever for a module that its parent was importing in another thread.
+#: Held while a thread of ours imports a module. A fork waits for it; otherwise the child would wait
+#: for ever for a module that another thread of its parent was importing.
 importing: Final = RLock()
 #: Held while stacks of other threads are read; for the same reason.
 reading_stacks: Final = RLock()

@@ -71,8 +71,7 @@ def _flat(value: Any) -> Any:
     return value if len(kinds) < 2 and kinds <= _SCALARS else dumps(value).decode()
 
 
-# ---------------------------------------------------------------- fields that are too large
-# together
+# ---------------------------------------------------------------- too large together
 
 #: The fewest characters that a string keeps: as many as a trace id has.
 _SHORTEST: Final = 32
@@ -131,7 +130,7 @@ def _shortened(value: Any, room: int) -> Any:
         more += int(found[1]) - 1 if found else 0
         if isinstance(value, dict):
             kept["…"] = f"{more} more"
-        elif isinstance(last, (str, dict)):  # numbers are so still, and a matrix
+        elif isinstance(last, (str, dict)):  # a list of numbers gets no note
             kept[len(kept)] = {"…": f"{more} more"} if isinstance(last, dict) else f"… {more} more"
     return kept if isinstance(value, dict) else list(kept.values())
 

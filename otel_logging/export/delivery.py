@@ -206,7 +206,7 @@ class Delivery:
                 self._client.reset()
         finally:
             works.release()
-            self._tell()  # the one that has its place: what was told here is for that
+            self._tell()  # the one that replaced it: the news is for that one
 
     def _try_once(self) -> None:
         try:

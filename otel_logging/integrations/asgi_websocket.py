@@ -137,7 +137,7 @@ class _Connection(Connection):
             await self._send(event)
         except RuntimeError as error:
             # a server's receive() has seen the end, which its application has not: without
-            # us it would be told so by the server
+            # us the server would say so
             if self.ahead is None or not self.ahead.saw_end or self.last is not None:
                 raise  # pragma: no cover - a server's own complaint
             # what the server raises for a connection that has gone, or the like of it

@@ -1,8 +1,8 @@
 """Which integrations are on, and when: once their library is imported.
 
 In: names of ``_names.INTEGRATIONS``. Each is a module beside this one with ``uninstrument()`` and
-``instrument()``; that works on what is imported of its libraries, and may be called again. Out:
-these are called. Invariant: no library is imported for it. An integration that fails is reported
+``instrument()``, which patches those of its libraries that are imported, and may be called again.
+Out: calls of both. Invariant: no library is imported for it. An integration that fails is reported
 and left out. Deliberately absent: any framework.
 """
 
@@ -53,7 +53,7 @@ def _take_away(names: set[str]) -> None:
 
 
 def _used() -> list[str]:
-    """Return what is on of what the application imports by now."""
+    """Return the enabled integrations of which a library is imported."""
     libraries = _names.INTEGRATIONS
     return [name for name in sorted(_on) if not sys.modules.keys().isdisjoint(libraries[name])]
 
@@ -102,7 +102,7 @@ class _Finder:
             finally:
                 _loading.remove(library)
             for name in waiting:
-                # else once that one is whole, which imports this one
+                # otherwise when the outer import is complete, which imports this one
                 if not any(each in _names.INTEGRATIONS[name] for each in _loading):
                     _call(name, "instrument")
 

@@ -66,7 +66,7 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     if error is None and level in _TELLING and logger != _names.SCOPE:  # our own lines tell of none
         told = sys.exc_info()[1]
     if told is not None:
-        _exceptions.mark_told(told)
+        _exceptions.mark_logged(told)
     if "stack_info" in event_dict:
         asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])
         if asked and _names.STACK in event_dict:
