@@ -95,7 +95,7 @@ def test_once_the_interpreter_exits_nothing_is_kept_quiet(
     assert capsys.readouterr().err == f"otel_logging: 1 {LOST}\n"
 
 
-def test_the_next_span_is_told_of_losses_as_often_as_stderr(
+def test_losses_are_on_the_next_span_as_often_as_on_stderr(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """At most once a minute; the rest with the worker's next look. Also where stderr takes none."""
@@ -116,7 +116,7 @@ def test_the_next_span_is_told_of_losses_as_often_as_stderr(
     assert capsys.readouterr().err.endswith(f"otel_logging: 4 {LOST}\n")
 
 
-def test_what_stderr_does_not_take_is_told_once(
+def test_what_stderr_does_not_take_is_on_one_span(
     clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next span says it, though it is still to be written."""

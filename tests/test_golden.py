@@ -295,7 +295,7 @@ def test_a_capture_without_budgets(
 
 @CAPTURES
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_capture(
+def test_a_command_prints_its_golden_capture(
     place: Path, monkeypatch: pytest.MonkeyPatch, name: str, width: int, colour: bool
 ) -> None:
     """Of what is stored."""

@@ -101,7 +101,7 @@ def test_a_long_text_is_cut_in_the_middle() -> None:
     assert re.fullmatch(r"a+…\[\d+ more\]…b+", found)
 
 
-def test_ten_thousand_fields() -> None:
+def test_a_line_of_ten_thousand_fields_has_them_all() -> None:
     """In a file all of them are there."""
     fields = {f"field_{n}": n for n in range(10_000)}
     assert as_json(**fields) == {**fields, **HEAD}
@@ -345,7 +345,7 @@ def plain_text(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def test_a_console_line() -> None:
+def test_a_console_line_has_time_level_message_fields_logger_and_trace() -> None:
     """Local time, level, message, fields, logger, and a short trace id at the very end."""
     clock = time.strftime("%H:%M:%S", time.localtime(1_700_000_000)) + ".123"
     assert console(event="order placed", order="o-1", n=3, trace_id="0af7651916cd43dd") == (

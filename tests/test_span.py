@@ -1104,7 +1104,9 @@ def test_arguments_that_cannot_be_compared_never_raise(
     assert service.one("keys").message == "truthless"
 
 
-def test_links_have_limits(receiver: Receiver, tmp_path: Any, monkeypatch: Any) -> None:
+def test_links_over_a_limit_are_left_out_and_counted(
+    receiver: Receiver, tmp_path: Any, monkeypatch: Any
+) -> None:
     """Of number, attributes and length, as OTEL_SPAN_LINK_COUNT_LIMIT and its like say; what is
     left out is counted.
     """

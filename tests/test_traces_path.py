@@ -462,7 +462,7 @@ def test_services_of_one_machine_have_one_clock(
         assert row.reason == ["POST 990 ms", "itself 895 ms, before GET /work"]
 
 
-def test_the_way_as_data(tmp_path: Path) -> None:
+def test_the_critical_path_as_json_has_each_step(tmp_path: Path) -> None:
     """Own times of all, what is around the longest own piece of the last one."""
     trace = trace_of(
         tmp_path,

@@ -158,7 +158,7 @@ def test_an_exception_is_on_its_line_once() -> None:
     assert line["exception"].count("Traceback") == 1
 
 
-def test_levels_hold() -> None:
+def test_log_level_and_not_a_sinks_decides_which_lines_are_written() -> None:
     """Those of lines, not those of the sinks."""
     with capture(log_level="warning") as seen:
         logger.info("low")
