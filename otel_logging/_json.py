@@ -10,6 +10,7 @@ are escaped. Invariant: never raises for plain data. Deliberately absent: any ot
 import codecs
 import math
 from collections.abc import Callable, Mapping
+from itertools import islice
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import orjson
 
 from otel_logging import _names, _redact
 from otel_logging._text import OBEYED, later
-from otel_logging._values import field, plain, shorten
+from otel_logging._values import field, more_items, plain, shorten
 
 
 def dumps(value: Any) -> bytes:
@@ -120,19 +121,19 @@ def _shortened(value: Any, room: int) -> Any:
         return shorten(value, room)
     if not isinstance(value, (dict, list)):
         return value
-    pairs: Any = list(value.items() if isinstance(value, dict) else enumerate(value))
     most = 1 + (room - _SHORTEST) // _ITEM
-    kept = {key: _shortened(each, room) for key, each in pairs[:most]}
-    if more := len(pairs) - len(kept):
-        last = pairs[-1][1]  # it may be such a note already
-        text = value.get("…") if isinstance(value, dict) else last
-        found = _MORE.fullmatch(str(text.get("…") if isinstance(text, dict) else text))
-        more += int(found[1]) - 1 if found else 0
-        if isinstance(value, dict):
-            kept["…"] = f"{more} more"
-        elif isinstance(last, (str, dict)):  # a list of numbers gets no note
-            kept[len(kept)] = {"…": f"{more} more"} if isinstance(last, dict) else f"… {more} more"
-    return kept if isinstance(value, dict) else list(kept.values())
+    more = len(value) - most
+    if isinstance(value, dict):
+        fields = {key: _shortened(each, room) for key, each in islice(value.items(), most)}
+        return fields if more <= 0 else {**fields, "…": f"{more + _left_out(value)} more"}
+    items = [_shortened(each, room) for each in value[:most]]
+    return items if more <= 0 else items + more_items(more + _left_out(value[-1]), value[-1])
+
+
+def _left_out(noted: Any) -> int:
+    """Return how many items the note in *noted* says are left out already, without itself."""
+    found = _MORE.fullmatch(str(noted.get("…") if isinstance(noted, dict) else noted))
+    return int(found[1]) - 1 if found else 0
 
 
 def _first_that_fit(

@@ -28,9 +28,13 @@ from otel_logging._text import any_of, has_one, later
 _REMEMBERED: Final = 4096  # texts, and names, that are cached; all are dropped at once
 _REMEMBERED_CHARACTERS: Final = 256
 _PASSES: Final = 4  # over a text with a secret, until nothing changes
-#: Ids of ours, whose digits may look like a card's.
-_IDS: Final = frozenset({_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"})
-_ID: Final = later("[0-9a-f-]*")
+#: What our ids look like, whose digits may look like a card's; and a line's time, new each time.
+_OURS: Final = {
+    **dict.fromkeys(
+        (_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"), later("[0-9a-f-]*")
+    ),
+    _names.TIMESTAMP: later(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII),
+}
 #: OpenTelemetry's attribute, an id that is not secret.
 _SESSION: Final = "session.id"
 #: Private members of a JSON web key (RFC 7518).
@@ -195,7 +199,7 @@ class Redaction:
                 return marker("phone")
         if type(value) is not str:
             return self._value(value)
-        if name in _IDS and _ID.fullmatch(value):  # any other value is the application's
+        if name in _OURS and _OURS[name].fullmatch(value):  # any other is the application's
             return value
         known = self.seen.get(value)  # as ``text``, without the call
         return self._new(value) if known is None else known

@@ -263,11 +263,9 @@ def _mapping(value: Mapping[Any, Any], depth: int, left: _Left, of: Any) -> Any:
         return _without_items(of, len(value))
     result: dict[str, Any] = {}
     for key, item in value.items():
-        more = len(value) - len(result)
-        if left.nodes <= 0:  # the last item, or a note; an iterator does not know its length
-            _redact.changed["shortened"] += more != 1
-            last = (key, item) if more == 1 else ("…", f"{more} more")
-            result[_key(last[0], result)] = _walk(last[1], depth, left)
+        if left.nodes <= 0 and (more := len(value) - len(result)) != 1:
+            _redact.changed["shortened"] += 1
+            result[_key("…", result)] = _walk(f"{more} more", depth, left)
             break
         result[_key(key, result)] = _walk(item, depth, left)
     return result
@@ -288,14 +286,19 @@ def _sequence(value: Any, depth: int, left: _Left) -> Any:
         return _without_items(value, len(value))
     result: list[Any] = []
     for item in value:
-        if left.nodes <= 1:
-            more, last = len(value) - len(result), result[-1] if result else item
-            _redact.changed["shortened"] += more != 1
-            if more != 1:
-                item = {"…": f"{more} more"} if type(last) is dict else f"… {more} more"
-            # a list of numbers or of lists gets no note: its items stay of one type
-            if more == 1 or isinstance(last, (str, dict)):
-                result.append(_walk(item, depth, left))
-            break
+        if left.nodes <= 1 and (more := len(value) - len(result)) != 1:
+            _redact.changed["shortened"] += 1
+            notes = more_items(more, result[-1] if result else item)
+            return result + [_walk(note, depth, left) for note in notes]
         result.append(_walk(item, depth, left))
     return result
+
+
+def more_items(more: int, like: Any) -> list[Any]:
+    """Return the note that *more* items are left out, for a list that has items *like* this one.
+
+    A list of numbers or of lists gets no note: its items stay of one type.
+    """
+    if isinstance(like, dict):
+        return [{"…": f"{more} more"}]
+    return [f"… {more} more"] if isinstance(like, str) else []

@@ -4,7 +4,6 @@ In: settings. Out: parts that run. Invariant: imported by a set-up alone, since 
 Deliberately absent: when they end (``observability``).
 """
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -76,7 +75,7 @@ def start(
         watch = Watch(settings.who, get_logger(_names.SCOPE).warning, place)
         connect(pipeline, watch=watch, **changes)
     else:
-        _runtime.swap(replace(_runtime.current, characters=settings.limits.longest, **changes))
+        _runtime.change(characters=settings.limits.longest, **changes)
     if settings.exporter.network and not all(each.has_threads for each in deliveries):
         _diagnostics.remark("uWSGI without --enable-threads: spans wait on disk until it ends")
     for delivery in deliveries:
@@ -167,4 +166,4 @@ def connect(pipeline: Pipeline, **changes: Any) -> None:
         )
     changes.update(tracer=tracer, pipeline=pipeline, line_sink=pipeline.line_sink)
     changes["characters"] = pipeline.limits.longest
-    _runtime.swap(replace(_runtime.current, **changes))
+    _runtime.change(**changes)

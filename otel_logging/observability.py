@@ -39,13 +39,8 @@ if TYPE_CHECKING:
 EXIT_S: Final = 5.0
 
 _lock = threading.RLock()
-_current: "Observability | None" = None
 #: Whether our exit handler is registered with multiprocessing; children inherit that.
 _children_know = False
-#: While a test captures: gets the settings of a set-up, which starts nothing then.
-_stand_in: Callable[[Settings], None] | None = None
-#: The runtime record when nothing is set up; while a test captures, another one.
-_nothing = _runtime.Runtime()
 
 
 class Observability:
@@ -56,6 +51,7 @@ class Observability:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._before = _runtime.current  # what ``shutdown`` goes back to
         self._pipeline: Pipeline | None = None
         self._records: Records | None = None
         self._watch: Watch | None = None
@@ -69,16 +65,19 @@ class Observability:
 
     def _start(self) -> None:
         settings = self._settings
-        if _stand_in is not None:
-            _stand_in(settings)
+        if (take_settings := _runtime.current.take_settings) is not None:
+            take_settings(settings)
         elif settings.traces or settings.log_exporter:
             from otel_logging import assembly
 
             self._pipeline, self._records, self._watch = assembly.start(settings, self._deliveries)
         configure.apply(settings)
-        given = {each: getattr(settings, each) for each in ("propagate", "who", "trust_inbound")}
-        budgets = Budgets(settings.budgets)
-        _runtime.swap(replace(_runtime.current, budgets=budgets, **given))
+        _runtime.change(
+            budgets=Budgets(settings.budgets),
+            propagate=settings.propagate,
+            who=settings.who,
+            trust_inbound=settings.trust_inbound,
+        )
         # without tracing, too, a request begins with nothing bound; no client's span is missing
         registry.instrument(
             each for each in settings.instrument if settings.traces or each != "clients"
@@ -115,18 +114,29 @@ class Observability:
         delivered by the service's next start; then the result is False. A second
         call does nothing. Failure: never raises.
         """
-        global _current
         with _lock:
             if not self._is_open:
                 return True
             self._is_open = False
-            if _current is self:
-                _current = None
-                atexit.unregister(_at_exit)
-        _disconnect()
+            if _runtime.current.observability is self:
+                self._disconnect()
         delivered = self._end(timeout, exiting=False)
         _diagnostics.say_rest()
         return delivered
+
+    def _disconnect(self) -> None:
+        """Make stages cost nothing again; lines stay on stdout."""
+        registry.uninstrument()
+        lines = _runtime.current
+        _runtime.swap(
+            replace(
+                self._before,
+                redaction=lines.redaction,
+                logs=lines.logs,
+                taken_over=lines.taken_over,
+                application=lines.application,
+            )
+        )
 
     def _leave(self) -> None:
         """Do what ``shutdown`` does, when the interpreter exits, and stay connected.
@@ -222,7 +232,8 @@ def configure_logging(
     with only_configuration_errors("configure_logging"), _lock:
         settings = load_logs(**given)
         configure.apply(settings)
-        if _current is None and _stand_in is None:
+        runtime = _runtime.current
+        if runtime.observability is None and runtime.take_settings is None:
             registry.instrument(set(settings.instrument) - {"clients"})
 
 
@@ -268,25 +279,26 @@ def is_beside() -> bool:
 
 
 def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
-    global _current
-    if _current is not None:
-        known = _current._settings  # noqa: SLF001 - this module's own class
+    current: Observability | None = _runtime.current.observability
+    if current is not None:
+        known = current._settings  # noqa: SLF001 - this module's own class
         if known.level is None:
             known = replace(known, level=levels.of_root())
         for difference in differences(settings, known, given):
-            ignored = f"{difference} at {_current._place}"  # noqa: SLF001
+            ignored = f"{difference} at {current._place}"  # noqa: SLF001
             if ignored not in _diagnostics.counts:  # said before
                 _diagnostics.remark(ignored)
-        return _current
+        return current
     wrap_propagators()
     _diagnostics.forget()
     made = Observability(settings)
+    _runtime.change(observability=made)
     try:
         made._start()  # noqa: SLF001
     except BaseException:
         made.shutdown(0.0)
         raise
-    _current = made
+    atexit.unregister(_at_exit)  # of a set-up before
     atexit.register(_at_exit)
     _exit_with_multiprocessing()
     for remark in settings.remarks:
@@ -303,8 +315,8 @@ def _set_up(settings: Settings, given: Sequence[str]) -> Observability:
 
 
 def _at_exit() -> None:
-    if _current is not None:
-        _current._leave()  # noqa: SLF001 - this module's own class
+    if (current := _runtime.current.observability) is not None:
+        current._leave()  # noqa: SLF001 - this module's own class
 
 
 def _exit_with_multiprocessing() -> None:
@@ -330,55 +342,35 @@ def _finalise(at_exit: Callable[[], None]) -> None:
     util.Finalize(None, at_exit, exitpriority=-100)  # after those of the application
 
 
-def _disconnect() -> None:
-    """Make stages cost nothing again; lines stay on stdout."""
-    registry.uninstrument()
-    _runtime.swap(replace(_nothing, redaction=_runtime.current.redaction))
-
-
 # ---------------------------------------------------------------- while a test captures
 
 
-def settings_in_use() -> Settings | None:
-    """Return the settings in use; None if nothing is set up."""
-    return None if _current is None else _current._settings  # noqa: SLF001 - this module's own class
-
-
 @contextmanager
-def standing_in(
-    pipeline: "Pipeline", take: Callable[[Settings], None], **changes: Any
-) -> Iterator[None]:
+def standing_in(pipeline: "Pipeline", **changes: Any) -> Iterator[None]:
     """Make *pipeline* take every span and line of a ``with`` block, whatever is set up.
 
-    A set-up inside the block has its settings checked, and *take* called with
-    them; nothing is started. *changes* to the runtime beside that. Afterwards all is as
-    before, but for a tracer provider of ours where there was none: OpenTelemetry lets it
-    be set once. Scope: process.
+    *changes* to the runtime record beside that. Afterwards all is as before, but for a tracer
+    provider of ours where there was none: OpenTelemetry lets it be set once. Scope: process.
+    Failure: raises ``ConfigurationError``.
     """
-    global _current, _stand_in, _nothing
     from opentelemetry import propagate
 
     from otel_logging import assembly
 
-    current, outer, nothing = _current, _stand_in, _nothing
-    runtime, propagator = _runtime.current, propagate.get_global_textmap()
-    _current, _stand_in = None, take
+    before, propagator = _runtime.current, propagate.get_global_textmap()
+    outside, on = before.observability, {*registry.on}
     try:
         # no line: it would come whenever the test's exception goes, and its span has it
-        no_others = dict.fromkeys(("record_sink", "sends_records", "failed"))
+        no_others = dict.fromkeys(("observability", "record_sink", "sends_records", "failed"))
         assembly.connect(pipeline, on_spans=True, **no_others, **changes)
-        _nothing = _runtime.current
-        yield
+        with configure.while_captured():
+            yield
     finally:
-        if _current is not None:
-            _current.shutdown()
+        if (inside := _runtime.current.observability) is not None:
+            inside.shutdown()
         pipeline.is_open = False
-        _runtime.swap(runtime)
         propagate.set_global_textmap(propagator)
-        _current, _stand_in, _nothing = current, outer, nothing
-        if current is not None and current._is_open:  # noqa: SLF001 - this module's own class
-            atexit.register(_at_exit)
-            registry.instrument(current._settings.instrument)  # noqa: SLF001
-        elif current is not None:  # shut down meanwhile
-            _current = None
-            _disconnect()
+        configure.use(before)
+        registry.instrument(on)
+        if outside is not None and not outside._is_open:  # noqa: SLF001 - this module's own class
+            outside._disconnect()  # noqa: SLF001 - it was shut down meanwhile

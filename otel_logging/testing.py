@@ -7,19 +7,18 @@ JSON renderer. Nothing goes to disk or network, and afterwards the process is as
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from typing import Any, Final
 
 from opentelemetry.trace import SpanContext
 
-from otel_logging import _names, _otlp, _parse, observability
+from otel_logging import _names, _otlp, _parse, _runtime, observability
 from otel_logging import context as bindings
 from otel_logging.export import ids, pipeline, span_bytes
 from otel_logging.export.span import Span
 from otel_logging.integrations import registry
-from otel_logging.logs import configure, logger
 from otel_logging.logs.render import json_renderer
 from otel_logging.settings import DEFAULT_SAMPLER, Settings, load
 from otel_logging.spool.queue import Spool
@@ -53,20 +52,16 @@ def capture(*, fixed: bool = False, log_level: str | int | None = None) -> Itera
     ``ConfigurationError``. Cost: some milliseconds a block; memory for all that it keeps.
     """
     level = None if log_level is None else _parse.level("log_level", log_level)
-    settings = observability.settings_in_use() or load(beside=observability.is_beside())
-    settings = replace(settings, sampler=DEFAULT_SAMPLER)
-    kept = _Kept(settings)
-    is_alone = logger.in_use() is None and not registry._on  # noqa: SLF001
+    runtime = _runtime.current
+    settings = getattr(runtime.observability, "_settings", None)
+    settings = settings or load(beside=observability.is_beside())
+    kept = _Kept(replace(settings, sampler=DEFAULT_SAMPLER))
+    is_alone = runtime.logs is None and not registry.on
+    lines = {"listener": kept.take_line, "listens_from": level}
     clock_and_ids = _fixed(kept) if fixed else {}
-    with ExitStack() as blocks:
-        blocks.enter_context(observability.standing_in(kept, kept.take_settings, **clock_and_ids))
-        keep, at = kept.lines.append, _names.TIME_NS
-        listening = configure.listening(lambda line: keep((line[at], _render(line))), level=level)
-        blocks.enter_context(listening)
-        blocks.enter_context(bindings.detached())
+    changes = {"take_settings": kept.take_settings, **lines, **clock_and_ids}
+    with observability.standing_in(kept, **changes), bindings.detached():
         if is_alone and "loguru" in settings.instrument:  # whose records are lines in any case
-            blocks.callback(registry.uninstrument)
-            blocks.callback(registry.instrument, ())
             registry.instrument(("loguru",))
         yield Captured(kept)
 
@@ -90,6 +85,10 @@ class _Kept(pipeline.Pipeline):
         """Take over the settings of a set-up inside the block."""
         settings = replace(settings, sampler=DEFAULT_SAMPLER)
         self.follow(settings, ids.make_resource(settings))
+
+    def take_line(self, event_dict: Mapping[str, Any]) -> None:
+        """Keep a line."""
+        self.lines.append((event_dict[_names.TIME_NS], _render(event_dict)))
 
     def append(self, scope: bytes, trace_id: bytes, encoded: bytes) -> None:  # noqa: ARG002
         """Keep an encoded span, also one that ends after the block."""

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from opentelemetry import context as otel_context
 from structlog.contextvars import clear_contextvars
@@ -24,7 +26,7 @@ from structlog.contextvars import clear_contextvars
 from otel_logging import Observability, _diagnostics, _runtime, clear_context, setup_observability
 from otel_logging.context import CURRENT
 from otel_logging.integrations import registry
-from otel_logging.logs import configure, stdlib
+from otel_logging.logs import configure
 from tests.lines import parsed
 from tests.programs import none_left
 from tests.receiver import Receiver, Span
@@ -133,6 +135,11 @@ def receiver() -> Iterator[Receiver]:
         yield running
 
 
+def leave_alone() -> None:
+    """Leave hooks, and loggers other than ours, as they were before set-up."""
+    configure.use(replace(_runtime.current, taken_over={}))
+
+
 @pytest.fixture(autouse=True)
 def _clean_slate() -> Iterator[None]:
     """What one test bound, reported, set up or took over is not there in the next."""
@@ -141,8 +148,8 @@ def _clean_slate() -> Iterator[None]:
         yield
     _runtime.swap(_runtime.Runtime(redaction=_runtime.current.redaction))
     registry.uninstrument()
-    stdlib.take_over({})
-    configure._applied = None
+    configure.use(_runtime.Runtime(redaction=_runtime.current.redaction))
+    structlog.reset_defaults()
     clear_context()
     clear_contextvars()
     CURRENT.set(otel_context.Context())

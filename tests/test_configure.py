@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from otel_logging import (
     _diagnostics,
+    _runtime,
     bind_context,
     bound_context,
     clear_context,
@@ -29,7 +31,7 @@ from otel_logging import (
 )
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.bound import BoundLogger
-from otel_logging.logs.configure import listening
+from otel_logging.logs.configure import use
 from otel_logging.processors import record_on_span
 from tests.conftest import Service
 from tests.lines import parsed
@@ -283,8 +285,13 @@ def test_a_long_line_is_whole_in_its_event(service: Service) -> None:
 def test_no_field_is_ever_lost(values: dict[str, Any]) -> None:
     """Whatever it is called."""
     written: list[dict[str, Any]] = []
-    with listening(lambda event_dict: written.append(dict(event_dict)), level=0):
+    before, listener = _runtime.current, lambda event_dict: written.append(dict(event_dict))
+    _runtime.swap(replace(before, listener=listener, listens_from=0))
+    try:
+        configure_logging()
         log.info("message", **values)
+    finally:
+        use(before)
     given = {"exc_info", "stack_info"}
     (line,) = written
     assert line["event"] == "message"

@@ -12,7 +12,7 @@ import pytest
 from aiohttp.web_log import AccessLogger
 from werkzeug.routing import Map, Rule
 
-from otel_logging import bind_context, get_logger, traced
+from otel_logging import bind_context, configure_logging, get_logger, traced
 from otel_logging.testing import Captured, capture
 from tests.programs import child_environment, good, parsed, python, script
 
@@ -88,6 +88,30 @@ def test_a_file_is_the_application_s_unless_it_is_installed(
         get_logger("shop").exception("failed")
     where = seen.lines[0]["exception.where"]
     assert where.startswith(f"{file}:2 in" if is_application else f"{__file__}:")
+
+
+def test_a_package_that_a_later_set_up_names_is_the_application_s(
+    seen: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no longer where a test has named it, once its block has ended."""
+    names: dict[str, Any] = {}
+    file = "/srv/.venv/lib/python3/site-packages/shopapp/basket.py"
+    exec(compile("def get():\n    raise LookupError", file, "exec"), names)
+
+    def fail() -> None:
+        try:
+            names["get"]()
+        except LookupError:
+            get_logger("shop").exception("failed")
+
+    fail()
+    with capture() as inner:
+        monkeypatch.setenv("OTEL_LOGGING_APPLICATION", "shopapp")
+        configure_logging()
+        fail()
+    fail()
+    wheres = [line["exception.where"] for line in (*seen.lines, *inner.lines)]
+    assert [where.startswith(file) for where in wheres] == [False, False, True]
 
 
 SHOP = """

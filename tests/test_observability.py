@@ -2,12 +2,14 @@
 
 import asyncio
 import base64
+import gc
 import json
 import os
 import re
 import signal
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -97,6 +99,18 @@ def test_what_a_second_set_up_ignores_is_said_once(
     assert 'log_level="level 15" ignored: set up as "info" at ' in said_of_level
     _diagnostics.say_rest()
     assert capsys.readouterr().err == ""
+
+
+def test_nothing_keeps_a_set_up_that_was_shut_down(receiver: Receiver, tmp_path: Path) -> None:
+    """Though the lines that it has configured go on."""
+    made = setup_observability(
+        "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path
+    )
+    kept = weakref.ref(made)
+    made.shutdown()
+    del made
+    gc.collect()
+    assert kept() is None
 
 
 def test_set_up_works_again_after_shutdown(receiver: Receiver, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -15,17 +16,17 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
 
-from otel_logging import _otlp
+from otel_logging import _otlp, _runtime
 from otel_logging._redact import DEFAULT, OFF
-from otel_logging.logs.configure import use_redaction
+from otel_logging.logs.configure import use
 
 
 @pytest.fixture(autouse=True, scope="module")
 def nothing_redacted() -> Iterator[None]:
     """These tests are about bytes: any text is a value like another."""
-    use_redaction(OFF)
+    use(replace(_runtime.current, redaction=OFF))
     yield
-    use_redaction(DEFAULT)
+    use(replace(_runtime.current, redaction=DEFAULT))
 
 
 _INT64 = st.integers(-(2**63), 2**63 - 1)

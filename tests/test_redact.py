@@ -6,6 +6,7 @@ import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -19,7 +20,7 @@ from otel_logging import ConfigurationError, Redaction, _json, _otlp, _runtime
 from otel_logging._redact import DEFAULT, OFF
 from otel_logging._values import bounded, field, plain
 from otel_logging.binding import on_lines
-from otel_logging.logs.configure import use_redaction
+from otel_logging.logs.configure import use
 from tests import planted, planted_places
 
 PERSONAL = Redaction(personal=True, who=["user_id"], salt="s")
@@ -198,12 +199,12 @@ def test_what_lines_hold_is_remembered_within_bounds() -> None:
 @contextmanager
 def redacted_by(redaction: Redaction) -> Iterator[None]:
     """Take out what *redaction* says for the length of a block."""
-    before = _runtime.current.redaction
-    use_redaction(redaction)
+    before = _runtime.current
+    use(replace(before, redaction=redaction))
     try:
         yield
     finally:
-        use_redaction(before)
+        use(before)
 
 
 def test_a_number_may_be_a_secret_though_one_of_its_name_is_none() -> None:
@@ -710,6 +711,18 @@ def test_an_id_of_ours_is_no_card_whatever_its_digits(name: str) -> None:
     given = "Bearer abcDEF123456ghijk"  # by the application, or by a client of it
     assert DEFAULT.field(name, given) == DEFAULT.value({name: given})[name] == DEFAULT.text(given)
     assert given != DEFAULT.text(given)
+
+
+def test_a_lines_own_time_is_no_secret_and_is_not_remembered() -> None:
+    """It is another one each time, and a pattern of the application's does not cut it to pieces."""
+    redaction = Redaction(patterns=[r"\d{4}-\d\d-\d\d"])
+    for number in range(1000, 2000):
+        time_of_line = f"2026-07-01T12:30:00.00{number}Z"
+        assert redaction.field("timestamp", time_of_line) == time_of_line
+    assert time_of_line not in redaction.seen
+    for other in ("2026-07-01", "2026-07-01T12:30:00.001999Z or so"):  # a field of that name
+        assert "[redacted:pattern]" in redaction.field("timestamp", other)
+    assert DEFAULT.field("timestamp", "4111111111111111") == "[redacted:card]"
 
 
 def test_what_is_encoded_too_often_is_left_as_it_is() -> None:

@@ -42,8 +42,7 @@ from otel_logging import (
     traced,
 )
 from otel_logging._values import shorten
-from otel_logging.logs.stdlib import take_over
-from tests.conftest import Lines, Service
+from tests.conftest import Lines, Service, leave_alone
 from tests.lines import ROOT, parsed
 from tests.programs import python, script
 from tests.readme import blocks
@@ -57,7 +56,7 @@ def _taken_over(_clean_slate: None) -> Iterator[None]:
     clear_context()
     yield
     clear_context()
-    take_over({})
+    leave_alone()
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("shop")]:
@@ -520,7 +519,7 @@ SETUPS = [basic, basic_stdout, from_dict, several, no_handler_at_all, with_rich]
 def test_each_record_is_one_line(theirs: Callable[[], None], order: str, lines: Lines) -> None:
     """Whatever the application calls, before set-up or after it: none doubled, none missing."""
     if order == "before":
-        take_over({})
+        leave_alone()
         theirs()
         configure_logging(environment="production")
     else:
@@ -772,7 +771,7 @@ def test_without_takeover_other_loggers_are_left_alone(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Handlers, levels, warnings and hooks are as they were."""
-    take_over({})
+    leave_alone()
     hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning)
     basic_stdout()
     with setup_observability("shop", environment="production", takeover=False):
@@ -840,7 +839,7 @@ def test_levels_are_the_same_for_every_way_to_log(lines: Lines) -> None:
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_other_handlers_have_the_levels_that_the_application_gave(order: str, lines: Lines) -> None:
     """Higher or lower than ours, before set-up or after it; a filter of a console is not theirs."""
-    take_over({})
+    leave_alone()
     for name, theirs, ours in (("shop.a", "DEBUG", "info"), ("shop.b", "ERROR", "info")):
         stream = io.StringIO()
         handler = logging.StreamHandler(stream)
@@ -945,7 +944,7 @@ def test_an_invalid_level_is_refused_as_python_does(lines: Lines) -> None:
     kept = logging.root.level
     logging.root.setLevel(logging.CRITICAL)
     logging.root.setLevel(kept)
-    take_over({})
+    leave_alone()
     assert logging.root.level == logging.INFO
 
 
@@ -982,7 +981,7 @@ def test_without_log_level_the_root_loggers_counts(
     when: str, root: int, expected: list[str], library: logging.Logger, lines: Lines
 ) -> None:
     """And a library that was silent stays so, until it is asked for."""
-    take_over({})
+    leave_alone()
     logging.root.setLevel(root if when == "before" else logging.WARNING)
     configure_logging(environment="production")
     if when == "after" and root != logging.WARNING:
@@ -1231,7 +1230,7 @@ def test_ten_thousand_lines_of_every_origin(
             for number in range(first, first + 1250):
                 line(number % 5, number)
 
-    take_over({})
+    leave_alone()
     with warnings.catch_warnings(record=True):  # else pytest lists them all
         warnings.simplefilter("always")
         configure_logging(environment="production")
@@ -1907,7 +1906,7 @@ def test_uncaught_exceptions_and_warnings_reach_handlers(tmp_path: Path) -> None
 
 def test_without_takeover_handlers_are_left_alone(lines: Lines) -> None:
     """Our lines go to none."""
-    take_over({})
+    leave_alone()
     logger().addHandler(kept := Kept())
     with setup_observability("shop", environment="production", takeover=False):
         get_logger("shop").warning("a")

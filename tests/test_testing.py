@@ -6,6 +6,7 @@ import logging
 import re
 import unittest
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from otel_logging import (
     tag_background_logger,
     traced,
 )
+from otel_logging.context import bound
 from otel_logging.processors import record_on_span
 from otel_logging.testing import Captured, capture
 from tests.conftest import Service
@@ -404,6 +406,25 @@ def test_the_set_up_outside_is_as_it_was(
     assert [line["event"] for line in lines] == [
         *("captured", "not captured", "of the standard library"),
     ]
+
+
+def test_what_logging_alone_has_put_in_place_stays() -> None:
+    """Also where a set-up inside the block has ended with it."""
+    with capture():
+        setup_observability("cart")
+    bind_context(user_id="u-1")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(bound).result() == {"user_id": "u-1"}
+
+
+def test_a_secret_that_is_not_taken_out_inside_is_taken_out_afterwards(service: Service) -> None:
+    """What was encoded inside is not remembered."""
+    with capture(), traced("inside", password="hunter22") as span:
+        configure_logging(redact=False)
+        span.set_attribute("password", "hunter23")
+    with traced("after", password="hunter23"):
+        pass
+    assert service.one("after").attributes["password"] == "[redacted:password]"
 
 
 def test_the_set_up_outside_may_end_inside(service: Service) -> None:

@@ -44,9 +44,8 @@ from otel_logging import (
     tag_background_logger,
     traced,
 )
-from otel_logging.logs.stdlib import take_over
 from otel_logging.testing import capture
-from tests.conftest import Lines, Service
+from tests.conftest import Lines, Service, leave_alone
 from tests.lines import parsed
 from tests.programs import Done, child_environment, python
 from tests.receiver import Receiver
@@ -63,7 +62,7 @@ def _hooks(_clean_slate: None) -> Iterator[None]:
     configure_logging(environment="production")
     clear_context()
     yield
-    take_over({})
+    leave_alone()
     sys.unraisablehook, threading.excepthook = kept
     clear_context()
 
@@ -246,7 +245,7 @@ def test_a_warning_is_a_line_with_category_file_and_line(lines: Lines) -> None:
     """Category, file and line as fields; where a file is given, there and nowhere else."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        take_over({})
+        leave_alone()
         configure_logging(environment="production")
         with bound_context(user_id="u5"):
             warnings.warn_explicit("old way", DeprecationWarning, "shop.py", 7)
@@ -313,7 +312,7 @@ def test_a_tracker_of_warnings_sees_them_too() -> None:
 
 def test_a_test_that_expects_a_warning_of_what_sets_up(lines: Lines) -> None:
     """``pytest.warns`` around it: recorded there, and a line."""
-    take_over({})
+    leave_alone()
     with pytest.warns(UserWarning, match="old"):  # noqa: PT031 - set-up inside it is the case
         configure_logging(environment="production")
         warnings.warn("old", stacklevel=1)
@@ -482,7 +481,7 @@ def test_a_loop_that_tells_by_itself(service: Service, lines: Lines) -> None:
 
 def test_hooks_of_others_see_it_too(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error tracker that came first: told once, and so is our line."""
-    take_over({})
+    leave_alone()
     seen: list[str] = []
     monkeypatch.setattr(sys, "excepthook", lambda *a: seen.append("main"))
     monkeypatch.setattr(threading, "excepthook", lambda a: seen.append("thread"))
@@ -492,7 +491,7 @@ def test_hooks_of_others_see_it_too(lines: Lines, monkeypatch: pytest.MonkeyPatc
     run_in_thread(boom)
     error = ValueError("x")
     sys.excepthook(ValueError, error, None)
-    take_over({})
+    leave_alone()
     assert seen == ["thread", "main"]
     assert len(lines()) == 2
 
@@ -501,7 +500,7 @@ def test_hooks_of_others_see_it_too(lines: Lines, monkeypatch: pytest.MonkeyPatc
 def test_a_hook_that_claims_to_be_pythons_sees_the_exception_too(
     made_by: str, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take_over({})
+    leave_alone()
     seen: list[str] = []
     for module, name in ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarning")):
         if made_by == "wraps":
@@ -546,7 +545,7 @@ def test_given_back_though_somebody_has_put_theirs_before_ours(
     monkeypatch.setattr(threading, "excepthook", lambda args: thread(args))
     wrapped = lambda *args: loop(*args)  # noqa: E731
     monkeypatch.setattr(asyncio.BaseEventLoop, "default_exception_handler", wrapped)
-    take_over({})
+    leave_alone()
     run_in_thread(boom)
 
     async def main() -> None:
@@ -567,7 +566,7 @@ def test_an_exception_inside_an_error_tracker_is_a_line(
         def __del__(self) -> None:
             boom()
 
-    take_over({})
+    leave_alone()
     monkeypatch.setattr(threading, "excepthook", lambda _: Finalised() and None)
     configure_logging(environment="production")
     run_in_thread(boom)
@@ -582,7 +581,7 @@ def test_each_set_up_takes_the_hooks_over_again(
         monkeypatch.setattr(threading, "excepthook", lambda _: None)
         configure_logging(environment="production")
         run_in_thread(boom)
-        take_over({})
+        leave_alone()
     assert len(lines()) == 3
 
 

@@ -28,7 +28,7 @@ from otel_logging.cli.listing import (
     print_array,
     without_gc,
 )
-from otel_logging.cli.options import Store, flag, of_places, of_rows, of_sources, of_store, seconds
+from otel_logging.cli.options import flag, of_places, of_rows, of_sources, of_store, seconds
 from otel_logging.cli.spool import spool
 from otel_logging.lateness.died import tables
 from otel_logging.traces import groups
@@ -274,14 +274,14 @@ def mcp(*, asked: Sources) -> None:
 @flag("--stack", help="Show each step down to where a stage stands.")
 @options.as_json
 @of_places
-def now(*, stack: bool, as_json: bool, store: Store) -> None:
+def now(*, stack: bool, as_json: bool, store: Sources) -> None:
     """List what is open at this moment, in every process.
 
     Since when, for whom, and where it stands.
     """
     rows = draw_now.rows(tables(store.places), time.perf_counter_ns())
     if not rows:
-        is_there = not store.places or any(map(Path.is_dir, store.places))
+        is_there = store.directories or not store.places
         where = "" if is_there else f": there is no {named(store.places)}"
         click.echo(f"Nothing is open{where}.", err=as_json)
     if as_json:

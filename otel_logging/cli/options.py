@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,16 +59,10 @@ flag = functools.partial(click.option, is_flag=True)
 as_json = flag("--json", "as_json", help="Print JSON, for programs.")
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
-    """The directories of the local store. *of_others*: also read what belongs to other users."""
-
-    places: tuple[Path, ...]
-    of_others: bool
-
-
 def of_places(command: _Command) -> _Command:
-    """Add the options that say where the local store is; *command* is called with a ``Store``."""
+    """Add the options that say where the local store is; *command* is called with these
+    ``Sources``.
+    """
 
     @functools.wraps(command)
     def with_store(*, spool_dir: Path | None, all_users: bool, **given: Any) -> Any:
@@ -86,7 +80,7 @@ def _user() -> int:
     return os.geteuid() if sys.platform != "win32" else 1
 
 
-def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
+def _store(spool_dir: Path | None, *, all_users: bool) -> Sources:
     """Return where the store is. A place that this user may not read is reported, and left out."""
     is_root = _user() == 0
     given = None if spool_dir is None else _parse.directory("--spool-dir", spool_dir)
@@ -104,7 +98,7 @@ def _store(spool_dir: Path | None, *, all_users: bool) -> Store:
         listed = ", ".join(visible(str(each)) for each in may_not)
         click.echo(f"not read, since this user may not: {listed}", err=True)
     may = tuple(each for each in places if each not in may_not)
-    return Store(may, all_users or is_root)
+    return Sources(sources.LOCAL, may, of_others=all_users or is_root)
 
 
 def of_sources(command: _Command) -> _Command:
@@ -112,9 +106,9 @@ def of_sources(command: _Command) -> _Command:
 
     @of_places
     @functools.wraps(command)
-    def with_sources(*, source: str | None, store: Store, **given: Any) -> Any:
-        which, url = source or sources.BOTH, links.jaeger_url()
-        return command(asked=Sources(which, store.places, url, store.of_others), **given)
+    def with_sources(*, source: str | None, store: Sources, **given: Any) -> Any:
+        asked = replace(store, which=source or sources.BOTH, jaeger_url=links.jaeger_url())
+        return command(asked=asked, **given)
 
     return click.option(
         "--source",

@@ -13,11 +13,11 @@ from otel_logging._json import strict
 from otel_logging._text import visible, volume
 from otel_logging.cli import options
 from otel_logging.cli.listing import print_array
-from otel_logging.cli.options import Store, flag, of_places
+from otel_logging.cli.options import flag, of_places
 from otel_logging.spool import destinations, reading
 from otel_logging.spool.destinations import Destination, Pile
 from otel_logging.traces.draw import terminal
-from otel_logging.traces.sources import named
+from otel_logging.traces.sources import Sources, named
 
 _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -49,7 +49,7 @@ def spool(
     purge: bool,
     yes: bool,
     is_resent: bool,
-    store: Store,
+    store: Sources,
 ) -> None:
     """List what waits on this machine; export, resend or remove it.
 
@@ -84,7 +84,7 @@ def spool(
             destinations.purge(each.path, oldest=asked)  # only what was shown, or exported
 
 
-def _of(service: str | None, store: Store, *, is_aside: bool) -> list[Destination]:
+def _of(service: str | None, store: Sources, *, is_aside: bool) -> list[Destination]:
     """Return the destinations of *service*, or of all (None). If there is no such, say so."""
     every = [
         each

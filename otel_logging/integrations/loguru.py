@@ -11,14 +11,14 @@ left alone (``takeover=False``), loguru is too. Deliberately absent: records tha
 
 import gc
 import sys
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import loguru
 
-from otel_logging import _diagnostics, _fields, _names
+from otel_logging import _diagnostics, _fields, _names, _runtime
 from otel_logging._values import plain
 from otel_logging.integrations.replaced import Replaced
-from otel_logging.logs import call, caller, handlers, levels
+from otel_logging.logs import call, caller, handlers
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.nesting import handed, is_handed_on
 from otel_logging.processors import EventDict
@@ -34,7 +34,7 @@ class _Sink:
         record = message.record
         lines = loggers.logger_of(record["name"] or "root")
         if (
-            levels.ours
+            _runtime.current.taken_over
             and not is_handed_on(record["message"])
             and _is_shown(record, lines, self._core)
         ):
@@ -94,7 +94,7 @@ def _frame(original: Any, depth: int) -> Any:
 
 
 def _write(original: Any, self: Any, message: Any) -> None:
-    if not levels.ours or _is_ours(self):
+    if not _runtime.current.taken_over or _is_ours(self):
         original(self, message)
     elif not _is_console(self):
         with handed.doing((str(message).strip(), message.record["message"].strip())):
@@ -116,8 +116,8 @@ def _is_shown(record: Any, lines: loggers.LineLogger, core: Any) -> bool:
     that our line replaces; and by these sinks' filters.
     """
     found = [each for each in core.handlers.values() if _is_console(each._sink)]
-    level, configured = record["level"].no, cast(loggers.Configured, loggers.in_use())
-    is_asked = configured.level_of(lines.name) is not None
+    level = record["level"].no
+    is_asked = _runtime.current.logs.level_of(lines.name) is not None
     if level < lines.threshold and (is_asked or not found):
         return False
     try:

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from otel_logging import _diagnostics, _names
 
-_on: set[str] = set()
+#: What is in place, or will be once its library is imported.
+on: Final[set[str]] = set()
 #: Libraries that are being imported, by any thread.
 _loading: list[str] = []
 
@@ -26,11 +27,10 @@ def instrument(names: Iterable[str]) -> None:
 
     Scope: process. Failure: never raises. Concurrency: the caller holds set-up's lock.
     """
-    on = set(names)
-    _take_away(_on - on)
-    _on.update(on)
-    if _on and _FINDER not in sys.meta_path:
-        sys.meta_path.insert(0, _FINDER)
+    wanted = set(names)
+    _take_away(on - wanted)
+    on.update(wanted)
+    _look_out(is_wanted=bool(on))
     for name in _used():
         _call(name, "instrument")
 
@@ -40,22 +40,29 @@ def uninstrument() -> None:
 
     Failure: never raises.
     """
-    if _FINDER in sys.meta_path:
+    _look_out(is_wanted=False)
+    _take_away(on - {"loguru"})
+
+
+def _look_out(*, is_wanted: bool) -> None:
+    """Notice which libraries are imported from here on, or leave imports alone."""
+    if is_wanted and _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+    if not is_wanted and _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
-    _take_away(_on - {"loguru"})
 
 
 def _take_away(names: set[str]) -> None:
     for name in sorted(names):
         if f"{__package__}.{name}" in sys.modules:
             _call(name, "uninstrument")
-    _on.difference_update(names)
+    on.difference_update(names)
 
 
 def _used() -> list[str]:
     """Return the enabled integrations of which a library is imported."""
     libraries = _names.INTEGRATIONS
-    return [name for name in sorted(_on) if not sys.modules.keys().isdisjoint(libraries[name])]
+    return [name for name in sorted(on) if not sys.modules.keys().isdisjoint(libraries[name])]
 
 
 def described() -> dict[str, Any]:
@@ -85,7 +92,7 @@ class _Finder:
         self, library: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the spec that the other finders have, with a loader that tells us."""
-        waiting = [name for name in sorted(_on) if library in _names.INTEGRATIONS[name]]
+        waiting = [name for name in sorted(on) if library in _names.INTEGRATIONS[name]]
         if not waiting:
             return None
         others = [getattr(each, "find_spec", None) for each in sys.meta_path if each is not self]

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from otel_logging import _runtime
+
 OURS: Final = f"{Path(__file__).parent.parent}{os.sep}"
 DEMO: Final = f"{OURS}demo.py"  # an application like another
 _LIBRARIES: Final = f"{Path(os.__file__).parent}{os.sep}", OURS  # Python's own modules, and ours
@@ -19,24 +21,18 @@ _COMMANDS: Final = f"{Path(sys.prefix, 'bin')}{os.sep}"
 _THEIRS: Final = re.compile(
     r"[\\/](?:site|dist)-packages[\\/](\w*)|^<(?!stdin|console|doctest|\S*input)"
 )
-#: The packages that are the application's, wherever they are installed.
-packages: frozenset[str] = frozenset()
-
-
-def note(names: frozenset[str]) -> None:
-    """Take the packages with these *names* for the application's from here on. Scope: process."""
-    global packages
-    packages = names
-    is_application.cache_clear()
 
 
 @lru_cache(maxsize=4096)
 def is_application(file: str) -> bool:
-    """Say whether code of *file* is the application's own, neither Python's nor of a library."""
+    """Say whether code of *file* is the application's own, neither Python's nor of a library.
+
+    A set-up that names other packages empties the cache.
+    """
     if file == "<string>":  # SQLAlchemy and dataclasses make it; Python calls so what ``-c`` runs
         return sys.argv[:1] == ["-c"]
     if theirs := _THEIRS.search(file):
-        return file == DEMO or theirs[1] in packages
+        return file == DEMO or theirs[1] in _runtime.current.application
     if file.startswith(_LIBRARIES):
         return file == DEMO
     return file.endswith(".py") or not file.startswith(_COMMANDS)

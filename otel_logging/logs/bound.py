@@ -9,12 +9,11 @@ from typing import Any, Final, Self
 
 import structlog
 
-from otel_logging import _diagnostics, _names
+from otel_logging import _diagnostics, _names, _runtime
 from otel_logging.logs import logger as loggers
 from otel_logging.logs.call import put_message
 from otel_logging.logs.caller import as_called, users_frame
 from otel_logging.logs.handlers import hears
-from otel_logging.logs.levels import ours
 from otel_logging.logs.line import NAMES
 from otel_logging.logs.logger import CHAIN, LOST, ONLY_OURS, LineLogger, finish, level_of, lines_of
 from otel_logging.logs.nesting import inside
@@ -45,10 +44,10 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
         is_ours = self._processors == ONLY_OURS
         if is_ours and level >= lines.threshold and len(args) == 1:
             own = {**self._context, **fields} if self._context else fields
-            is_heard = ours and hears(lines.known or lines.standard)
+            is_heard = _runtime.current.taken_over and hears(lines.known or lines.standard)
             if not is_heard and lines.straight(lines.name, level, args[0], own):
                 return None
-        if is_ours and lines is not _OTHERS and loggers.in_use() is not None:
+        if is_ours and lines is not _OTHERS and _runtime.current.logs is not None:
             return loggers.log(lines, level, self._event_of, args, fields)
         if level < lines.floor or (level < lines.threshold and not lines.is_heard()):
             return None
@@ -70,7 +69,7 @@ class BoundLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # typ
     def _through_structlog(self, level: int, event_dict: EventDict) -> Any:
         """Log by processors or a wrapped logger of the application; before set-up, by structlog."""
         logger, event = self._logger, event_dict.pop(_names.EVENT)
-        if loggers.in_use() is None and finish in self._processors:
+        if _runtime.current.logs is None and finish in self._processors:
             is_ours = type(logger) is LineLogger
             log = structlog.get_logger(logger.name) if is_ours else structlog.wrap_logger(logger)
             return as_called(getattr(log, NAMES.get(level, "info")), event, **event_dict)

@@ -15,8 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from otel_logging import _names
-from otel_logging.lateness import application
+from otel_logging import _names, _runtime
 from otel_logging.lateness.application import is_application
 
 #: If set, structlog looks for the caller from this frame on.
@@ -66,11 +65,10 @@ def users_place() -> dict[str, Any]:
     return place_of(frame, frame.f_lineno)
 
 
-def note_application(packages: Iterable[str]) -> None:
-    """Remember what is the application's code: the package that calls set-up, and *packages*."""
+def application_of(packages: Iterable[str]) -> frozenset[str]:
+    """Return what is the application's code: the package that calls set-up, and *packages*."""
     calls = _package_of(users_frame()[0])
-    names = ("__main__", calls, *packages)
-    application.note(frozenset(each.partition(".")[0] for each in names))
+    return frozenset(each.partition(".")[0] for each in ("__main__", calls, *packages))
 
 
 def _package_of(frame: FrameType) -> str:
@@ -95,7 +93,7 @@ def is_library(logger: str, logged_in: str) -> bool:
         path, first, letters = (re.sub(r"[\W_]", "", e).lower() for e in (inside, package, name))
         if path.startswith(letters) and letters.startswith(first):
             name, file = package, logged_in
-    is_known = name in _SHOWN or name in application.packages or type(file) is not str
+    is_known = name in _SHOWN or name in _runtime.current.application or type(file) is not str
     return not (is_known or is_application(f"{file}/"))
 
 

@@ -6,7 +6,7 @@ Invariant: one renderer and one output in a process. Deliberately absent: tracin
 import atexit
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -14,19 +14,12 @@ from typing import Any, cast
 import structlog
 
 from otel_logging import _diagnostics, _otlp, _runtime
-from otel_logging._redact import Redaction
-from otel_logging.logs import bound, caller, levels, line, logger, stdlib
+from otel_logging.lateness.application import is_application
+from otel_logging.logs import bound, caller, line, logger, stdlib
 from otel_logging.logs.render import Renderer, console_renderer, json_renderer, line_limit
 from otel_logging.logs.stdout import Stdout
 from otel_logging.processors import EventDict
 from otel_logging.settings.logs import LogSettings, load_logs
-
-Listener = Callable[[EventDict], None]
-
-#: What was configured last; None before set-up.
-_applied: LogSettings | None = None
-#: While a test captures: the function that sees every line, and the level.
-_listening: tuple[Listener | None, int | None] = (None, None)
 
 
 def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.FilteringBoundLogger:
@@ -43,20 +36,19 @@ def get_logger(name: str | None = None, /, **initial: Any) -> structlog.typing.F
     return cast(structlog.typing.FilteringBoundLogger, bound.logger_of(name, initial))
 
 
-def use_redaction(redaction: Redaction) -> None:
-    """Take out what *redaction* says from here on; forget what is cached. Scope: process."""
-    if redaction != _runtime.current.redaction:
-        _runtime.swap(replace(_runtime.current, redaction=redaction))
+def use(runtime: _runtime.Runtime) -> None:
+    """Swap in *runtime*; loggers that exist follow it, and caches do. Scope: process."""
+    before = _runtime.swap(runtime)
+    if before.redaction != runtime.redaction:
         _otlp.forget()
+    if before.application != runtime.application:
+        is_application.cache_clear()
+    stdlib.take_over()
 
 
 def apply(settings: LogSettings) -> None:
     """Configure structlog and logging as *settings* say. Scope: process."""
-    global _applied
-    _applied = settings
-    use_redaction(settings.redaction)
-    caller.note_application(settings.application)
-    listen, level = _listening
+    asked, listener, level = settings, _runtime.current.listener, _runtime.current.listens_from
     if level is not None:
         settings = replace(settings, level=level, levels={})
     stdout, links = Stdout(), settings.links_to
@@ -66,19 +58,24 @@ def apply(settings: LogSettings) -> None:
         render = console_renderer(color=settings.color, links_to=links, width=stdout.columns)
     else:
         render = json_renderer(line_bytes)
-        if not settings.caller and listen is None:
+        if not settings.caller and listener is None:
             straight = line.straight_to(stdout.write, line_limit(line_bytes))
 
     def write(event_dict: EventDict, render: Renderer) -> None:
-        if listen is not None:
-            listen(event_dict)
+        if listener is not None:
+            listener(event_dict)
         stdout.write(render(event_dict))
 
     level = logging.INFO if settings.level is None else settings.level
-    held = {logging.root.name: level, **settings.levels} if settings.takeover else {}
     by_name = settings.level, settings.levels
-    logger.use(logger.Configured(*by_name, write, render, straight, settings.caller))
-    stdlib.take_over(held)
+    runtime = replace(
+        _runtime.current,
+        redaction=settings.redaction,
+        logs=logger.Configured(asked, *by_name, write, render, straight),
+        taken_over={logging.root.name: level, **settings.levels} if settings.takeover else {},
+        application=caller.application_of(settings.application),
+    )
+    use(runtime)
     hide_banners()
     atexit.unregister(_diagnostics.at_exit)
     atexit.register(_diagnostics.at_exit)  # lines that were lost in the last minute
@@ -99,36 +96,28 @@ def apply(settings: LogSettings) -> None:
 def hide_banners() -> None:
     """Hide what imported libraries print when they start: Flask's banner, which has no option."""
     cli: Any = sys.modules.get("flask.cli")
-    is_hidden = _applied is not None and _applied.takeover and not _applied.console
+    is_hidden = _runtime.current.taken_over and not _runtime.current.logs.settings.console
     if is_hidden and hasattr(cli, "show_server_banner"):
         cli.show_server_banner = lambda *_, **__: None
 
 
 @contextmanager
-def listening(listen: Listener, *, level: int | None) -> Iterator[None]:
-    """Show *listen* every line of a ``with`` block before it is written.
+def while_captured() -> Iterator[None]:
+    """Make lines in a ``with`` block as configured, else as the variables say.
 
-    Lines are made as configured, else as the variables say. *level* holds, if given, even if
-    somebody configures logging inside. What structlog's functions had bound is not on
-    them. Afterwards all is as before. Scope: process. Failure:
-    raises ``ConfigurationError``.
+    What structlog's functions had bound is not on them. Afterwards structlog is as before; the
+    runtime record is the caller's. Scope: process. Failure: raises ``ConfigurationError``.
     """
-    global _applied, _listening
-    before, configured, held = (_applied, _listening), logger.in_use(), dict(levels.ours)
+    logs = _runtime.current.logs
     is_theirs, structlogs = structlog.is_configured(), structlog.get_config()
     bound = structlog.contextvars.get_contextvars()
-    settings = _applied or load_logs()
     structlog.contextvars.clear_contextvars()
-    _listening = (listen, level)
     try:
-        apply(settings)
+        apply(load_logs() if logs is None else logs.settings)
         yield
     finally:
-        _applied, _listening = before
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(**bound)
-        logger.use(configured)
-        stdlib.take_over(held)
         structlog.configure(**structlogs)
         if not is_theirs:
             structlog.reset_defaults()

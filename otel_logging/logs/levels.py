@@ -6,10 +6,10 @@ Invariant: ``logger.level`` is the application's, and its handlers get what they
 import logging
 from typing import Final
 
+from otel_logging import _runtime
+
 #: The level from which the application's own levels let a logger's records through: Python's.
 for_handlers: Final = logging.Logger.getEffectiveLevel
-#: LOG_LEVEL and LOG_LEVELS by ``Logger.name``; empty while other loggers are left alone.
-ours: Final = dict[str, int]()
 
 #: Whether the application has set the root logger to WARNING, which is Python's default.
 _is_warning_given = False
@@ -27,7 +27,7 @@ def note_root(before: int, level: int) -> None:
 def of_root() -> int:
     """Return the level of lines if LOG_LEVEL is unset."""
     level = logging.root.level
-    is_given = bool(ours) and (level != logging.WARNING or _is_warning_given)
+    is_given = _runtime.current.taken_over and (level != logging.WARNING or _is_warning_given)
     return level if is_given else logging.INFO
 
 
@@ -36,6 +36,7 @@ def nearest(logger: logging.Logger) -> tuple[logging.Logger | None, int]:
     it; zero if LOG_LEVEL or LOG_LEVELS sets its level, which counts then.
     """
     at: logging.Logger | None = logger
+    ours = _runtime.current.taken_over
     while at is not None and at.name not in ours:
         if at.level:
             return at, at.level
@@ -49,4 +50,5 @@ def lowest(logger: logging.Logger) -> int:
     if level or at is None:
         return level or for_handlers(logger)
     is_last = at.level or at.parent is None
-    return min(ours[at.name], for_handlers(logger) if is_last else lowest(at.parent or at))
+    ours = _runtime.current.taken_over[at.name]
+    return min(ours, for_handlers(logger) if is_last else lowest(at.parent or at))

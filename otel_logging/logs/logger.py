@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from otel_logging import _diagnostics, _names, processors
+from otel_logging import _diagnostics, _names, _runtime, processors
 from otel_logging._values import plain
 from otel_logging.logs import caller, handlers, levels, line
 from otel_logging.logs.call import as_extra, event_of_call, event_of_wrapper
@@ -23,6 +23,7 @@ from otel_logging.logs.nesting import inside
 from otel_logging.logs.render import Renderer, text_of
 from otel_logging.logs.stdout import is_echo
 from otel_logging.processors import EventDict
+from otel_logging.settings.logs import LogSettings
 
 #: The names that structlog's and the standard library's loggers have for their methods.
 _LEVELS: Final = {
@@ -37,12 +38,13 @@ LOST: Final = "log lines lost: a line could not be made"
 class Configured(NamedTuple):
     """What is configured: the level of each logger's name, and how a line is written."""
 
+    #: What was asked for; what holds are the two levels below.
+    settings: LogSettings
     level: int | None
     levels: Mapping[str, int]
     write: Callable[[EventDict, Renderer], None]
     render: Renderer
-    straight: line.Straight = line.never_straight
-    with_caller: bool = False
+    straight: line.Straight
 
     def level_of(self, name: str) -> int | None:
         """Return the level of the nearest parent that has one, as ``logging`` does."""
@@ -51,10 +53,6 @@ class Configured(NamedTuple):
                 return self.levels[name]
             name = name.rpartition(".")[0]
         return self.level
-
-
-#: None before set-up: structlog does with a line what it is configured to do.
-_configured: Configured | None = None
 
 
 class LineLogger:
@@ -77,10 +75,10 @@ class LineLogger:
 
     def follow(self) -> None:
         """Take over what is configured now."""
-        configured = _configured
+        configured: Configured | None = _runtime.current.logs
         asked = logging.NOTSET if configured is None else configured.level_of(self.name)
         threshold = floor = lowest = levels.of_root() if asked is None else asked
-        if configured is not None and levels.ours:
+        if _runtime.current.taken_over and configured is not None:
             self.known = standard = logging.getLogger(self.name)
             own, handlers_level = levels.nearest(standard)[1], levels.for_handlers(standard)
             self.is_quiet = asked is None and caller.is_library(self.name, self.logged_in)
@@ -106,7 +104,7 @@ class LineLogger:
 
     def is_heard(self) -> bool:
         """Say whether handlers of the application take its lines as well."""
-        return bool(levels.ours) and handlers.hears(self.standard)
+        return bool(_runtime.current.taken_over) and handlers.hears(self.standard)
 
     def take(self, level: int, args: tuple[Any, ...], fields: Mapping[str, Any]) -> None:
         """Make a line of the result of processors that are not ours.
@@ -160,17 +158,6 @@ def logger_of(name: Any = "root", *_: Any) -> LineLogger:
     return known
 
 
-def in_use() -> Configured | None:
-    """Return what is configured; None before set-up."""
-    return _configured
-
-
-def use(configured: Configured | None) -> None:
-    """Let every logger follow *configured*; existing ones do so from the next ``follow`` on."""
-    global _configured
-    _configured = configured
-
-
 def follow() -> None:
     """Let every logger take over what is configured now, levels set in code included."""
     for existing in list(_loggers.values()):
@@ -216,7 +203,7 @@ def emit(
     Failure: never raises; a line that is lost is counted and reported. Concurrency: any thread,
     signal handlers, finalisers.
     """
-    configured = _configured
+    configured: Configured | None = _runtime.current.logs
     try:
         with inside():
             event_dict = make(*args)
@@ -224,7 +211,7 @@ def emit(
                 return  # taken back meanwhile, or an output that logs its lines
             of = lines.standard, level
             refused = is_heard and written and not handlers.filter_line(*of, event_dict, place)
-            if configured.with_caller and _names.CODE_FILE not in event_dict:
+            if configured.settings.caller and _names.CODE_FILE not in event_dict:
                 event_dict.update(place or caller.users_place())
             given = {**event_dict} if is_heard else event_dict
             complete = partial(line.complete, lines.name, level_name or name_of(level))
@@ -290,8 +277,7 @@ def _for_others(logger: Any, name: str, event_dict: EventDict) -> Any:
     A logger of the standard library makes a record, which is made a line where all
     records are. Any other gets the rendered line.
     """
-    configured: Any = _configured
-    if isinstance(logger, logging.Logger) and levels.ours:
+    if isinstance(logger, logging.Logger) and _runtime.current.taken_over:
         event = event_dict.pop(_names.EVENT)
         known = {key: event_dict.pop(key) for key in _OF_CALLS & event_dict.keys()}
         return (event,), {**known, "extra": as_extra(event_dict)}
@@ -299,7 +285,7 @@ def _for_others(logger: Any, name: str, event_dict: EventDict) -> Any:
     if level < lines.threshold:
         raise structlog.DropEvent
     event_dict = line.complete(lines.name, name_of(level), event_dict, on_span=True)
-    rendered = configured.render(event_dict)
+    rendered = _runtime.current.logs.render(event_dict)
     return rendered if isinstance(logger, structlog.BytesLogger) else rendered.decode()
 
 

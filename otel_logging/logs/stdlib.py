@@ -9,11 +9,11 @@ warnings, exceptions (``uncaught``).
 import functools
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Final, cast
 
-from otel_logging import _names, processors
+from otel_logging import _names, _runtime, processors
 from otel_logging._values import as_text, is_true, plain
 from otel_logging.binding import PLAIN
 from otel_logging.jobs import TaggedText, tagged_text
@@ -34,15 +34,14 @@ _log: Any = logging.Logger._log  # noqa: SLF001
 _ways: tuple[Any, ...] = ()
 
 
-def take_over(wanted: Mapping[str, int]) -> None:
-    """Make a line of every record, warning and uncaught exception; *wanted*: levels by name.
+def take_over() -> None:
+    """Make a line of every record, warning and uncaught exception, if that is set up.
 
-    If *wanted* is empty, everything is as it was before. Scope: process. Failure: never raises.
+    Else everything is as it was before. Scope: process. Failure: never raises.
     """
+    wanted = _runtime.current.taken_over
     if wanted and _call_handlers is None:
         _replace_methods()
-    levels.ours.clear()
-    levels.ours.update(wanted)
     for name in wanted:
         logging.getLogger(name)  # so that the loggers below find their level at this one
     _python.Logger.setLevel, _python.Logger.getEffectiveLevel = _set_and_follow, levels.lowest
@@ -137,7 +136,7 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
     kind, lines = type(logger), loggers.logger_of(logger.name)
     if (
         _has_handlers(logger)
-        or not levels.ours
+        or not _runtime.current.taken_over
         or type(message) is not str
         or level < lines.lowest
         or not lines.logged_in
@@ -162,7 +161,7 @@ def _is_straight(logger: logging.Logger, level: int, message: Any, arguments: An
 def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> Any:
     """Make a line of *record* and give it to handlers; return whether one took it, or may have."""
     call_handlers = cast(Any, _call_handlers)
-    if not levels.ours:
+    if not _runtime.current.taken_over:
         return call_handlers(self, record)
     is_refused = False
     if not is_handled(record):  # else the filters have been asked
@@ -207,7 +206,7 @@ def _event_of(record: logging.LogRecord) -> EventDict:
             del given["extra"]
         without = _NO_FIELDS | _REPEATED.get(record.name.partition(".")[0], frozenset())
         event_dict = {str(plain(k)): v for k, v in given.items() if k not in without}
-    if cast(loggers.Configured, loggers.in_use()).with_caller:
+    if _runtime.current.logs.settings.caller:
         event_dict.update(caller.place(record.pathname, record.lineno, record.funcName))
     if issubclass(type(record.msg), dict) and "_logger" in event_dict:
         return _of_structlog(record, event_dict)
@@ -276,9 +275,10 @@ def _unless_console(self: logging.Handler, record: logging.LogRecord) -> Any:
 
     A record without a line, which a queue brings from a process without us, gets one here.
     """
-    if not (levels.ours and handlers.is_console(self)):
+    is_taken_over = bool(_runtime.current.taken_over)
+    if not (is_taken_over and handlers.is_console(self)):
         # a log record of ours may be where it would send this once more
-        is_line = bool(levels.ours) and is_handled(record) and handlers.is_doubled(self)
+        is_line = is_taken_over and is_handled(record) and handlers.is_doubled(self)
         is_sent = is_line and record.levelno >= loggers.logger_of(str(record.name)).lowest
         return is_sent or _handle(self, record)
     if not is_handled(record) and (passed := cast(Any, self.filter(record))):
@@ -295,4 +295,4 @@ def _has_handlers_or_line(self: logging.Logger) -> bool:
     at = self
     while at.parent is not None and at.propagate:
         at = at.parent
-    return (bool(levels.ours) and at.parent is None) or _has_handlers(self)
+    return (bool(_runtime.current.taken_over) and at.parent is None) or _has_handlers(self)

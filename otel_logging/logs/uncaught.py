@@ -24,11 +24,11 @@ from typing import Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _names
+from otel_logging import _names, _runtime
 from otel_logging._green import OfThread
 from otel_logging._text import later
 from otel_logging._values import plain, without_addresses
-from otel_logging.logs import caller, levels, line
+from otel_logging.logs import caller, line
 from otel_logging.logs import logger as loggers
 from otel_logging.processors import EventDict
 
@@ -99,7 +99,9 @@ class _Hook:
 
     def __call__(self, *args: Any, **options: Any) -> None:
         report = self._report
-        is_line = _passing.mine() is report or (bool(levels.ours) and report(*args, **options))
+        is_line = _passing.mine() is report or (
+            bool(_runtime.current.taken_over) and report(*args, **options)
+        )
         if is_line and any(self.before is each for each in _PYTHONS):
             # what ``catch_warnings(record=True)`` replaces, and has no public name for
             show = getattr(warnings, "_showwarnmsg_impl", None)
@@ -171,14 +173,15 @@ def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
     It goes to the output alone: the span has the exception already.
     """
     lines, span = loggers.logger_of("traced"), trace.get_current_span()
-    configured = loggers.in_use()
-    if configured is None or not levels.ours or lines.threshold > logging.ERROR:
+    configured: loggers.Configured = _runtime.current.logs
+    if not _runtime.current.taken_over or lines.threshold > logging.ERROR:
         return None
     fields: dict[str, Any] = {_names.EVENT: "an exception left its entry stage", "stage": stage}
     line.identify(span, lines.name, loggers.name_of(logging.ERROR), fields, error)
 
     def write() -> None:
-        if loggers.in_use() is configured:  # a later set-up is not asked for what came before it
+        # a later set-up is not asked for what came before it
+        if _runtime.current.logs is configured:
             line.stamp(span, fields)
             configured.write(fields, configured.render)
 
@@ -215,7 +218,7 @@ _HOOKS: Final[list[tuple[Any, str, Callable[..., bool]]]] = [
 
 def _on_asyncio(loop: asyncio.BaseEventLoop, context: dict[str, Any]) -> None:
     """Report what a task did on the task's own behalf: Python 3.12 and later know it."""
-    if not levels.ours:
+    if not _runtime.current.taken_over:
         _asyncios(loop, context)
         return
     owner = context.get("task") or context.get("future") or context.get("handle")

@@ -57,6 +57,11 @@ class Answered:
             return None
         return _links.trace_url(self.jaeger.url, trace_id, *span_ids)
 
+    def add(self, spans: list[Span]) -> None:
+        """Add spans that Jaeger has."""
+        self.spans += spans
+        self._in_jaeger.update(span.trace_id for span in spans)
+
     def complete(self, trace_ids: Iterable[str]) -> bool:
         """Add what Jaeger has of these traces, if the search did not find it: a trace may go on in
         another service's store. Return whether Jaeger had anything.
@@ -72,8 +77,7 @@ class Answered:
                 more += self.jaeger.trace(each)
         except JaegerError as error:
             why = str(error)
-        self._in_jaeger.update(span.trace_id for span in more)
-        self.spans += more
+        self.add(more)
         if why:
             self.origin += f", {why}" if _INCOMPLETE in self.origin else f"{_INCOMPLETE}{why}"
         return bool(more)
@@ -96,7 +100,7 @@ class Sources:
 
     which: str
     places: tuple[Path, ...]
-    jaeger_url: str
+    jaeger_url: str = ""
     of_others: bool = False
 
     @property
@@ -187,13 +191,9 @@ class Sources:
         answered.origin += f"{also} Jaeger at {jaeger.url}{nothing}"
         if incomplete:
             answered.origin += _INCOMPLETE + incomplete
-        return replace(
-            answered,
-            spans=answered.spans + found.spans,
-            jaeger=jaeger,
-            is_part=found.is_part or bool(incomplete),
-            _in_jaeger={span.trace_id for span in found.spans},
-        )
+        answered.jaeger, answered.is_part = jaeger, found.is_part or bool(incomplete)
+        answered.add(found.spans)
+        return answered
 
 
 def named(places: Iterable[Path]) -> str:
