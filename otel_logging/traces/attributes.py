@@ -25,7 +25,7 @@ def key_of(key: str) -> bytes:
 
 @lru_cache(1024)  # many spans have the same user and cause
 def plain(attribute: bytes) -> Any:
-    """Return the value of an encoded attribute; None where there is none."""
+    """Return the value of an encoded attribute; None if it is missing."""
     with suppress(DecodeError):  # another program's
         return _otlp.value_of(KeyValue.FromString(attribute).value)
     return None
