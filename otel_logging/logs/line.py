@@ -63,7 +63,7 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     if _names.EXCEPTION in event_dict and type(event := event_dict.get(_names.EVENT)) is str:
         event_dict[_names.EVENT] = _without_traceback(event, event_dict[_names.EXCEPTION])
     told = error
-    if error is None and level in _TELLING and logger != _names.SCOPE:  # our own lines tell of none
+    if error is None and level in _TELLING and logger != _names.SCOPE:
         told = sys.exc_info()[1]
     if told is not None:
         _exceptions.mark_logged(told)

@@ -309,6 +309,4 @@ def _longest_piece(gaps: _Gaps, cuts: list[int]) -> tuple[int, int]:
 
 
 def _end(span: Span) -> int:
-    return (
-        span.end_ns if span.end_ns > span.start_ns else span.start_ns
-    )  # thrice as quick as ``max``
+    return span.end_ns if span.end_ns > span.start_ns else span.start_ns  # ``max`` is slower
