@@ -249,8 +249,17 @@ def described(error: BaseException) -> dict[str, str]:
     return {_names.EXCEPTION_TYPE: name, _names.EXCEPTION_MESSAGE: message}
 
 
-def record_on(span: trace.Span, event_dict: EventDict, error: BaseException | None = None) -> None:
-    """Do what ``record_on_span`` does, for *span*. A trace has a traceback once."""
+def record_on(
+    span: trace.Span,
+    event_dict: EventDict,
+    error: BaseException | None = None,
+    *,
+    on_span: bool = True,
+) -> None:
+    """Do what ``record_on_span`` does, for *span*. A trace has a traceback once.
+
+    Without *on_span* the line is a log record, if lines are, and no event.
+    """
     runtime = _runtime.current
     try:
         time_ns = event_dict.get(_names.TIME_NS) or runtime.now_ns()
@@ -260,7 +269,7 @@ def record_on(span: trace.Span, event_dict: EventDict, error: BaseException | No
         fields = {k: v for k, v in event_dict.items() if k not in _NOT_ON_EVENTS}
         if runtime.record_sink is not None:
             runtime.record_sink(span, time_ns, name, fields, error)
-        if not runtime.on_spans:
+        if not (on_span and runtime.on_spans):
             return
         if error is not None and _was_recorded(span, error):
             fields[_names.EXCEPTION] = plain(error)

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from otel_logging import _diagnostics, _otlp, get_logger, setup_observability
+from otel_logging import (
+    _diagnostics,
+    _otlp,
+    bind_context,
+    get_logger,
+    setup_observability,
+    traced,
+)
 from otel_logging._values import MAX_RECORD_BYTES
 from otel_logging.assembly import make_client
 from otel_logging.export.delivery import Delivery
@@ -433,6 +441,29 @@ def test_lines_leave_as_records_and_as_events(
     assert told["second"] == "KeyError: 'k'"
 
 
+@pytest.mark.parametrize("exporters", ["otlp", "otlp,span"])
+def test_an_exception_that_nobody_logged_is_a_record_and_no_event(
+    exporters: str, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same line as on stdout, with the ids of the stage that it left."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", exporters)
+    with setup_observability(
+        "shop", environment="production", endpoint=receiver.endpoint, spool_dir=tmp_path
+    ) as observability:
+        with suppress(ValueError), traced("checkout"):
+            bind_context(user_id="grace")
+            raise ValueError("boom")
+        assert observability.force_flush(10)
+    (record,) = receiver.log_records
+    (span,) = receiver.spans
+    assert (record.body, record.severity) == ("an exception left its entry stage", 17)
+    assert (record.trace_id, record.span_id) == (span.trace_id, span.span_id)
+    told = {key: record.attributes[key] for key in ("user_id", "stage", "exception.message")}
+    assert told == {"user_id": "grace", "stage": "checkout", "exception.message": "boom"}
+    assert record.attributes["exception.stacktrace"].endswith("ValueError: boom")
+    assert [event.name for _, event in receiver.events] == ["exception"]
+
+
 def test_records_wait_where_no_reader_takes_them_for_spans(make: Make, tmp_path: Path) -> None:
     """`late`, `show` and the doctor look for spans; what waits is counted."""
     books = make("http://127.0.0.1:1")
@@ -712,6 +743,28 @@ log.info("parent, afterwards")
     assert found["child"]["service.name"] == "shop"
     ids = {span.resource["service.instance.id"] for span in shop.receiver.spans}
     assert ids == (set() if environment is ALONE else {found["child"]["service.instance.id"]})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_a_killed_child_s_lines_outside_any_span_are_records_and_no_events(shop: Shop) -> None:
+    """A limit: the open `process log` span ends with the child. A line in a stage is both."""
+    script = (
+        START
+        + """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads, from Python 3.12 on
+if (child := os.fork()) == 0:
+    with traced("stage"):
+        log.info("inside")
+    log.info("outside")
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    )
+    assert shop.run(script, OTEL_LOGS_EXPORTER="otlp,span") == ["inside", "outside"]
+    shop.run(START + "assert observability.force_flush(10)", OTEL_LOGS_EXPORTER="otlp,span")
+    assert sorted(bodies(shop.receiver)) == ["inside", "outside"]
+    assert shop.delivered() == ["inside"]
 
 
 def test_sigterm_handlers_may_log(shop: Shop) -> None:

@@ -2,7 +2,8 @@
 
 In: spans that end, lines. Out: frames in the spool, and calls of foreign span
 processors. Invariant: a line of a recorded trace, or outside any, is an event
-of exactly one span. Deliberately absent: the network (``delivery``).
+of exactly one span, unless lines are log records alone (``OTEL_LOGS_EXPORTER=otlp``).
+Deliberately absent: the network (``delivery``).
 """
 
 import math

@@ -59,6 +59,11 @@ def _take_away(names: set[str]) -> None:
     on.difference_update(names)
 
 
+def _waiting(library: str) -> list[str]:
+    """Return the enabled integrations that *library* is for."""
+    return [name for name in sorted(on) if library in _names.INTEGRATIONS[name]]
+
+
 def _used() -> list[str]:
     """Return the enabled integrations of which a library is imported."""
     libraries = _names.INTEGRATIONS
@@ -66,7 +71,7 @@ def _used() -> list[str]:
 
 
 def described() -> dict[str, Any]:
-    """Return what is on of what the application imports by now, and how to have the rest."""
+    """Return the integrations in use, and the command that installs what is missing."""
     used = _used()
     described: dict[str, Any] = {"on": [e for e in used if e not in ("clients", "executors")]}
     if "clients" in used:
@@ -91,30 +96,53 @@ class _Finder:
     def find_spec(
         self, library: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the spec that the other finders have, with a loader that tells us."""
-        waiting = [name for name in sorted(on) if library in _names.INTEGRATIONS[name]]
-        if not waiting:
+        """Return the spec that the other finders have, with our loader before its own."""
+        if not _waiting(library):
             return None
         others = [getattr(each, "find_spec", None) for each in sys.meta_path if each is not self]
         specs = (find(library, path, target) for find in others if find is not None)
         spec: Any = next((each for each in specs if each is not None), None)
-        if spec is None:
+        # a folder of that name without __init__.py has no loader: it is not the library
+        if not hasattr(getattr(spec, "loader", None), "exec_module"):
             return None
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            _loading.append(library)
-            try:
-                execute(module)
-            finally:
-                _loading.remove(library)
-            for name in waiting:
-                # otherwise when the outer import is complete, which imports this one
-                if not any(each in _names.INTEGRATIONS[name] for each in _loading):
-                    _call(name, "instrument")
-
-        spec.loader.exec_module = exec_module
+        spec.loader = _Loader(spec)
         return spec  # type: ignore[no-any-return]  # of whichever finder
+
+
+class _Loader:
+    """Stands in for the loader of *spec* until the library is executed. Nothing is set on that
+    loader: it may be a class, or one object for all modules of a zip file.
+    """
+
+    _theirs: Any = None  # a copy is asked for methods before its own is set
+
+    def __init__(self, spec: Any) -> None:
+        self._spec, self._theirs = spec, spec.loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._theirs, name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute *module* with its own loader in place; then call ``instrument``."""
+        library = self._spec.name
+        self._spec.loader = module.__loader__ = self._theirs
+        _loading.append(library)
+        try:
+            self._theirs.exec_module(module)
+        except BaseException:
+            sys.modules.pop(library, None)  # it is incomplete; what it has imported may be complete
+            _loaded(library)
+            sys.modules[library] = module  # Python takes it out, unless it was a reload
+            raise
+        _loaded(library)
+
+
+def _loaded(library: str) -> None:
+    _loading.remove(library)
+    for name in _waiting(library):
+        # otherwise when the outer import is complete, which imports this one
+        if not any(each in _names.INTEGRATIONS[name] for each in _loading):
+            _call(name, "instrument")
 
 
 _FINDER: Final[Any] = _Finder()

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from opentelemetry import trace
 
-from otel_logging import _names, _runtime
+from otel_logging import _names, _runtime, processors
 from otel_logging._green import OfThread
 from otel_logging._text import later
 from otel_logging._values import plain, without_addresses
@@ -170,7 +170,7 @@ def _of_warning(  # as ``warnings.showwarning``, whose arguments some give by th
 def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
     """Make the line about *error*, which leaves the entry stage *stage*; return what writes it.
 
-    It goes to the output alone: the span has the exception already.
+    It is no event: the span has the exception already.
     """
     lines, span = loggers.logger_of("traced"), trace.get_current_span()
     configured: loggers.Configured = _runtime.current.logs
@@ -184,6 +184,7 @@ def of_stage(stage: str, error: BaseException) -> Callable[[], None] | None:
         if _runtime.current.logs is configured:
             line.stamp(span, fields)
             configured.write(fields, configured.render)
+            processors.record_on(span, fields, on_span=False)
 
     return write
 

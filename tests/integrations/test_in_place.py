@@ -1,5 +1,6 @@
 """When an integration is in place: whatever comes first, and not where it was not asked for."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -291,5 +292,82 @@ def test_a_library_that_is_not_installed_is_not_found_as_ever() -> None:
         '    assert error.name == "cassandra"\n'
         "else:\n"
         "    raise AssertionError\n",
+        ENVIRONMENT="test",
+    )
+
+
+_IMPORTS = """
+import copy, importlib, importlib.util, sys
+from otel_logging import setup_observability
+service = setup_observability("shop")
+is_on = lambda: "opentelemetry.instrumentation.requests" in sys.modules
+sys.path.insert(0, PLACE)
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [
+        pytest.param(
+            {"cassandra/cassandra.conf": ""},
+            "import cassandra\nassert cassandra.__file__ is None\n",
+            id="a folder without __init__.py",
+        ),
+        pytest.param(
+            {"cassandra.py": "import requests\nraise ImportError"},
+            "try:\n    import cassandra\nexcept ImportError:\n    pass\n"
+            'assert is_on()\nassert "cassandra" not in sys.modules\n',
+            id="one that fails when it has imported another one",
+        ),
+        pytest.param(
+            {"cassandra.py": "import sys\nif hasattr(sys, 'again'): raise ImportError"},
+            "import cassandra\nsys.again = True\n"
+            "try:\n    importlib.reload(cassandra)\nexcept ImportError:\n    pass\n"
+            'assert sys.modules["cassandra"] is cassandra\n'
+            "del sys.again\nassert importlib.reload(cassandra) is cassandra\n"
+            "assert cassandra.__spec__.loader is cassandra.__loader__\n"
+            "assert type(cassandra.__loader__).__module__ == '_frozen_importlib_external'\n",
+            id="a reload that fails, and one that does not",
+        ),
+        pytest.param(
+            {},
+            'spec = importlib.util.find_spec("requests")\n'
+            'assert copy.copy(spec.loader).get_filename("requests") == spec.origin\n'
+            "spec.loader = importlib.util.LazyLoader(spec.loader)\n"
+            "sys.modules[spec.name] = requests = importlib.util.module_from_spec(spec)\n"
+            "spec.loader.exec_module(requests)\n"
+            "assert not is_on()\nassert requests.get\nassert is_on()\n",
+            id="a lazy loader",
+        ),
+        pytest.param(
+            {},
+            'spec = importlib.util.find_spec("requests")\n'
+            "sys.modules[spec.name] = requests = importlib.util.module_from_spec(spec)\n"
+            "service.shutdown()\nspec.loader.exec_module(requests)\nassert not is_on()\n",
+            id="one that is found before shutdown and executed after it",
+        ),
+    ],
+)
+def test_a_library_is_imported_as_without_set_up(
+    files: dict[str, str], code: str, tmp_path: Path
+) -> None:
+    """And it is observed, if it is the library and tracing is on."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = _IMPORTS.replace("PLACE", repr(str(tmp_path))) + code
+    assert script(code, ENVIRONMENT="test").stderr == b""
+
+
+def test_a_library_in_a_zip_file_leaves_its_neighbours_alone(tmp_path: Path) -> None:
+    """One loader has all modules of the file."""
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as file:
+        file.writestr("cassandra.py", "")
+        file.writestr("neighbour.py", "")
+    script(
+        _IMPORTS.replace("PLACE", repr(str(tmp_path / "all.zip")))
+        + "import cassandra, neighbour\n"
+        + "assert cassandra.__loader__ is neighbour.__loader__ is cassandra.__spec__.loader\n"
+        + 'assert "exec_module" not in vars(neighbour.__loader__)\n',
         ENVIRONMENT="test",
     )

@@ -1,1 +1,3 @@
-"""Spans in a terminal: the table of `late`, the waterfall of `show`, the outline of a test."""
+"""Pictures of spans: the table of `late`, the waterfall of `show` and the outline of a test, for a
+terminal; and a page of HTML.
+"""
