@@ -270,9 +270,9 @@ def _is_escaped(before: str, mark: str) -> bool:
 
 
 def _end_of_enclosed(text: str, at: int) -> int:
-    """Return where the brackets end that begin at *at*; *at*, where there are none.
+    """Return where the brackets end that begin at *at*; *at* without brackets.
 
-    Of brackets that do not end, or too late, it is the text: it would take too long to look again.
+    For brackets that never end, or end too late, it is the text's end: to look again is too slow.
     """
     begins = text[at : at + 1]
     depth, ends = 0, _ENCLOSED.get(begins, "")

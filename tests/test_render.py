@@ -253,7 +253,9 @@ def test_ten_thousand_fields_on_a_pipe_are_fast() -> None:
     st.sampled_from([512, 600, 4096]),
     st.text(alphabet='\x00\x7f\x85\u2028"é\U0001f600a', max_size=5000),
 )
-def test_any_line_fits(fields: dict[str, Any], limit: int, text: str) -> None:
+def test_any_fields_fit_into_the_limit_of_a_line(
+    fields: dict[str, Any], limit: int, text: str
+) -> None:
     """Whatever is on it, in strict JSON, with the time and the level."""
     line = on_pipe(limit, **fields, stack=text, trace_id=text, job_tag=text)
     assert (line["timestamp"], line["level"]) == (HEAD["timestamp"], HEAD["level"])

@@ -678,7 +678,7 @@ def test_only_what_a_cause_made_late_is_listed(tmp_path: Path) -> None:
     assert TRACE in {row.span.trace_id for row in late(spans, Question()).rows}
 
 
-def test_what_made_a_stage_late_is_told_by_one_stage(tmp_path: Path) -> None:
+def test_what_made_a_stage_late_is_read_from_one_stage(tmp_path: Path) -> None:
     """By that itself, where it knows; what a stage below it waited for is no part of it."""
     below = {"budget_s": 0.1, **verdict(cause="lock", detail="inv", culprit="work", where="70 % b")}
     below |= verdict(culprit__user_id="bob", shares="{}")

@@ -1123,7 +1123,7 @@ def test_what_is_put_into_futures_is_nobodys(how: str, service: Service, lines: 
     assert line.keys().isdisjoint({"user_id", "trace_id"})
 
 
-def test_what_is_told_in_a_pool_goes_on_to_who_waits_for_it() -> None:
+def test_what_is_logged_in_a_pool_reaches_who_waits_for_it() -> None:
     """With no integration that would know of the pool."""
 
     def work() -> None:

@@ -215,7 +215,7 @@ def _late_in_an_executor() -> None:
 @pytest.mark.parametrize(
     "fail", [_late, _late_inside, _late_by_hand, _late_in_a_thread, _late_in_an_executor]
 )
-def test_that_it_was_late_as_well_tells_of_no_exception(
+def test_the_line_about_a_late_stage_has_no_exception(
     service: Service, lines: Lines, fail: Callable[[], None]
 ) -> None:
     """Our own warning is made while the exception passes; a line of the application tells."""

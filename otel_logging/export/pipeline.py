@@ -311,8 +311,8 @@ class LastCalls:
             self._waiting += 1
 
     def make(self, call: Callable[[], None]) -> None:
-        """Let a waiting thread make *call*, which must not raise. If there is none, and none can
-        start, it is made here.
+        """Let a waiting thread make *call*, which must not raise. Without one, and if no thread
+        can start, it is made here.
         """
         self._open.append(call)
         self._calls.put(call)

@@ -203,7 +203,7 @@ def named(places: Iterable[Path]) -> str:
 
 def _greet(jaeger: Jaeger) -> Callable[[float], None]:
     """Let a thread find out whether there is a Jaeger. Return a function that waits so many seconds
-    for the answer, and raises ``JaegerError`` if there is none.
+    for the answer, and raises ``JaegerError`` without one.
     """
     failed: list[JaegerError] = []
 
