@@ -58,7 +58,7 @@ BUDGETS = {
     "handover": 135,
     "integrations": 2193,
     "jobs": 98,
-    "lateness": 2133,
+    "lateness": 2145,
     "logs": 1567,
     "mcp_server": 212,
     "observability": 249,

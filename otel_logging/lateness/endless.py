@@ -50,6 +50,7 @@ _SUBSCRIPTIONS: Final = frozenset(
 )
 _FLAGS: Final = bool, asyncio.Event, threading.Event
 _FLAG: Final = re.compile(r"(?:not )?([\w.]+?)(?:\.is_set\(\))?")
+_LOOPING: Final = re.compile(r"\s*(while|async\s+for)\b")
 #: What a frame is for whoever waits for it: it may end, it yields for ever, it waits for a
 #: subscription, it never returns.
 _ENDS, _YIELDS, _SUBSCRIBED, _NEVER = range(4)
@@ -107,10 +108,11 @@ def _of_frame(frame: FrameType, below: int) -> int:
     code = frame.f_code
     if code.co_qualname in _SUBSCRIPTIONS:
         return _SUBSCRIBED
-    around = _around(frame)
+    is_own = is_application(code.co_filename)
+    around = _around(frame, has_loop=not is_own or below != _NEVER)
     loops = (n for n, each in enumerate(around) if _has_no_end(each, frame, below))
     loop = next(loops, None)
-    if loop is None and not is_application(code.co_filename):
+    if loop is None and not is_own:
         has_limit = where.variable(frame, "timeout") is not None  # as of ``wait_for``
         passes_on = code.co_name == "__anext__" or (below == _NEVER and not has_limit)
         return below if passes_on else _ENDS  # the first: ``each``
@@ -176,22 +178,31 @@ def _is_limit(made: ast.expr, frame: FrameType, passing: set[str]) -> bool:
 # ---------------------------------------------------------------- what the source says
 
 
-def _around(frame: FrameType) -> tuple[Any, ...]:
-    """Return the blocks of its function in which *frame* stands, the outermost first."""
+def _around(frame: FrameType, *, has_loop: bool = True) -> tuple[Any, ...]:
+    """Return the blocks of its function in which *frame* stands, the outermost first; where one of
+    them *has_loop*: none, where there is no loop that may have no end.
+    """
     linecache.lazycache(frame.f_code.co_filename, frame.f_globals)  # it may be in an archive
-    return _blocks(frame.f_code, frame.f_lineno)
+    return _blocks(frame.f_code, frame.f_lineno or 0, has_loop=has_loop)
 
 
 @lru_cache(maxsize=1024)
-def _blocks(code: CodeType, line: int) -> tuple[Any, ...]:
+def _blocks(code: CodeType, line: int, *, has_loop: bool) -> tuple[Any, ...]:
+    before = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 : line]
+    if has_loop and not any(map(_LOOPING.match, before)):  # to parse a function takes milliseconds
+        return ()
+    return tuple(e for e in _parsed(code) if e.lineno <= line <= (e.end_lineno or 0))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(code: CodeType) -> tuple[Any, ...]:
     with suppress(Exception):  # it is generated, or another by now
         lines = inspect.getblock(linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :])
         above = "if True:\n" if lines[0][0].isspace() else "\n"
         tree = ast.increment_lineno(ast.parse(above + "".join(lines)), code.co_firstlineno - 2)
         there = (each for each in ast.walk(tree) if isinstance(each, ast.AsyncFunctionDef))
         function = next(each for each in there if each.name == code.co_name)
-        blocks = (each for each in ast.walk(function) if isinstance(each, _BLOCKS))
-        return tuple(each for each in blocks if each.lineno <= line <= (each.end_lineno or 0))
+        return tuple(each for each in ast.walk(function) if isinstance(each, _BLOCKS))
     return ()
 
 

@@ -38,6 +38,7 @@ _LATELY_NS: Final = 10_000_000_000  # so long after a block the next is looked a
 _CAUGHT_UP_NS: Final = 100_000_000  # so long after a block it reads what came in it
 _LONG_GC_NS: Final = 200_000
 KEPT: Final = 1024
+_SEEN: Final = 1000  # looks at one block; of a longer one each second look is forgotten
 #: Until Python 3.12 the collector may run in the midst of a context variable's reset. What a
 #: finaliser's log call has read of that variable is freed next, and remembered as its value, until
 #: this thread enters a context. No other thread is in this one: one collection runs at a time.
@@ -102,6 +103,12 @@ class Pauses:
         self._gc_began = 0
         gc.callbacks.append(self.on_gc)
 
+    def are_beating(self) -> bool:
+        """Say whether a loop beats; one that is blocked when its last stage ends does so to the end
+        of the block.
+        """
+        return any(heart.is_beating() for heart in list(self.hearts.values()))
+
     def look(self, now: int) -> int:
         """Look at the loops that are blocked, from another thread; return when to look again."""
         rest = BLOCKED_NS + BEAT_NS
@@ -109,11 +116,13 @@ class Pauses:
             if loop.is_closed():
                 self.hearts.pop(loop, None)
             else:
-                late = -BEAT_NS if heart.timer is None else now - heart.due
+                late = now - heart.due if heart.is_beating() else -BEAT_NS
                 looked_at = _NOTED_NS if now < heart.sooner_until else BLOCKED_NS
                 rest = min(rest, looked_at - late if late < looked_at else BEAT_NS)
                 if late > looked_at:
                     heart.seen.append(self.seen_in(heart.thread, loop))
+                if len(heart.seen) > _SEEN:
+                    del heart.seen[::2]
         return rest
 
     def seen_in(self, thread: int, loop: Any = None) -> Seen:
@@ -197,6 +206,10 @@ class Heart:
         self.timer: Any = None
         self._pauses, self._context = pauses, Context()
         pauses.hearts[loop] = self
+
+    def is_beating(self) -> bool:
+        """Say whether a beat is due, on a loop that runs: one that has stopped is not blocked."""
+        return self.timer is not None and self.loop.is_running()
 
     def beat_early(self) -> None:
         """Beat when the loop turns next. It is awake: to wake it costs ten times a beat."""

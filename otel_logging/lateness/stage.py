@@ -49,8 +49,6 @@ _DOWNSTREAM: Final = (SpanKind.CLIENT, SpanKind.PRODUCER)
 _INSTRUMENTED: Final = "opentelemetry.instrumentation."
 #: Code that ends a generator's stage: between a generator's steps its thread may do anything.
 _STEPS: Final = _wrap._Inside.__exit__.__code__  # noqa: SLF001 - to recognise it
-#: Who works on a stage that is held, and that no task is in.
-NOBODY: Final = object()
 
 
 class Holder(NamedTuple):
@@ -113,8 +111,7 @@ class Watched:
     task: Any = None
     loop: Any = None
     heart: Any = None
-    #: The task that works on it now; None once that has left it, ``NOBODY`` once no other was
-    #: found that does.
+    #: The task that works on it now; None once that has left it, and no other is found that does.
     worker: Any = None
     #: Of a synchronous stage: what its thread had computed when it began, and since then in stages
     #: below it.

@@ -181,6 +181,14 @@ class Watch:
             self.measure(span, start, inf, None, trace.SpanKind.SERVER, {})
             self.watchdog.next_slow = 0  # it is asked for its route at each look
 
+    def ask(self, span: Any, start: str, ask: Callable[[], str | None]) -> None:
+        """Give a request the name of its route, once a framework has found that."""
+        with suppress(Exception):  # it is in its framework's hands, in another thread
+            name = start if (route := ask()) is None else f"{start} {route}"
+            if name != getattr(span, "name", ""):
+                span.update_name(name)
+                self.name(span, name)
+
     def least_s(self, start: str) -> float | None:
         """Return the least budget of the stages of which *start* is the first word, or words."""
         budgets = _runtime.current.budgets

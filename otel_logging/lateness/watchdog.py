@@ -28,7 +28,7 @@ from otel_logging.context import CURRENT, SPAN
 from otel_logging.lateness import where
 from otel_logging.lateness.cpu import computed, has_stood_still, queued
 from otel_logging.lateness.pauses import BLOCKED_NS, Pause
-from otel_logging.lateness.stage import NOBODY, WATCHED, Watched, began_ns, value_of
+from otel_logging.lateness.stage import Watched, began_ns, value_of
 from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
@@ -98,7 +98,8 @@ class Watchdog:
         self._spent(time.perf_counter_ns())  # what was before is nobody's fault
         self._queued = queued()
         while not watch.is_stopped and news is watch.news:
-            in_vain = 0 if watch.open or watch.measured else in_vain + 1
+            is_needed = watch.open or watch.measured or watch.pauses.are_beating()
+            in_vain = 0 if is_needed else in_vain + 1
             if in_vain > _REST:
                 watch.is_awake = False
                 self._due = 0
@@ -171,9 +172,9 @@ class Watchdog:
                 self.watch.forget(each)
                 continue
             if asked := getattr(each.span, "otel_logging_ask", None):
-                self._ask(each.span, *asked)
+                self.watch.ask(each.span, *asked)
                 self.next_slow = 0
-            budget_s, is_idle = each.budget_s, each.worker is NOBODY and each.span in self._idle
+            budget_s, is_idle = each.budget_s, each.worker is None and each.span in self._idle
             if budget_s == inf:  # it has none, or its route is not known yet
                 budget_s = self.watch.least_s(each.name) or _SLOW_S * 2
             # half of its budget is used up
@@ -186,36 +187,20 @@ class Watchdog:
         for each in self._slow.keys() - self.watch.measured.copy().keys():
             del self._slow[each]
 
-    def _ask(self, span: Any, start: str, ask: Callable[[], str | None]) -> None:
-        """Give a request the name of its route, once a framework has found that."""
-        with suppress(Exception):  # it is in its framework's hands, in another thread
-            name = start if (route := ask()) is None else f"{start} {route}"
-            if name != getattr(span, "name", ""):
-                span.update_name(name)
-                self.watch.name(span, name)
-
     def _look_at_left(self) -> None:
         """Show no stage as open that nobody works on."""
-        left = self.watch.left.copy()
-        ended = {span for span in left if has_ended(span)}
-        self.watch.left -= ended  # in place: others add to it meanwhile
-        slots, loops = {}, set()
-        for span in left - ended:
-            watched = getattr(span, WATCHED, None)
-            if watched and watched.loop is not None:  # pragma: no branch - too new
-                slots[span] = watched.slot
-                loops.add(watched.loop)
-        tasks = (task for loop in loops for task in asyncio.all_tasks(loop))
-        at_work = {bindings.entry_of(span) for task in tasks if (span := _span_of(task))}
-        at_work.update(map(bindings.entry_of, self.watch.hands.copy().values()))
-        self._idle = {
-            span
-            for span in slots
-            if span not in at_work and not getattr(span, "otel_logging_stages", 0)
-        }
-        for span, slot in slots.items():
-            if slot > 0:  # pragma: no branch - thousands are open
-                self.watch.box.show(slot, is_shown=span not in self._idle)
+        # in place: others add to it meanwhile
+        self.watch.left -= {span for span in self.watch.left.copy() if has_ended(span)}
+        there = [each for each in self.watch.measured.copy() if each.loop is not None]
+        left = [each for each in there if each.span in self.watch.left]
+        loops = {each.loop for each in left}
+        spans = [span for loop in loops for _, span in self._tasks_of(loop) if span is not None]
+        at_work = {*map(bindings.entry_of, [*spans, *self.watch.hands.copy().values()])}
+        no_stage = {e.span for e in left if not getattr(e.span, "otel_logging_stages", 0)}
+        self._idle = no_stage - at_work
+        for each in left:
+            if each.slot > 0:  # pragma: no branch - thousands are open
+                self.watch.box.show(each.slot, is_shown=each.span not in self._idle)
 
     def _look_at(
         self, watched: Watched, now: int, frames: Mapping[int, Any], free: Mapping[int, int]
@@ -254,20 +239,20 @@ class Watchdog:
         self, watched: Watched, frames: Mapping[int, Any], helping: list[int]
     ) -> list[where.Step]:
         """Return where *watched* stands; of threads *helping* it, leave those that it waits for."""
-        task = watched.worker
-        is_over = task is None or (task is not NOBODY and task.done())
-        if watched.loop is not None and is_over:
-            task = watched.worker = next(self._tasks_in(watched.span, watched.loop), NOBODY)
-            if task is not NOBODY and watched.span in self.watch.left:
-                _note_end(task, watched.span)
+        task, span, loop = watched.worker, watched.span, watched.loop
+        if loop is not None and _has_left(task, watched):
+            task = watched.worker = next(self._tasks_in(span, loop), None)
+            takers = self._tasks_in(span, loop, have_taken=True)  # who go on to others' after it
+            if task is not None and span in self.watch.left and task not in takers:
+                _note_end(task, span)
         top = frames.get(watched.thread)
-        entry = bindings.entry_of(watched.span)
-        if task is None and not any(
-            _is_for(each, entry) for each in _around(self.watch.job_in(top) or entry)
-        ):
+        entry = bindings.entry_of(span)
+        if task is None and not _is_within(self.watch.job_in(top) or entry, entry):
             top = None  # a generator's, which was begun there: the thread does something else
-        if task is NOBODY or (task is None and top is None):
-            return where.of_frame(frames.get(helping[0])) if helping else []
+        if task is None and (loop is not None or top is None):
+            within = (e for e in self.watch.measured.copy() if e.loop is None and e.thread)
+            threads = helping or [e.thread for e in within if bindings.entry_of(e.span) is span]
+            return where.of_frame(frames.get(threads[0])) if threads else []
         if task is None:
             steps = [] if where.is_shared(top) else where.of_frame(top)
             if thread := self.watch.joined_by(top, {each: frames.get(each) for each in helping}):
@@ -276,7 +261,7 @@ class Watchdog:
             else:
                 helping.clear()
             loop = where.self_of(where.RUNNING, top)  # of ``asyncio.run``
-            task = None if loop is None else next(self._tasks_in(watched.span, loop), None)
+            task = None if loop is None else next(self._tasks_in(span, loop), None)
             if task is None:
                 return steps
         working = [each for each, span in self.watch.hands.copy().items() if _is_for(span, entry)]
@@ -285,13 +270,17 @@ class Watchdog:
         watched.needed = dict(islice(watched.needed.items(), _NEEDED)) | needed
         return steps
 
+    def _tasks_of(self, loop: Any) -> list[tuple[Any, Any]]:
+        """Return the tasks of *loop*, each with the span that it is in: in one look the same."""
+        if loop not in self._tasks:
+            self._tasks[loop] = [(each, _span_of(each)) for each in asyncio.all_tasks(loop)]
+        return self._tasks[loop]
+
     def _tasks_in(self, span: Any, loop: Any, *, have_taken: bool = False) -> Iterator[Any]:
         """Yield the tasks of *loop* that are within the stage of *span*; that *have_taken* what was
         handed over in it.
         """
-        if loop not in self._tasks:
-            self._tasks[loop] = [(each, _span_of(each)) for each in asyncio.all_tasks(loop)]
-        for task, current in self._tasks[loop]:
+        for task, current in self._tasks_of(loop):
             within = takewhile(lambda each: each is not span, _around(current))
             takes = have_taken and any(value_of(e, _names.QUEUE_WAIT) is not None for e in within)
             if _is_for(current, span) and takes is have_taken:
@@ -385,6 +374,17 @@ def _note_end(task: Any, span: Any) -> None:
 def _is_for(current: Any, span: Any) -> bool:
     """Say whether what has *current* works in the stage of *span*, or in its request."""
     return current is span or (current is not None and bindings.entry_of(current) is span)
+
+
+def _is_within(current: Any, span: Any) -> bool:
+    """Say whether what has *current* works in the stage of *span*, or in one that began there."""
+    return any(_is_for(each, span) for each in _around(current))
+
+
+def _has_left(task: Any, watched: Watched) -> bool:
+    """Say whether *task*, which has begun *watched* or was found to work on it, does so no more."""
+    is_over = task is None or task.done()
+    return is_over or (task is not watched.task and not _is_within(_span_of(task), watched.span))
 
 
 def _around(span: Any) -> Iterator[Any]:

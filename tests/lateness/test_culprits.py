@@ -595,6 +595,53 @@ async def blocks(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@pytest.mark.parametrize("run", ["asyncio", "uvloop"])
+def test_who_blocks_longest_is_named_where_no_stage_is_open_meanwhile(
+    service: Service, run: str
+) -> None:
+    """Two tasks go on after their requests; bob's work waits in a queue."""
+
+    async def later(ready: asyncio.Event, seconds: float) -> None:
+        await ready.wait()
+        time.sleep(seconds)
+
+    async def takes(queue: asyncio.Queue[Handoff[str]]) -> None:
+        with taking(await queue.get(), name="deliver", budget=BUDGET_S):
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        ready, queue, tasks = asyncio.Event(), asyncio.Queue[Handoff[str]](), []
+        for user, seconds in (("carol", 0.25), ("dave", 0.8)):
+            with traced("upload", root=True):
+                bind_context(user_id=user)
+                tasks.append(asyncio.create_task(later(ready, seconds)))
+        tasks.append(asyncio.create_task(takes(queue)))
+        await asyncio.sleep(0.1)
+        with traced("order", root=True, budget=30.0):
+            bind_context(user_id="bob")
+            ready.set()
+            queue.put_nowait(handoff("an order"))
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main()) if run == "asyncio" else pytest.importorskip("uvloop").run(main())
+    assert blamed(service, name="deliver")[::2] == ("loop", "dave")
+
+
+def test_a_block_without_an_end_takes_no_more_memory(service: Service) -> None:
+
+    async def main() -> None:
+        with traced("turn", budget=30.0):
+            await asyncio.sleep(0)
+            time.sleep(0.08)
+            pauses = _runtime.current.watch.pauses
+            for _ in range(2500):
+                pauses.look(time.perf_counter_ns())
+            (heart,) = pauses.hearts.values()
+            assert 500 <= len(heart.seen) <= 1000
+
+    asyncio.run(main())
+
+
 def collects() -> None:
     heap, until = [[n] for n in range(1_000_000)], time.perf_counter() + 0.3
     while time.perf_counter() < until:

@@ -1,11 +1,13 @@
 """A loop that has no end is told from one that has, by its source; in doubt it has."""
 
+import ast
 import asyncio
 import importlib
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -401,9 +403,9 @@ async def stops_searching(queue: Queue) -> None:
             break
 
 
-def _made(queue: str = "queue") -> Any:
-    there: dict[str, Any] = {}
-    source = f"async def made({queue}):\n    while True:\n        await {queue}.get()\n"
+def _made(body: str = "while True: await queue.get()") -> Any:
+    there: dict[str, Any] = {"worker": worker}
+    source = f"async def made(queue):\n    {body}\n"
     exec(compile(source, "<made>", "exec"), there)
     return there["made"]
 
@@ -545,7 +547,7 @@ async def has_a_limit_in_a_stack(queue: Queue) -> None:
 
 SERVES = [
     timeout_worker,
-    *(subscribes_on_one_line, checks_what_it_takes, may_be_stopped),
+    *(subscribes_on_one_line, checks_what_it_takes, may_be_stopped, _made("await worker(queue)")),
     *(Reader().serves_by_parts, tells_of_its_end, has_a_function_that_returns),
     leaves_a_worker_that_yields,  # which never yields
     *(worker, worker_that_says_goodbye, worker_within, heartbeat, bare),
@@ -968,3 +970,28 @@ def test_a_queue_that_a_module_has_is_everybodys(program: Any) -> None:
 
     its_own = takes_from_its_own, borrows_from_everybody, in_a_room[0]
     assert asyncio.run(main()) is (program not in its_own)
+
+
+def test_what_has_no_loop_without_an_end_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop of whoever asks stands still meanwhile."""
+    steps = "".join(f"    for each in [{n}, 'a', ()]:\n        print(each)\n" for n in range(1000))
+    text = f"import asyncio\nasync def work(queue):\n    await asyncio.sleep(60)\n{steps}"
+    (tmp_path / "of_2000_lines.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("of_2000_lines").work
+
+    def took_ns(does: Callable[[], object]) -> int:
+        began = time.thread_time_ns()
+        does()
+        return time.thread_time_ns() - began
+
+    async def main() -> None:
+        task = asyncio.create_task(work(Queue()))
+        await asyncio.sleep(0)
+        assert took_ns(partial(is_endless, task)) * 4 < took_ns(partial(ast.parse, text))
+        assert not is_endless(task)
+        task.cancel()
+
+    asyncio.run(main())

@@ -10,10 +10,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -35,6 +37,7 @@ from otel_logging import (
 )
 from otel_logging._text import duration
 from otel_logging.handover import Handoff
+from otel_logging.integrations import queues
 from otel_logging.lateness import watchdog
 from otel_logging.lateness.budgets import Budgets
 from tests.conftest import Lines, Service
@@ -711,16 +714,27 @@ def test_a_slow_stage_without_a_budget_says_where_it_stood(
 # ---------------------------------------------------------------- lines
 
 
-def test_a_stage_that_begins_after_a_rest_is_looked_at(service: Service) -> None:
+@pytest.mark.parametrize("before", ["a thread", "a loop that has stopped"])
+def test_a_stage_that_begins_after_a_rest_is_looked_at(service: Service, before: str) -> None:
     """Where nothing is open, the thread waits until it is woken."""
-    with traced("first"):
-        pass
+
+    async def first() -> None:
+        with traced("first", budget=9):
+            await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    if before == "a thread":
+        with traced("first"):
+            pass
+    else:
+        loop.run_until_complete(first())
     deadline = time.monotonic() + 30
     while _runtime.current.watch.is_awake:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     with traced("turn", budget=0.1):
         time.sleep(0.4)
+    loop.close()
     assert "test_a_stage_that_begins_after" in str(service.one("turn").attributes["late.where"])
 
 
@@ -1019,17 +1033,84 @@ def test_a_late_message_is_reported_as_soon_as_a_worker_has_done_it(
     assert told[-1]
 
 
-def test_a_message_that_a_thread_of_a_pool_works_on_is_overdue(
-    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("way", ["taking", "an instrumented queue"])
+def test_a_message_stands_where_its_taker_does_until_that_takes_the_next(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, way: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Also one that has waited until then; what is done is not overdue, whatever its taker does."""
+    monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
+    service: Service = request.getfixturevalue("service")
+    queue, over, workers = asyncio.Queue[Any](), asyncio.Event(), set[asyncio.Task[None]]()
+    if way != "taking":
+        queues.instrument(queue, name="post")
+
+    async def resizes() -> None:
+        await asyncio.sleep(0.4)
+
+    async def transcodes() -> None:
+        await over.wait()
+
+    async def works() -> None:
+        while True:
+            item = await queue.get()
+            with taking(item, name="post") if way == "taking" else nullcontext():
+                await (resizes if "ada" in (item, getattr(item, "item", "")) else transcodes)()
+
+    def take(text: str) -> None:
+        if not workers:
+            workers.add(asyncio.get_running_loop().create_task(works(), context=Context()))
+        queue.put_nowait(handoff(text) if way == "taking" else text)
+
+    async def at_end() -> None:
+        until, stood = time.monotonic() + 20, dict[str, str]()
+        while "bob's" not in stood:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+            overdue = [each for each in lines() if "is overdue" in each["event"]]
+            stood |= {each["event"].split()[0]: each["late.where"] for each in overdue}
+        assert "transcodes (" in stood["bob's"]
+        assert "resizes (" in stood.get("ada's", "resizes (")  # on a busy machine she is late, too
+        (row,) = [row for row in opened(tmp_path / "spool") if row["who"] == {"user_id": "bob"}]
+        assert "transcodes (" in row["where"][0]
+        over.set()
+        while not queue._getters:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        (worker,) = workers
+        # nothing of a message is kept as long as the worker lives
+        assert not worker._callbacks  # type: ignore[attr-defined]
+        worker.cancel()
+
+    serve("ada", "bob", take=take, at_end=at_end)
+    for user, place, others in (
+        ("ada", "resizes (", "transcodes ("),
+        ("bob", "transcodes (", "resizes ("),
+    ):
+        where = str(of_user(service, user, "message").attributes["late.where"])
+        assert place in where
+        assert others not in where
+        assert "Queue.get" not in where
+
+
+@pytest.mark.parametrize("way", ["of a pool", "that takes it from a queue"])
+def test_a_message_that_a_thread_works_on_is_overdue(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path,
+    way: str,
+) -> None:  # fmt: skip
     """After the next was asked for too: it is open, and its line says where it is."""
     monkeypatch.setenv("OTEL_LOGGING_BUDGETS", f"message={BUDGET_S}")
     request.getfixturevalue("service")
     told: list[dict[str, Any]] = []
     release = threading.Event()
 
+    inbox = SimpleQueue[Handoff[str]]()
+
     def works() -> None:
         release.wait(5)
+
+    def takes() -> None:
+        with taking(inbox.get(timeout=5), name="post"):
+            works()
 
     async def at_end() -> None:
         until = time.monotonic() + 3
@@ -1041,7 +1122,11 @@ def test_a_message_that_a_thread_of_a_pool_works_on_is_overdue(
         release.set()
 
     with ThreadPoolExecutor(1) as pool:
-        serve("ada", take=lambda _: pool.submit(works), at_end=at_end)
+        if way == "of a pool":
+            serve("ada", take=lambda _: pool.submit(works), at_end=at_end)
+        else:
+            pool.submit(takes)
+            serve("ada", take=lambda text: inbox.put(handoff(text)), at_end=at_end)
     assert told[0]["event"].startswith("ada's message is overdue")
     assert "works (" in told[0]["late.where"]
 
