@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from hypothesis.strategies import text
 from opentelemetry import context as otel_context
 from structlog.contextvars import clear_contextvars
 
@@ -73,11 +74,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
+    """Several workers collect now: what hypothesis makes of all characters, and keeps, is made
+    meanwhile, and once. Each would take most of a second for it.
+    """
+    yield
+    if session.config.getoption("numprocesses", None) and _collects_all(session):
+        text().validate()
+
+
+def _collects_all(session: pytest.Session) -> bool:
+    return [Path(each).resolve() for each in session.config.args] == [Path(__file__).parent]
+
+
 def pytest_collection(session: pytest.Session) -> None:
     """Of several workers each begins with other files: what one has compiled the next one reads."""
     here, worker = Path(__file__).parent, getattr(session.config, "workerinput", None)
-    if worker is None or [Path(each).resolve() for each in session.config.args] != [here]:
-        return  # not all are collected
+    if worker is None or not _collects_all(session):
+        return
     files = sorted(here.rglob("test_*.py"))[int(worker["workerid"][2:]) :: worker["workercount"]]
     for path in files:
         with suppress(Exception, pytest.skip.Exception):  # pytest tells it, where it collects them
@@ -154,6 +169,17 @@ def _clean_slate() -> Iterator[None]:
     clear_contextvars()
     CURRENT.set(otel_context.Context())
     _diagnostics.forget()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_other_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A file's tests are an application by themselves: what an application's modules have is looked
+    through, and those of a hundred other files of tests would take most of the time.
+    """
+    others = {name for name in sys.modules if re.fullmatch(r"tests\.(\w+\.)*test_\w+", name)}
+    taken = {name: sys.modules.pop(name) for name in others - {request.module.__name__}}
+    yield
+    sys.modules.update(taken)
 
 
 @pytest.fixture(scope="session")

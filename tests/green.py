@@ -57,7 +57,8 @@ class Done:
 def run(library: str, code: str, *arguments: object, **variables: str) -> Done:
     """Run *code* to its good end: ``patch()`` replaces, ``setup()`` sets up, ``result`` is kept."""
     program = ("-c", _BEGIN + code + _END, library)
-    ran = python(*program, *arguments, env=child_environment(**variables), text=False)
+    anew = False if code.lstrip().startswith("setup()") else None
+    ran = python(*program, *arguments, env=child_environment(**variables), text=False, anew=anew)
     err = ran.stderr.decode()
     assert ran.returncode == 0, err
     said, _, rest = err.rpartition("{")

@@ -52,19 +52,24 @@ def start(
     env: Mapping[str, str] | None = None,
     text: bool = True,
     outlives_test: bool = False,
-    anew: bool = False,
+    anew: bool | None = None,
     **popen: Any,
 ) -> subprocess.Popen[Any]:
     """Start *command* beside the test, stdout and stderr in pipes; ``end`` waits for it.
 
     Python that runs a script or a module is forked from one that has imported the package, unless
     *anew*: where it matters what is imported when, what a process has cost, or what it has open.
+    Of a command that names gevent or eventlet a test says itself that it is not *anew*: it may
+    import the package before they replace Python's own threads and locks.
     On Linux a pipe takes what is printed until a busy machine reads it: of one that is full,
     lines are lost after 100 ms.
     """
     parts = [str(part) for part in command]
     env = child_environment() if env is None else env
     popen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen
+    if anew is None:
+        said = " ".join(parts).lower()
+        anew = "gevent" in said or "eventlet" in said
     make = subprocess.Popen if anew or not _can_be_forked(parts, env, popen) else _Forked
     encoding = "utf-8" if text else None
     child = make(parts, env=env, encoding=encoding, pipesize=PIPE_BYTES, **popen)
@@ -99,26 +104,23 @@ def _can_be_forked(
     """Say whether a fork of ``tests/forking.py`` is the same as a start of *command*."""
     if not hasattr(os, "pidfd_open") or command[0] != sys.executable:  # Linux has it
         return False
-    said = " ".join(command).lower()
     return (
         command[(at := 1 + len(_options(command))) : at + 1] in (["-c"], ["-m"])
-        # what is imported before they replace Python's own threads and locks is another case
-        and "gevent" not in said
-        and "eventlet" not in said
         and popen.keys() <= {"stdin", "stdout", "stderr", "cwd", "start_new_session", "bufsize"}
-        and all(_is_no_terminal(popen[name]) for name in ("stdout", "stderr"))
+        and all(
+            _is_no_terminal(popen[name], number) for number, name in ((1, "stdout"), (2, "stderr"))
+        )
         # the package is installed from there
         and _of_python({"PYTHONPATH": str(ROOT), **environment}) == _of_python(child_environment())
     )
 
 
-def _is_no_terminal(stream: Any) -> bool:
-    """Say so of what is given, not inherited: Python's streams are others on a terminal."""
+def _is_no_terminal(stream: Any, inherited: int) -> bool:
+    """Say so of what is given, else of what is *inherited*: Python's streams are others on one."""
     if stream in (subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL):
         return True
-    return stream is not None and not os.isatty(
-        stream if isinstance(stream, int) else stream.fileno()
-    )
+    stream = inherited if stream is None else stream
+    return not os.isatty(stream if isinstance(stream, int) else stream.fileno())
 
 
 class _Forked(subprocess.Popen[Any]):

@@ -169,6 +169,7 @@ ours.shutdown()
 logging.getLogger("shop").info("after ours")
 theirs.shutdown()
 """
+SCRIPT = ("-W", "ignore", "-c", RECORDS)
 ONCE = ["by get_logger", "by logging", "filtered from the console"]
 
 
@@ -184,11 +185,10 @@ def test_log_records_arrive_once_whoever_has_a_handler(
         env = child_environment(
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
             OTEL_LOGS_EXPORTER="otlp",
-            PYTHONWARNINGS="ignore",
             ENVIRONMENT=environment,
         )
         before = len(receiver.log_records)
-        good(python("-c", RECORDS, order, kind, f"{receiver.endpoint}/v1/logs", env=env))
+        good(python(*SCRIPT, order, kind, f"{receiver.endpoint}/v1/logs", env=env))
         bodies = sorted(str(record.body) for record in receiver.log_records[before:])
         assert bodies == sorted([*ONCE, "too low for a line", "after ours"])
 
@@ -198,9 +198,8 @@ def test_a_handler_that_sends_log_records_elsewhere_goes_on(receiver: Receiver) 
         env = child_environment(
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
             OTEL_LOGS_EXPORTER="otlp",
-            PYTHONWARNINGS="ignore",
         )
-        good(python("-c", RECORDS, "before", "batch", f"{other.endpoint}/v1/logs", env=env))
+        good(python(*SCRIPT, "before", "batch", f"{other.endpoint}/v1/logs", env=env))
         for each in (other, receiver):
             assert {*ONCE} <= {record.body for record in each.log_records}
 

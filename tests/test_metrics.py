@@ -219,7 +219,8 @@ ours.shutdown()
 """
     done = good(
         python(
-            "-Wignore",
+            "-W",
+            "ignore",
             "-c",
             code,
             env=child_environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint),

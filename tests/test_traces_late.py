@@ -167,7 +167,7 @@ def test_the_work_grows_as_the_number_of_stages(
             sys.setprofile(None)
         return next(counted)
 
-    assert work(4000) < 2.5 * work(2000)
+    assert work(2000) < 2.5 * work(1000)
 
 
 def test_who_is_below_several(tmp_path: Path) -> None:

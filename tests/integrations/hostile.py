@@ -128,12 +128,11 @@ def exactly(client: socket.socket, number: int) -> bytes:
 def serving(server: str, directory: Path, instrument: str) -> Iterator[Server]:
     """Run *server*, one of uvicorn's implementations or hypercorn, with *instrument*."""
     code = "from tests.integrations.hostile import serve; serve()"
-    command = [sys.executable, "-c", code, server, instrument]
+    command = [sys.executable, "-W", "ignore", "-c", code, server, instrument]
     variables = {
         "ENVIRONMENT": "production",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
         "OTEL_LOGGING_SPOOL_DIR": str(directory / f"spool-{instrument}"),
-        "PYTHONWARNINGS": "ignore",
     }
     with Program(command, cwd=ROOT, **variables) as program:
         port = int(program.wait_for_text(r'"port":(\d+)')[1])

@@ -46,8 +46,13 @@ ASYNC_QUEUES: list[Callable[[], asyncio.Queue[Any]]] = [
 QUEUES: list[Callable[[], queue.Queue[Any]]] = [queue.Queue, queue.LifoQueue, queue.PriorityQueue]
 
 
-@pytest.mark.parametrize("kind", ASYNC_QUEUES)
-@pytest.mark.parametrize("how", ["handoff", "instrumented", "get_nowait"])
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        *((kind, "instrumented") for kind in ASYNC_QUEUES),
+        *((asyncio.Queue, how) for how in ("handoff", "get_nowait")),
+    ],
+)
 def test_shared_tasks_work_on_behalf_of_who_put_the_item(kind: Any, how: str) -> None:
     async def worker(items: asyncio.Queue[Any]) -> None:
         while True:

@@ -245,9 +245,12 @@ def attributes(span: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("server", "shape", "kind"),
     [
-        (server, shape, (FastAPI, Starlette)[(s + n) % 2])
-        for s, server in enumerate(SERVERS)
+        (server, shape, kind)
         for n, shape in enumerate(SHAPES)
+        for server, kind in (
+            (WEBSOCKETS[n % len(WEBSOCKETS)], (FastAPI, Starlette)[n % 2]),
+            ("hypercorn", (Starlette, FastAPI)[n % 2]),
+        )
     ],
 )
 def test_each_message_is_a_trace_of_its_user(

@@ -1313,7 +1313,7 @@ def test_computing_in_a_stage_of_another_thread_names_that_stage(
         for _ in until_a_processor_is_free():
             attempt()
             (line,) = lines()
-            if share > 0.8:
+            if share > 0.8 or line["late.cause"] == "cpu":
                 break
         assert line["late.cause"] == "cpu"
         assert str(line["late.detail"]).startswith(("search", "burn ("))
@@ -1360,9 +1360,9 @@ def test_a_thread_behind_anothers_computing_names_it(
             begun.clear()
             pool.submit(hold).result()
             small_one.result()
-        if share > 0.8:
+        span = service.named("turn")[-1]
+        if share > 0.8 or str(span.attributes.get("late.culprit")).startswith("report"):
             break
-    span = service.named("turn")[-1]
     assert span.attributes["late.cause"] == "cpu"
     assert str(span.attributes["late.culprit"]).startswith("report")
     assert span.attributes["late.culprit.user_id"] == "alice"

@@ -230,10 +230,8 @@ CONSOLES = [
     replace(_named(f"`{started}`"), variables={"STEPS": steps})
     for started, steps in (
         ("uvicorn app:app", "setup basicConfig"),
-        ("uvicorn app:app", "dictConfig setup"),
         ("flask run", "basicConfig setup"),
         ("flask run", "setup dictConfig"),
-        ("gunicorn --preload app:app", "setup basicConfig"),
         ("gunicorn --preload app:app", "dictConfig setup"),
     )
 ]
