@@ -242,8 +242,7 @@ class Watchdog:
         task, span, loop = watched.worker, watched.span, watched.loop
         if loop is not None and _has_left(task, watched):
             task = watched.worker = next(self._tasks_in(span, loop), None)
-            # takers go on to others' work afterwards
-            takers = self._tasks_in(span, loop, have_taken=True)
+            takers = self._tasks_in(span, loop, have_taken=True)  # they go on to others' work
             if task is not None and span in self.watch.left and task not in takers:
                 _note_end(task, span)
         top = frames.get(watched.thread)
@@ -289,8 +288,7 @@ class Watchdog:
 
     def _hunt(self, now: int, due: int) -> None:
         """Find who keeps the interpreter for itself; several threads may work for one."""
-        # this thread, which waits for nothing else, was kept from it
-        is_held = now - due > BLOCKED_NS
+        is_held = now - due > BLOCKED_NS  # we wait for nothing else: we were kept from it
         since, spent = self._computed_at, self._spent(now)
         if not (spent and since < now and (is_held or self._slow)):
             return
