@@ -401,7 +401,7 @@ def test_an_exception_is_recorded_once(service: Service) -> None:
 
 
 def test_stack_info_gives_the_stack_of_the_call(lines: Lines) -> None:
-    """Of the call, without this package's own frames; a field of that name is kept."""
+    """It has none of this package's frames; a field of that name is kept."""
     log.info("e", stack_info=True, stack="mine")
     log.info("e", stack_info=False, stack="mine")
     first, second = lines()

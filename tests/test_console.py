@@ -108,7 +108,7 @@ def drawn(width: float, *lines: Mapping[str, Any], color: bool = False) -> str:
 @pytest.mark.parametrize("color", [False, True])
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_console_lines_look_as_in_the_golden_capture(width: int, color: bool) -> None:
-    """As they are to look."""
+    """At each width, with and without colours."""
     path = GOLDEN / f"console-{width}{'-colour' if color else ''}.txt"
     seen = drawn(width, *LINES, color=color)
     if "GOLDEN" in os.environ:  # pragma: no cover - by hand

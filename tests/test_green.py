@@ -288,7 +288,7 @@ def test_a_processor_that_never_returns_does_not_hold_up_the_end(
 def test_greenlets_log_records_are_delivered(
     library: str, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """They are another way out, by a worker of their own."""
+    """Log records have a worker of their own."""
     code = """
 patch()
 setup()

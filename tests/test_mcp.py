@@ -108,7 +108,7 @@ def test_late_returns_rows_and_reasons(answers: tuple[list[Any], list[Any]]) -> 
 
 
 def test_failed_returns_who_and_the_error(answers: tuple[list[Any], list[Any]]) -> None:
-    """And of a service that has none, none."""
+    """For a service without failures it returns no row, and the known services."""
     failed, none = (answer.structured_content for answer in answers[1][2:4])
     assert [(row["who"], row["error"]) for row in failed["rows"]] == [({"user_id": "ben"}, "502")]
     assert (none["rows"], none["there_is"]) == ([], ["known services: chat-gateway"])

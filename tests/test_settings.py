@@ -950,7 +950,7 @@ def test_other_otel_logs_exporters_are_refused(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_who_propagate_and_spool_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest of the settings."""
+    """A name alone, a list, and a text with commas are the same."""
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", "~/spool")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_BYTES", "900000")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_HOURS", "0.5")

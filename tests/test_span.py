@@ -1108,8 +1108,8 @@ def test_arguments_that_cannot_be_compared_never_raise(
 def test_links_over_a_limit_are_left_out_and_counted(
     receiver: Receiver, tmp_path: Any, monkeypatch: Any
 ) -> None:
-    """Of number, attributes and length, as OTEL_SPAN_LINK_COUNT_LIMIT and its like say; what is
-    left out is counted.
+    """The limits are of number, attributes and length, as OTEL_SPAN_LINK_COUNT_LIMIT and its like
+    say.
     """
     monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "2")
     monkeypatch.setenv("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "1")

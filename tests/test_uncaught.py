@@ -127,7 +127,7 @@ def test_a_wanted_end_is_no_line(ending: str, code: int, stderr: bytes) -> None:
 
 
 def test_an_exception_that_ends_a_thread_is_a_line_with_its_name_and_trace(lines: Lines) -> None:
-    """Named, and in its own trace, though the stage is over by then."""
+    """The line has the stage's trace, though the stage is over by then."""
 
     def work() -> None:
         with traced("work"):
