@@ -183,8 +183,8 @@ class Pipeline:
             self.spool.report(LOST_AFTER)
             return
         self.ended_spans += 1
-        if _diagnostics.unrecorded and (lost := _diagnostics.take_unrecorded()):
-            encoded = _otlp.with_attributes(encoded, lost)
+        if _diagnostics.unrecorded and (taken := _diagnostics.take_unrecorded()):
+            encoded = _otlp.with_attributes(encoded, taken)
         self.spool.append(scope, trace_id, encoded)
 
     def is_sent_by(self, provider: Any) -> bool:
