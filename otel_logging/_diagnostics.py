@@ -4,7 +4,7 @@ When the interpreter exits, every report is written at once: there is no later m
 short fixed sentence for each kind of trouble, and how many times. Out: the counts, and
 lines on stderr, with the number where there is something to count. Invariant: never
 raises, never waits for a lock, never goes through the logger that it serves. What was lost is
-in ``untold`` too, for the next span.
+in ``unrecorded`` too, for the next span.
 Deliberately absent: levels, formats, destinations.
 """
 
@@ -22,19 +22,19 @@ from otel_logging._text import later, visible
 QUIET_S: Final = 60.0  # for each kind of trouble
 
 counts: Counter[str] = Counter()
-#: Losses that were written, and counts of redacted and shortened values, that no span has told.
-untold: Counter[str] = Counter()
+#: Losses that were written, and counts of redacted and shortened values, that no span has yet.
+unrecorded: Counter[str] = Counter()
 _changed_at = time.monotonic()  # when redacted and shortened values were last added to it
 _known_changed: Counter[str] = Counter()  # how many values had been changed then
 _LOSS: Final = later(r"\b(lost|dropped)\b")
 _quiet_s = QUIET_S
 _said_at: dict[str, float] = {}
 _said_count: Counter[str] = Counter()
-_told_count: Counter[str] = Counter()  # told by spans, whether stderr took it or not
+_recorded_count: Counter[str] = Counter()  # on spans, whether stderr took it or not
 _remarks: set[str] = set()
 #: The last ``sys.stderr``, and its descriptor; None: it is not Python's own, or has no reader.
 _stderr: tuple[Any, Descriptor | None] = (None, None)
-#: The thread that has its one item writes what all have counted; nobody waits for it.
+#: The thread with an item here writes what every thread has counted; no thread waits for it.
 _speaking: Final = OfThread()
 
 
@@ -59,7 +59,7 @@ def remark(sentence: str, *, detail: object = "") -> None:
 
 def say_due() -> None:
     """Write counts that were kept quiet, a minute after the last report of their kind. As often,
-    let the next span tell how many values were redacted and shortened.
+    record on the next span how many values were redacted and shortened.
     """
     global _changed_at
     _say()
@@ -68,8 +68,8 @@ def say_due() -> None:
         _changed_at = time.monotonic()
         _known_changed.update(fresh)
         for kind, times in fresh.items():
-            untold.setdefault(kind, 0)
-            untold[kind] += times
+            unrecorded.setdefault(kind, 0)
+            unrecorded[kind] += times
 
 
 def say_rest() -> None:
@@ -85,11 +85,11 @@ def at_exit() -> None:
     _say()
 
 
-def take_untold() -> dict[str, Any]:
-    """Return attributes that tell what was lost, each kind with its number, and how many values
+def take_unrecorded() -> dict[str, Any]:
+    """Return attributes that say what was lost, each kind with its number, and how many values
     were redacted and shortened. Nothing is returned a second time.
     """
-    taken = {kind: times for kind in list(untold) if (times := untold.pop(kind, 0))}
+    taken = {kind: times for kind in list(unrecorded) if (times := unrecorded.pop(kind, 0))}
     names = {kind: _names.VALUE_METRIC + kind for kind in _redact.changed if kind in taken}
     values = {name: taken.pop(kind) for kind, name in names.items()}
     # one text: Jaeger would make a JSON text of a list
@@ -98,10 +98,10 @@ def take_untold() -> dict[str, Any]:
 
 
 def after_fork() -> None:
-    """Leave what was lost before the fork to the parent: it writes that, and its spans tell it."""
-    untold.clear()
+    """Leave what was lost before the fork to the parent: its stderr and its spans have that."""
+    unrecorded.clear()
     _known_changed.update(_redact.changed - _known_changed)
-    for said in (_said_count, _told_count):
+    for said in (_said_count, _recorded_count):
         said.update(counts - said)
 
 
@@ -110,7 +110,7 @@ def forget() -> None:
     global _quiet_s, _changed_at
     _quiet_s, _changed_at = QUIET_S, time.monotonic()
     _known_changed.update(_redact.changed - _known_changed)
-    for each in (counts, untold, _said_at, _said_count, _told_count):
+    for each in (counts, unrecorded, _said_at, _said_count, _recorded_count):
         each.clear()
 
 
@@ -138,10 +138,10 @@ def _say_kind(kind: str, detail: object) -> bool:
     fresh = counts[kind] - _said_count[kind]
     _said_count[kind] += fresh
     if _LOSS.search(kind):
-        times = counts[kind] - _told_count[kind]
-        _told_count[kind] += times
-        untold.setdefault(kind, 0)
-        untold[kind] += times
+        times = counts[kind] - _recorded_count[kind]
+        _recorded_count[kind] += times
+        unrecorded.setdefault(kind, 0)
+        unrecorded[kind] += times
     try:
         because = f" ({detail})" if detail else ""
         number = "" if kind in _remarks else f"{fresh} "
@@ -159,7 +159,7 @@ def _write(text: str) -> None:
         there = Descriptor(stream) if fd_of(stream) >= 0 else None
         _stderr = (stream, there if there and there.has_reader else None)
     if (descriptor := _stderr[1]) is not None:
-        # its reader may have stopped; but at exit there is no later
+        # its reader may have stopped; at exit it gets longer, since there is no later report
         until = time.monotonic() + (0.01 if _quiet_s else PATIENCE_S)
         with suppress(RuntimeError):
             descriptor.flush(stream.buffer, until)

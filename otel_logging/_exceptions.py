@@ -1,5 +1,4 @@
-"""Notes on an exception: whether it is recorded, the context that it left, and whether a line tells
-of it.
+"""Notes on an exception: whether it is recorded or logged, and the context that it left.
 
 In: an exception that passes a stage, a job or a carried function. Out: for a line that a server or
 a scheduler logs about it later, the context in which it was raised.
@@ -25,8 +24,8 @@ from opentelemetry import trace
 #: Set on an exception that is recorded as an event: the id of that event's trace.
 _RECORDED: Final = "_otel_logging_recorded"
 
-#: The number of the context that was remembered last. Numbers only grow: who keeps one knows what
-#: was remembered since, without a clock, which may be set back.
+#: The number of the context that was remembered last. Numbers only grow: whoever keeps one knows
+#: what was remembered since, without a clock, which may be set back.
 last = 0
 _next: Final = itertools.count(1).__next__
 
@@ -191,10 +190,8 @@ def context_of(error: BaseException) -> Context | None:
     return None
 
 
-class _Untold:
-    """Is on an exception. When that is collected, makes the line about it, if no line has told of
-    it.
-    """
+class _Unlogged:
+    """Is on an exception. When that is collected and no line was about it, makes one."""
 
     __slots__ = ("pid", "tell")
 
@@ -202,7 +199,7 @@ class _Untold:
         self.tell, self.pid = tell, os.getpid()
 
     def __del__(self) -> None:
-        if self.tell is not None and self.pid == os.getpid():  # in a forked child, the parent tells
+        if self.tell is not None and self.pid == os.getpid():  # else the parent logs it
             with suppress(Exception):
                 self.tell()
 
@@ -210,33 +207,33 @@ class _Untold:
         return (type(None), ())
 
 
-_UNTOLD: Final = "_otel_logging_untold"
+_UNLOGGED: Final = "_otel_logging_unlogged"
 
 
-def mark_told(error: BaseException) -> None:
-    """Remember that a line tells of *error*, and of the exceptions that its traceback shows."""
+def mark_logged(error: BaseException) -> None:
+    """Remember that a line is about *error*, and about the exceptions that its traceback shows."""
     left, seen = [error], set()
     with suppress(Exception):
         for each in left:
             if id(each) not in seen:
                 seen.add(id(each))
-                if isinstance(known := getattr(each, _UNTOLD, None), _Untold):
+                if isinstance(known := getattr(each, _UNLOGGED, None), _Unlogged):
                     known.tell = None
                 else:
-                    BaseException.__setattr__(each, _UNTOLD, _Untold(None))
+                    BaseException.__setattr__(each, _UNLOGGED, _Unlogged(None))
                 inner = each.__cause__, each.__context__, *getattr(each, "exceptions", ())
                 left += [found for found in inner if isinstance(found, BaseException)]
 
 
 def tell_later(error: BaseException, make: Callable[..., Any] | None, span: Any) -> None:
-    """Make sure that a line tells of *error*: if none has when its last reference goes, the
+    """Make sure that *error* is logged: if no line is about it when its last reference goes, the
     function that *make* returns writes one.
 
     *span*: of the stage that it leaves; only an entry stage leads to such a line.
     """
     with suppress(Exception):
-        is_new = getattr(error, _UNTOLD, None) is None
+        is_new = getattr(error, _UNLOGGED, None) is None
         if make is not None and is_new and span.otel_logging_bound is not None:
             tell = make(getattr(span, "name", ""), error)
-            mark_told(error)
-            getattr(error, _UNTOLD).tell = tell
+            mark_logged(error)
+            getattr(error, _UNLOGGED).tell = tell

@@ -8,8 +8,8 @@ clients have a status too, and are failures. Invariant: never raises.
 from contextlib import suppress
 from typing import Any, Final
 
-#: By the attribute with an instance's status, or by the status itself: names of classes. Subclasses
-#: are treated as these.
+#: Names of classes, by the attribute that holds an instance's status, or by the fixed status.
+#: Subclasses are treated as these.
 _ANSWERS: Final[dict[str | int, str]] = {
     "status_code": (
         "bottle.HTTPResponse falcon.http_error.HTTPError falcon.http_status.HTTPStatus"
@@ -101,8 +101,8 @@ def status_of(error: BaseException) -> int | None:
 
 
 def is_no_failure(name: str) -> bool:
-    """Say whether each exception of the class with that full name is an answer below 500, the end
-    of a task, or the like.
+    """Say whether every exception of this class is an answer below 500, a cancellation, or the
+    like. *name* is the class's full name.
     """
     return type(_STATUS.get(name)) is int or name in _CANCELLED
 
@@ -122,7 +122,7 @@ def is_cancelled(error: BaseException) -> bool:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Say whether *error*, which is no answer, is a failure. The end of a program is none."""
+    """Say whether *error*, which must not be an answer, is a failure; ``SystemExit`` is not."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_failure, error.exceptions))
     names = _names_of(error)

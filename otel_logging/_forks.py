@@ -62,9 +62,8 @@ def _marked() -> Any:
 #: Its first item is false in a child in which the parts have not begun anew.
 mark: Final = _marked()
 
-#: Held while a thread of ours imports a module. A fork waits for that: else the child would wait
-#: for
-#: ever for a module that its parent was importing in another thread.
+#: Held while a thread of ours imports a module. A fork waits for it; otherwise the child would wait
+#: for ever for a module that another thread of its parent was importing.
 importing: Final = RLock()
 #: Held while stacks of other threads are read; for the same reason.
 reading_stacks: Final = RLock()
@@ -74,16 +73,16 @@ _parts: Final[dict[Step, "weakref.WeakSet[Any]"]] = {step: weakref.WeakSet() for
 #: By process id: a thread that the child does not have may hold the parent's lock.
 _turns: Final = dict[int, Any]()
 _is_following = False
-_is_told = False  # our hooks are registered
+_is_registered = False  # our hooks
 
 
 def join(step: Step, part: Any) -> None:
     """Let *part* begin anew in every child, as long as it lives."""
-    global _is_told, pid
+    global _is_registered, pid
     _parts[step].add(part)
-    if not _is_told and hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+    if not _is_registered and hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
         # now, not on import: hooks run in order, and ours use what earlier hooks mend
-        _is_told = True
+        _is_registered = True
         # we may have been imported before a fork, and set up after it
         pid, mark[0] = os.getpid(), 1
         for lock in (importing, reading_stacks):

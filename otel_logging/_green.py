@@ -25,7 +25,7 @@ def as_it_was(name: str) -> Any:
     return module
 
 
-#: Python's own: theirs switches to other greenlets, and makes a hub in each thread.
+#: Python's own ``sleep``: theirs switches to other greenlets, and makes a hub in each thread.
 sleep: Final = as_it_was("time").sleep
 
 
@@ -37,9 +37,9 @@ def is_busy() -> bool:
     return time.monotonic() - began > 0.008  # 3.2 without
 
 
-#: A lock and a re-entrant one for threads of the system, also beside greenlets: a wait for one
-#: stops all greenlets of its thread. eventlet also replaces locks of ``threading`` that are made
-#: already.
+#: A lock and a re-entrant one for threads of the system, also beside greenlets: whoever waits for
+#: one stops all greenlets of its thread. Not from ``threading``: eventlet replaces even its
+#: existing locks.
 _threads: Final = as_it_was("_thread")
 Lock: Final = _threads.allocate_lock
 RLock: Final = _threads.RLock
@@ -78,7 +78,7 @@ def wait_until(is_so: Callable[[], object], until: float) -> bool | None:
     try:
         while not (is_it := is_so()) and (left_s := until - time.monotonic()) > 0:
             time.sleep(min(look_s, left_s))
-            look_s *= 1.05  # of a long wait the end is seen a twentieth later
+            look_s *= 1.05  # so the end of a long wait is seen late by a twentieth of it
     except Exception:  # of gevent and eventlet
         return None
     return bool(is_it)

@@ -60,7 +60,7 @@ class HttpClient:
         if tls is not None:
             self._make, self._usual_port = functools.partial(TlsSocket, tls, self._host), 443
         self._port = parts.port or self._usual_port
-        #: As the head of a request has it: without the user, and a port that says nothing.
+        #: For the ``Host`` header: without user and default port.
         self._netloc = parts.netloc.rpartition("@")[2].removesuffix(f":{self._usual_port}")
         self._most_bytes = most_bytes
         self._socket: Socket | None = None
@@ -83,7 +83,7 @@ class HttpClient:
         """End the request that is under way, and every later one until ``reset``."""
         self._is_interrupted = True
         with self._lock:
-            kept = self._socket  # the worker's reset, at its end, has a lock of its own
+            kept = self._socket  # the worker's ``reset``, at its end, makes a new lock
             if kept is not None and kept.is_ours():
                 with contextlib.suppress(OSError):
                     kept.shutdown(_socket.SHUT_RDWR)
@@ -98,8 +98,8 @@ class HttpClient:
         raise InterruptedError("shut down")
 
     def _connect(self, deadline: float, connect_s: float) -> Socket:
-        """Return the kept connection, if it is still there, or one to the first address of the
-        name that takes us.
+        """Return the kept connection if it is still open, or a new one to the first address of the
+        name that accepts it.
         """
         kept = self._socket
         if kept is not None and kept.is_ours() and kept.is_idle():
@@ -185,7 +185,7 @@ class _Answer:
         Failure: raises ``NotHttpError``, and ``ConnectionError`` where the head does not end.
         """
         status = "100"
-        while status in ("100", "102", "103"):  # these say that the answer will come
+        while status in ("100", "102", "103"):  # informational: the answer follows
             version, rest = self._text(is_first=True).partition(" ")[::2]
             status, reason = rest.strip().partition(" ")[::2]
             if not (len(status) == 3 and status.isdecimal()):

@@ -72,8 +72,7 @@ def _flat(value: Any) -> Any:
     return value if len(kinds) < 2 and kinds <= _SCALARS else dumps(value).decode()
 
 
-# ---------------------------------------------------------------- fields that are too large
-# together
+# ---------------------------------------------------------------- too large together
 
 #: The fewest characters that a string keeps: as many as a trace id has.
 _SHORTEST: Final = 32

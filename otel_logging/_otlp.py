@@ -28,11 +28,10 @@ _ONE_BYTE = [bytes((n,)) for n in range(128)]
 #: The tags of an attribute in a span, and in an event.
 SPAN_TAG, EVENT_TAG = b"\x4a", b"\x1a"
 
-#: Encoded attributes with a short key and a short string, a small whole number or a truth: levels
-#: and
-#: user ids come again and again. A key here has the value's type, since 1 and True are equal. For a
-#: number with a fraction, which comes once, only the bytes before it are kept, without the value in
-#: the key. Emptied when full, as the others.
+#: Encoded attributes with a short key and a short string, a small whole number or a boolean: levels
+#: and user ids, which recur. A key here has the value's type, since 1 and True are equal. A number
+#: with a fraction rarely recurs: only the bytes before it are kept, and the key has no value.
+#: Emptied when full, as the others.
 _remembered: dict[tuple[Any, ...], bytes] = {}
 #: Encoded keys, up to the tag of their value; emptied when full.
 _names: dict[str, bytes] = {}

@@ -214,7 +214,7 @@ def names(name: str, value: object) -> tuple[str, ...]:
 
 
 def integrations(name: str, value: object) -> tuple[str, ...]:
-    """Return which integrations are on: "auto" is all of them, () or "none" is none."""
+    """Return which integrations are on: "auto" is all of them, () or "none" is no one."""
     given = comma_list(name, value) if isinstance(value, str) else value
     chosen: Any = tuple(given) if isinstance(given, Sequence) else None
     if chosen == ("auto",):

@@ -28,16 +28,16 @@ from otel_logging._text import any_of, has_one, later
 _REMEMBERED: Final = 4096  # texts, and names, that are cached; all are dropped at once
 _REMEMBERED_CHARACTERS: Final = 256
 _PASSES: Final = 4  # over a text with a secret, until nothing changes
-#: What ids of ours look like, whose digits may look like a card's, and a line's time, ever new.
+#: What our ids look like, whose digits may look like a card's; and a line's time, new each time.
 _OURS: Final = {
     **dict.fromkeys(
         (_names.TRACE_ID, _names.SPAN_ID, "parent_span_id", "traceparent"), later("[0-9a-f-]*")
     ),
     _names.TIMESTAMP: later(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII),
 }
-#: OpenTelemetry's attribute, an id that is no secret.
+#: OpenTelemetry's attribute, an id that is not secret.
 _SESSION: Final = "session.id"
-#: Of a JSON web key (RFC 7518).
+#: Private members of a JSON web key (RFC 7518).
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "k"})
 _RANDOM_SALT: Final = os.urandom(16)
 #: How many values had a secret, and how many were shortened (``_values``).
@@ -265,7 +265,7 @@ class Redaction:
         if len(values) > 1 and not kind and all(type(each) is str for each in values):
             _secret_tables.without_members(found, self._kind, self._field)
             code = found.get("code") if "state" in found else None
-            if code and is_credential("token", None, str(code)):  # to log in by, no error's
+            if code and is_credential("token", None, str(code)):  # of OAuth, not an error's
                 found["code"] = self._masked("otp", code)
         return found
 
@@ -278,7 +278,7 @@ class Redaction:
 
     def pseudonym(self, value: Any) -> str:
         """Return the hash that stands for *value*, always the same: to be searched for."""
-        from hmac import digest  # for who asks: with OpenSSL it takes a millisecond, once
+        from hmac import digest  # imported here: with OpenSSL it takes a millisecond, once
 
         text = str(value)
         if re.fullmatch("who:[0-9a-f]{16}", text):

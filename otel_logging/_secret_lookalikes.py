@@ -1,4 +1,4 @@
-"""Values that stand where a secret would, and are none: placeholders, states, counts, source code.
+"""Values in the place of a secret that are not secret: placeholders, states, counts, source code.
 
 In: a value, and the name under which it was found. Out: whether it stays. Invariant: linear time.
 Deliberately absent: where it was found (``_secret_values``).
@@ -117,15 +117,15 @@ def is_blank(value: str, kind: str = "password") -> bool:
 
 
 def is_of_else(name: str, kind: str, value: Any) -> bool:
-    """Say whether *value* is but words, or a day, where a secret is none: a session's id, or what
-    a cookie has. Of a *name* that is another thing's: `secret_ingredient`, `training_session`.
+    """Say whether *value* is only words, or a day, which no secret of that *kind* is: a session's
+    id, or a cookie's value. The *name* has to be another thing's: `secret_ingredient`.
     """
     may_be = type(value) is str and kind in ("session", "cookie", "secret")
     return may_be and _WORDED.fullmatch(value) is not None and is_else(name)
 
 
 def is_about(value: Any) -> bool:
-    """Say whether *value* tells what a secret must be, as JSON schemas do, or what is wrong."""
+    """Say whether *value* describes what a secret must be, as JSON schemas do, or what is wrong."""
     text = value if type(value) is str else repr(value)
     is_whole = text[-1:] in ("}", "]") and len(text) < 8192
     return is_whole and _ABOUT.fullmatch(text) is not None
@@ -183,21 +183,21 @@ def is_none(name: str, kind: str, value: Any, before: str = "") -> bool:
     return is_else or is_of_else(name, kind, value)
 
 
-#: A word, though there are digits in it: `OAuth2Session`; and what is none.
+#: A word with digits in it: `OAuth2Session`. Below, a credential in hexadecimal digits.
 _TERM: Final = later(
     r"\w{0,9}(?i:auth|http|sha|base|utf|ipv|md|pbkdf|argon|crypt|aes|user|id)[0-9]"
 )
 _HEX: Final = later(r"(?=.*[a-f])[0-9a-f]{16}|[0-9a-f]{20,64}|[0-9a-f]{128}|[0-9A-F]{32,128}")
 
 
-def is_credential(kind: str, quoted: str | None, bare: str, *, is_told: bool = False) -> bool:
+def is_credential(kind: str, quoted: str | None, bare: str, *, is_stated: bool = False) -> bool:
     """Say whether a word behind a secret's name in a sentence is a secret, and not a part of the
-    sentence. *is_told*: the sentence says that it is the value (`is 1234`).
+    sentence. *is_stated*: the sentence says that it is the value (`is 1234`).
     """
     value = quoted or bare
     if _TERM.match(value):
         return False
-    if value.isdecimal() and (kind == "otp" or (kind == "password" and is_told)):
+    if value.isdecimal() and (kind == "otp" or (kind == "password" and is_stated)):
         return len(value) < 9
     if (quoted and kind == "password") or (kind != "session" and _HEX.fullmatch(value)):
         return True

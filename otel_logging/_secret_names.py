@@ -113,7 +113,7 @@ FOREIGN: Final = tuple(
     {word[:4] for word in _SECRET if not word.isascii()}
     | words_in("hasło şifre secrè khẩu πρόσβ προσβ مرور السر")
 )
-#: Keys that are none: of stores, of tables, on keyboards.
+#: Keys that are not secret: of stores, of tables, on keyboards.
 _NO_KEY: Final = words_in(
     "primary foreign public unique cache sort partition row hash map routing object s message "
     "redis kafka idempotency dedup index lookup translation i enter escape arrow hot meta "

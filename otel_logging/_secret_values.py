@@ -222,9 +222,9 @@ def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _begin_of_credential(text: str, at: int, kind: str) -> int:
-    """Return where the credential begins of which the scheme is at *at*; 0: there is none.
+    """Return where the credential begins whose scheme is at *at*; 0 if there is no credential.
 
-    A header's value is a scheme with one word (RFC 9110, 11.4); a sentence tells about the scheme
+    A header's value is a scheme with one word (RFC 9110, 11.4); a sentence is about the scheme
     (`token refresh`). Elsewhere, or behind another scheme, it has to look like a credential.
     """
     two = _TWO.match(text, at)
@@ -270,9 +270,9 @@ def _is_escaped(before: str, mark: str) -> bool:
 
 
 def _end_of_enclosed(text: str, at: int) -> int:
-    """Return where the brackets end that begin at *at*; *at*, where there are none.
+    """Return where the brackets end that begin at *at*; *at* without brackets.
 
-    Of brackets that do not end, or too late, it is the text: it would take too long to look again.
+    For brackets that never end, or end too late, it is the text's end: to look again is too slow.
     """
     begins = text[at : at + 1]
     depth, ends = 0, _ENCLOSED.get(begins, "")
@@ -384,8 +384,8 @@ def _is_said(found: re.Match[str], kind: str, kind_of: KindOf) -> bool:
         return False  # `password reset: x1`
     if found["name"] in ("pass", "Pass"):  # a verb as well: the word has to look like a secret
         return is_credential("", None, quoted or bare)
-    is_told = found.group().endswith(("is ", "to ", ": "))
-    return is_credential(kind, quoted, bare, is_told=is_told)
+    is_stated = found.group().endswith(("is ", "to ", ": "))
+    return is_credential(kind, quoted, bare, is_stated=is_stated)
 
 
 def _kind(found: re.Match[str], kind_of: KindOf) -> str | None:

@@ -3,7 +3,7 @@
 Those two replace the classes of ``socket`` and ``ssl``, before this file is imported or after. So
 this is Python's own inner socket, which blocks its thread. TLS goes through memory buffers, since
 ``ssl`` cannot wrap such a socket. In: an address. Out: bytes.
-Invariant: nothing is asked of a descriptor that is another file's by now. Deliberately absent: HTTP
+Invariant: a descriptor that is another file's by now is never used. Deliberately absent: HTTP
 (``_http``), and how certificates are checked (``_http.make_tls``).
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: A collector that hangs up raises an error, also in programs that would die of SIGPIPE.
 _NO_SIGNAL: Final = getattr(_socket, "MSG_NOSIGNAL", 0)
 _AT_ONCE: Final = 64 << 10  # bytes of TLS read from the system, or encrypted, at once
-_LONGEST_WAIT_S: Final = 3600.0  # the system takes no number of any size
+_LONGEST_WAIT_S: Final = 3600.0  # the system refuses larger numbers
 
 
 class Socket(_socket.socket):
@@ -30,7 +30,7 @@ class Socket(_socket.socket):
 
     deadline = 0.0  # monotonic, s
     allowance = 0  # bytes that may still be received; then it counts as ended
-    has_ended = False  # the other end has said that nothing more comes
+    has_ended = False  # the other end has closed its side
 
     def __init__(self, family: int, kind: int, protocol: int) -> None:
         super().__init__(family, kind, protocol)
@@ -147,7 +147,7 @@ class TlsSocket(Socket):
                 self._flush()
             except self._ssl.SSLError:
                 with contextlib.suppress(OSError):
-                    self._flush()  # the other end is told what is wrong
+                    self._flush()  # so that the other end knows what is wrong
                 raise
             else:
                 self._flush()

@@ -23,15 +23,14 @@ else:
     # hub, for ever or not at all, and that let other greenlets write in the midst of a line.
     import posix as _system
 
-#: After so long lines are dropped if the reader has stopped: with all else that a line costs, 100
-#: ms,
-#: which nobody notices in a request. A reader that goes on empties a pipe of 64 KiB in less.
+#: After this long, lines are dropped if the reader has stopped. With the rest of a line's cost that
+#: is 100 ms, which nobody notices in a request. A reader at work empties a pipe of 64 KiB in less.
 PATIENCE_S: Final = 0.09
 #: Errors of a system that lacks a way to write: try the next way.
 _MISSING: Final = frozenset(
     {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOENT, errno.ENXIO, errno.EACCES}
 )
-#: Of a ``TextIOWrapper``: its buffer, and the file below that.
+#: The types of a ``TextIOWrapper``'s buffer, and of the file below that.
 _PYTHONS: Final = ((io.BufferedWriter, io.FileIO), (io.FileIO, io.FileIO))
 _SLOW: Final = "its reader has stopped reading, or is too slow"
 _select: Final = as_it_was("select")
@@ -95,7 +94,7 @@ class Descriptor:
     def write(self, line: bytes, until: float = 0.0) -> None:
         """Write *line* and a newline, by *until* (0: for a line's patience).
 
-        Failure: raises, ``OSError`` or what a closed stream does.
+        Failure: raises ``OSError``, or what a closed stream raises.
         """
         if not is_standard(self.fd) and (self.fd < 3 or self._stream.fileno() != self.fd):
             raise OSError("it was closed, and its number is another file's")
@@ -208,7 +207,7 @@ class _Write:
 
     def __init__(self, raw: Any) -> None:
         self._write = raw.write
-        #: The process of each thread that writes just now; of a parent's, none does any more.
+        #: The process id of each thread that is writing now. A child has no thread of its parent's.
         self.busy: list[int] = []
 
     def __call__(self, data: Any) -> Any:
@@ -222,7 +221,7 @@ class _Write:
 
 
 def write_below(binary: Any) -> _Write | None:
-    """Return ``write`` of the file below *binary*, ours from here on; None, where it has none."""
+    """Replace ``write`` of the file below *binary* with ours and return it; None without a file."""
     raw = getattr(binary, "raw", None)
     if raw is not None and type(raw.write) is not _Write:
         raw.write = _Write(raw)
@@ -230,10 +229,9 @@ def write_below(binary: Any) -> _Write | None:
 
 
 def fd_of(stream: Any) -> int:
-    """Return the descriptor below a wrapper of Python's own; -1 where *stream* is none.
+    """Return the descriptor below one of Python's own wrappers; -1 for any other *stream*.
 
-    By type: one of an application's may say that it has the descriptor, and do more than write
-    to it.
+    By type: a class of the application's may have a ``fileno`` too, and do more than write to it.
     """
     try:
         if type(stream) is not io.TextIOWrapper:

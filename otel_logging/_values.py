@@ -55,7 +55,7 @@ def without_addresses(text: str) -> str:
 
 
 def is_true(value: Any) -> bool:
-    """Return the truth of *value*; True if it has none, as an array. Never raises."""
+    """Return ``bool(value)``; True if that raises, as an array's does. Never raises."""
     try:
         return bool(value)
     except Exception:
@@ -69,8 +69,8 @@ class Plain(dict[str, Any]):
 class _Left:
     """What one field may still hold.
 
-    A container that is cut gets one more item: its last one, or "… n more". That item may be a
-    mapping. *nodes* leaves room for it.
+    A truncated container gets one extra item: its last, or "… n more". It may be a mapping, and
+    *nodes* reserves room for it.
     """
 
     nodes = MAX_NODES - 2 * MAX_DEPTH - 1  # values
@@ -99,7 +99,7 @@ def as_text(value: Any) -> str:
 
 
 def field(name: str, value: Any) -> Any:
-    """Return *value*, of the field *name*, as ``plain`` does, also without secrets by that name."""
+    """Return *value* as ``plain`` does, also without what its field's *name* says is a secret."""
     if type(name) is not str:
         name = str(plain(name))
     return _runtime.current.redaction.field(name, bounded(value, name))
@@ -164,13 +164,14 @@ def _convert(value: Any, depth: int, left: _Left) -> Any:
     if isinstance(value, Enum):
         return _convert(value.value, depth, left)
     if isinstance(value, (str, UserString)):
+        # the text itself: a subclass's own __str__ is not called
         return str.__str__(value if issubclass(type(value), str) else str(value))
     if hasattr(type(value), "dtype") and hasattr(type(value), "__array__"):  # numpy, pandas, torch
         return _array(value, depth, left)
     if isinstance(value, numbers.Real) and hasattr(type(value), "__int__"):  # a proxy has none
         return _number(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        more = len(value) - left.most  # a text of so many bytes is too long as well, and counted
+        more = len(value) - left.most  # their repr is over the limit too, and is counted there
         return repr(bytes(value[: left.most])) + (f"…[{more} more]" if more > 0 else "")
     if isinstance(value, Mapping):
         return _mapping(value, depth - 1, left, value)
@@ -258,7 +259,7 @@ def _without_items(value: Any, size: int) -> str:
 
 
 def _mapping(value: Mapping[Any, Any], depth: int, left: _Left, of: Any) -> Any:
-    if depth < 0 or (left.nodes < 0 and "…" not in value):  # a note has a place
+    if depth < 0 or (left.nodes < 0 and "…" not in value):  # a note always has room
         return _without_items(of, len(value))
     result: dict[str, Any] = {}
     for key, item in value.items():
@@ -296,7 +297,7 @@ def _sequence(value: Any, depth: int, left: _Left) -> Any:
 def more_items(more: int, like: Any) -> list[Any]:
     """Return the note that *more* items are left out, for a list that has items *like* this one.
 
-    A list of numbers or of lists gets none: it is still one of these.
+    A list of numbers or of lists gets no note: its items stay of one type.
     """
     if isinstance(like, dict):
         return [{"…": f"{more} more"}]

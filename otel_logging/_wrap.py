@@ -65,7 +65,7 @@ def wrap(function: F, enter: _Enter, leave: _Leave, of: Any, in_line: _InLine = 
 
 
 def _named(wrapper: Any, function: F) -> F:
-    """Return *wrapper* with the metadata of *function*, also of what is no function."""
+    """Return *wrapper* with the metadata of *function*, which may be any callable."""
     functools.update_wrapper(wrapper, function)
     if isinstance(function, (types.FunctionType, types.MethodType)):
         return cast(F, wrapper)
@@ -165,7 +165,7 @@ def _kind_of(function: Callable[..., Any]) -> str:
 
 
 class _Inside:
-    """Between *enter* and *leave*, both called in ``begin()``, whoever runs the ``with``."""
+    """Between *enter* and *leave*, both called in ``begin()``, whoever runs the ``with`` block."""
 
     def __init__(self, begin: Callable[[], Context], enter: _Enter, leave: _Leave, of: Any) -> None:
         self._own, self._leave = begin(), leave

@@ -29,7 +29,7 @@ from otel_logging.spool import destinations, directories
 from otel_logging.spool.process_dirs import in_use
 from otel_logging.spool.queue import Spool
 
-#: The other SDKs' providers that have a processor of ours, which they keep for good; by ``id``.
+#: ``id`` of each other SDK's provider that has our processor, which it never gives back.
 _attached: Final = set[int]()
 
 
@@ -85,7 +85,7 @@ def start(
 
 def make_client(exporter: Exporter) -> Client:
     """Return the client for the protocol. Failure: raises ``ConfigurationError``."""
-    # each where it is asked for: gRPC is an extra, and heavy
+    # each is imported only if needed: gRPC is an extra, and heavy
     if exporter.protocol == "grpc":
         from otel_logging.export.grpc import OtlpGrpc
 

@@ -29,12 +29,12 @@ from otel_logging.lateness import endless, everybodys, where
 from otel_logging.lateness.application import is_application
 from otel_logging.open_stage import come_back, going_on, renewed
 
-#: A stage of one name, or a line of one place, that comes so often is no step of the request.
+#: Work that repeats a stage's name, or a line's place, this often is no step of the request.
 _AGAIN: Final = 3
-#: For so many seconds after its request, a task may do what the request has left to do.
+#: Seconds after its request in which a task may finish the request's work.
 KEPT_S: Final = 60.0
 
-#: To look at all tasks may take one fiftieth of the time, and so many ns at once.
+#: Looks at all tasks may take one fiftieth of the time, and at most so many ns each.
 _SHARE: Final = 50
 _MOST_NS: Final = 200_000_000
 #: Modules whose functions, beside those of ``contextlib``, pass on that a block ends.
@@ -53,8 +53,8 @@ def stays(stage: Any, around: Any) -> bool:
 
 
 def pass_over(span: Any, token: Any, frame: FrameType | None) -> None:
-    """Pass over *span*, which has ended where it is not current: whoever is in it comes back later,
-    by *token*. The block that *frame* ends, if it does, leaves what was left in it.
+    """Pass over *span*, which ended while it was not current: whoever is in it comes back later, by
+    *token*. If *frame* ends its block, that block leaves what was left in it.
     """
     own = renewed(token)
     span.otel_logging_passed, span.otel_logging_token = True, own or (frame and token)
@@ -64,14 +64,14 @@ def pass_over(span: Any, token: Any, frame: FrameType | None) -> None:
 
 
 def _was_left(span: Any, frame: FrameType) -> bool:
-    """Say whether *span*, which ends and is not current, leaves what is: *frame* ends it.
+    """Say whether *span*, which *frame* ends, leaves the span that is current instead of it.
 
-    What is current was begun in it, and is open, for one of two reasons.
+    The current span was begun in it and is still open, for one of two reasons.
 
     - It was left in a generator that is not closed yet. The ``with`` statement of a plain function
       or a coroutine can end around it in no other way; so the block leaves it.
     - It is at work. The ``with`` statement that ends is a generator's, whose consumer is at work,
-      or it was not a statement that has ended it, but ``ExitStack.close()``. It stays.
+      or no statement has ended it, but ``ExitStack.close()``. It stays.
     """
     in_generator = False
     for each in where.outwards(frame):  # pragma: no branch - a thread of C's has no other frame
@@ -79,7 +79,7 @@ def _was_left(span: Any, frame: FrameType) -> bool:
         if module == "contextlib":
             if each.f_code.co_name in ("close", "aclose"):
                 break
-            in_generator = False  # it was that of a ``@contextmanager``
+            in_generator = False  # the generator was a ``@contextmanager``'s
         elif in_generator:
             break
         elif module not in _PASSING_ON:
@@ -299,8 +299,8 @@ def _taker(current: Any, held: Any) -> Any:
 
 
 def _leave(task: Any, around: Any, request: Any, place: str) -> None:
-    """Leave *around* in this context, of *task*, which keeps its connection if it was given
-    that.
+    """Leave *around* in this context, which is that of *task*; a task keeps a connection that it
+    was given.
     """
     leave_behind(around)
     now: Any = CURRENT.get().get(SPAN)
@@ -315,8 +315,8 @@ def _leave(task: Any, around: Any, request: Any, place: str) -> None:
 
 
 def _is_given(task: Any, request: Any) -> bool:
-    """Say whether *task* was given something of *request*: an argument of its first function, or
-    what that encloses, has the connection, or, without one, is not everybody's.
+    """Say whether *task* was given something of *request*: an argument or enclosed variable of its
+    first function has the connection or, without a connection, is not shared by everybody.
     """
     frames = endless.frames(task)
     own = (each for each in reversed(frames) if is_application(each.f_code.co_filename))

@@ -23,12 +23,12 @@ from otel_logging._fields import as_attributes
 from otel_logging._redact import Redaction
 from otel_logging._values import bounded, field
 
-#: Attribute of a stage's span, whoever's it is: that it has ended.
+#: Attribute of a stage's span, whichever SDK made it: that it has ended.
 CLOSED: Final = "otel_logging_closed"
 
 
 def has_ended(owner: Any) -> bool:
-    """Say whether a span, whoever's, or another owner has ended."""
+    """Say whether an owner has ended: a span of any SDK, or a block."""
     return getattr(owner, CLOSED, False) or getattr(owner, "end_time", None) is not None
 
 
@@ -44,7 +44,7 @@ def worker() -> object:
 
 
 def weakly(runner: Any) -> Any:
-    """Return a task so that it, and all that it has, is not kept; a thread's number as it is."""
+    """Return a weak reference to a task; a thread's number as it is. A task must not be kept."""
     return runner if type(runner) is int else ref(runner)
 
 
@@ -75,7 +75,7 @@ class _Field(NamedTuple):
         return _is_nobody(self.value) and type(self.owner) is not Block
 
 
-#: Stands for the user of a request in which two users have been bound: it has none.
+#: Stands for the user of a request in which two users have been bound: its user is not known.
 _DIFFERS: Final = object()
 _NO_REQUEST: Final = frozenset({type(None), Block})
 #: Types of which no instance runs code of an application's.
@@ -121,7 +121,7 @@ def encode_field(redaction: Redaction, name: str, value: Any, key: Any) -> tuple
     shown = redaction.field(name, value)
     said = name if name in redaction.seen else redaction.text(name)
     found = json_of({said: shown}), _otlp.attribute_of(_otlp.EVENT_TAG, said, shown)
-    if key is not None and shown == value and said == name:  # what was redacted is counted
+    if key is not None and shown == value and said == name:  # each redaction counts
         remember(redaction, key, len(name) + len(str(value)), found)
     return found
 
@@ -173,7 +173,7 @@ class Bound:
             made = on_lines(self.values)
         else:
             raise AttributeError(name)
-        if self.is_plain or made is None:  # else what is in a list may be another the next time
+        if self.is_plain or made is None:  # otherwise a list's items may change
             setattr(self, name, made)
         return made
 
@@ -227,7 +227,7 @@ class Users:
         self.found: dict[str, tuple[Any, Any]] = {}
         #: Who shows them, each until it goes.
         self.shared: set[ref[Shared]] = set()
-        #: When a user may have taken the place of another, by the clock of waits.
+        #: When one user may have replaced another, by the clock of waits.
         self.changed_ns = 0
 
     def values(self) -> dict[str, Any]:
@@ -235,7 +235,7 @@ class Users:
         return {k: value for k, (value, _) in self.found.items() if value is not _DIFFERS}
 
     def change(self) -> None:
-        """Note that a user may have taken the place of another now."""
+        """Note that one user may have replaced another now."""
         self.changed_ns = time.perf_counter_ns()
 
     def bind(self, key: str, value: Any, before: Bound, owner: Any) -> None:
@@ -345,7 +345,8 @@ NOTHING: Final = Bound({})
 
 # ---------------------------------------------------------------- by structlog's own functions
 
-#: structlog's register of what they bind: empty until one is called, and never where it has none.
+#: structlog's register of what they bind: empty until one is called. For a structlog without a
+#: register this stands in, and is never empty.
 STRUCTLOGS: Final[Mapping[str, ContextVar[Any]]] = getattr(
     structlog.contextvars, "_CONTEXT_VARS", {"unknown": ContextVar("unknown", default=...)}
 )
@@ -367,6 +368,6 @@ def leave_structlogs(entry: Any) -> dict[ContextVar[Any], Any]:
     if not STRUCTLOGS or getattr(entry, "otel_logging_bound", None) is None:
         return {}
     before = structlogs()
-    # where it has none, nothing had been bound
+    # nothing had been bound before a span without this attribute
     restore_structlogs(dict.fromkeys(before, ...) | getattr(entry, "otel_logging_structlogs", {}))
     return before

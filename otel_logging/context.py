@@ -19,10 +19,10 @@ from otel_logging._fields import RENAMED, as_attributes
 from otel_logging._wrap import F, wrap
 from otel_logging.binding import NOTHING, Block, Bound, Shared, Users, has_ended
 
-#: Attribute of a span: its request's entry span, the outermost one in this process, or None
-#: where it is that itself.
+#: Attribute of a span: its request's entry span, the outermost one in this process; None if it is
+#: the entry span itself.
 ENTRY: Final = "otel_logging_entry"
-#: Attribute of a stage's span, whoever's it is: the context around it.
+#: Attribute of a stage's span, whichever SDK made it: the context around it.
 OUTER: Final = "otel_logging_outer"
 
 
@@ -106,7 +106,7 @@ def bind_context(**fields: Any) -> None:
         owner = None if has_ended(run) else run
     restore(before.put(fields, owner))
     now = bound()
-    if not RENAMED.isdisjoint(now):  # those that are renamed may give way to one another
+    if not RENAMED.isdisjoint(now):  # renamed ones may replace one another
         fields = {k: v for k, v in now.items() if k in fields or k.rstrip("_") in RENAMED}
         fields = as_attributes(fields)
     if entry is not span:
@@ -199,7 +199,7 @@ trace.Span.register(Standing)
 
 
 def share(span: Any, *, with_users: bool) -> None:
-    """Begin the request of *span*, its entry span; *with_users*: who is bound anywhere is its."""
+    """Begin the request of *span*, its entry span; *with_users*: it has any task's user."""
     if binding.STRUCTLOGS:
         span.otel_logging_structlogs = binding.structlogs()
     if with_users:
@@ -336,7 +336,7 @@ def is_local(span: trace.Span) -> bool:
 
 
 class Unrecorded(trace.NonRecordingSpan):
-    """Stands for a request where no tracing is: what is bound in it ends with it."""
+    """Stands for a request without tracing: what is bound in it ends with it."""
 
     otel_logging_bound = otel_logging_budget = otel_logging_watched = None
     otel_logging_passed = otel_logging_closed = False
@@ -347,13 +347,13 @@ class Unrecorded(trace.NonRecordingSpan):
 
 
 def begin(around: trace.Span, *, arrives: bool, root: bool = False) -> Bound:
-    """Take off what is bound for requests that are over; return what to bind at the end.
+    """Unbind what belongs to requests that are over; return what to bind again at the end.
 
     For a stage that does not continue *around*, the current span. *arrives*: it is of a kind in
     ``ARRIVING``; *root*: it has nothing of blocks that have ended either. A context that was copied
-    in a request has its fields and its span for ever. There are two cases. The request has ended,
-    or something arrives: the task leaves the request for good. Else the task goes on, after the
-    stage, as it was before.
+    in a request has its fields and its span for ever. There are two cases: if the request has
+    ended, or something arrives, the task leaves the request for good; otherwise, after the stage,
+    the task goes on as it was before.
     """
     before = state()
     if around is trace.INVALID_SPAN:

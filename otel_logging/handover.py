@@ -1,6 +1,6 @@
 """Work that one task hands to another: ``handoff`` and ``taking``, and ``each`` for what comes in.
 
-In: items. Out: a stage for each item, on behalf of whoever handed it over, or of nobody. The time
+In: items. Out: a stage for each item, on behalf of whoever handed it over, or unowned. The time
 that an item waited is part of the stage's latency. Deliberately absent: queues and connections
 (``integrations``).
 """
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 
 class Handoff(Generic[_T]):
-    """An *item*, what is current for who handed it over, and when. It is sorted by its item."""
+    """An *item*, the context of whoever handed it over, and when. It is sorted by its item."""
 
     __slots__ = ("_here", "_span", "_waits", "item", "since_ns")
 
@@ -116,7 +116,7 @@ class taking:  # noqa: N801 - reads as a verb
             handed.end(self._thread)
 
     def _leave(self) -> None:
-        """Go back to what was before it: at once, or once a stage that is at work in it ends."""
+        """Restore what was current before: at once, or at the end of a stage that is open in it."""
         span: Any = self._span
         is_passed = getattr(span, "otel_logging_passed", False) and span.otel_logging_token
         before, at_work = self._before, bindings.get_current()

@@ -74,7 +74,7 @@ def tag_background_logger(tag: str) -> Callable[[F], F]:
 
 
 def _text_of(tag: Any) -> str:
-    # of a member the value, also where its enum is none of Python's string enums
+    # a member's value, also if its enum is not one of Python's string enums
     return str.__str__(tag) if issubclass(type(tag), str) else str(plain(tag))
 
 

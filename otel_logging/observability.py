@@ -78,7 +78,7 @@ class Observability:
             who=settings.who,
             trust_inbound=settings.trust_inbound,
         )
-        # without tracing, too, a request begins with nothing bound; no client's span is missing
+        # without tracing requests still begin with nothing bound; client spans are not needed
         registry.instrument(
             each for each in settings.instrument if settings.traces or each != "clients"
         )
@@ -143,8 +143,8 @@ class Observability:
 
         Exit handlers that were registered before the set-up, and finalisers, come
         after this: their spans and lines go to the spool at once, for the service's
-        next start to deliver. What has no disk to wait on (a spool in memory or a
-        temporary one) is counted and reported. Failure: never raises.
+        next start to deliver. Without a disk to wait on (a spool in memory or a
+        temporary one) they are counted and reported as lost. Failure: never raises.
         """
         if not self._is_open:  # multiprocessing's finaliser has done it
             return
@@ -350,8 +350,8 @@ def _finalise(at_exit: Callable[[], None]) -> None:
 def standing_in(pipeline: "Pipeline", **changes: Any) -> Iterator[None]:
     """Make *pipeline* take every span and line of a ``with`` block, whatever is set up.
 
-    *changes* to the runtime record beside that. Afterwards all is as before, but for a tracer
-    provider of ours where there was none: OpenTelemetry lets it be set once. Scope: process.
+    *changes*: further ones to the runtime record. Afterwards all is as before, except that a tracer
+    provider of ours stays if none was set: OpenTelemetry lets it be set once. Scope: process.
     Failure: raises ``ConfigurationError``.
     """
     from opentelemetry import propagate

@@ -34,7 +34,7 @@ class Waits:
         self._handed.append(None)
 
     def end(self, thread: threading.Thread | None = None) -> None:
-        """Note that the work is done, in *thread*; None: it was cancelled, or never called."""
+        """Note that the work is done, in *thread*; None if it was cancelled or never called."""
         if going_on and thread is threading.current_thread():  # the garbage collector runs in any
             going_on.pop(thread, None)
         handed, self._handed = self._handed, []
@@ -52,7 +52,7 @@ class OpenStage:
         self._end, self._open, self._marks = end, [span], set[str]()
         self._context, self._worker = get_current(), worker()
         self._bound: Shared | None = None
-        if getattr(span, "otel_logging_bound", None) is not None:  # what is bound is everybody's
+        if getattr(span, "otel_logging_bound", None) is not None:  # shared by all its tasks
             self._bound = Shared({}, span, state(), None)
             restore(self._bound)
         if (watch := _runtime.current.watch) is not None:
@@ -90,7 +90,7 @@ class OpenStage:
         self._end(span, error, is_block=False)
         if span is not trace.INVALID_SPAN and self._worker != worker():
             around = span.otel_logging_outer.get(SPAN, trace.INVALID_SPAN)
-            dict.__setitem__(self._context, SPAN, around)  # there is no way into another's context
+            dict.__setitem__(self._context, SPAN, around)  # no way into another's context
             if self._bound is not None:
                 self._bound.replace({})
 
@@ -120,7 +120,7 @@ def come_back() -> Any:
             return span
         try:
             reset_current(token)
-        except ValueError:  # this task was begun in it
+        except ValueError:  # the block was entered before this task began
             return span
         span.otel_logging_token = None
         if span.otel_logging_bound is not None:

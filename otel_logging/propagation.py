@@ -62,7 +62,7 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
     """
     headers: dict[str, str] = {}
     try:
-        from opentelemetry import propagate  # which raises, where OTEL_PROPAGATORS is wrong
+        from opentelemetry import propagate  # raises if OTEL_PROPAGATORS is invalid
 
         propagate.inject(headers, _outgoing(CURRENT.get()))
         if carrier is not None:
@@ -83,7 +83,7 @@ def _outgoing(context: otel_context.Context) -> otel_context.Context:
 
 
 class _Named(TextMapPropagator):
-    """The propagators *others*, for everybody who injects: with no baggage but what is named."""
+    """The propagators *others*, for all who inject, with no baggage but what is named."""
 
     def __init__(self, others: TextMapPropagator) -> None:
         self.others = others
@@ -106,7 +106,7 @@ class _Named(TextMapPropagator):
 
 
 class _Sender(trace.NonRecordingSpan):
-    """The *span* that came in: as a stage's, it ends with its *block*, and has what is around."""
+    """The *span* that came in. Like a stage, it ends with its *block* and has a context around."""
 
     otel_logging_token: Any
 
@@ -128,7 +128,7 @@ class extract(Scoped):  # noqa: N801 - reads as a verb
     baggage the keys named in ``propagate=`` are bound inside the block, the rest
     is left out. Without a trace in it, the current one stays; where that one's
     request or block has ended it is left, with what was bound there. Scope: this task.
-    Failure: never raises; malformed headers count as none.
+    Failure: never raises; malformed headers are ignored.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ _NOT_IN_HEADERS: Final = later(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class _Headers(dict[str, str]):
-    """Headers under small letters, found in any: propagators ask for them as they are written."""
+    """Headers in lower case, found in any: a propagator asks for a name as it writes it."""
 
     def get(self, name: str, default: Any = None) -> Any:
         return super().get(name.lower(), default)
@@ -197,7 +197,7 @@ def _text(value: Any) -> str:
 def wrap_propagators() -> None:
     """Make whoever injects by OpenTelemetry's global propagator leave out what is not named.
 
-    Failure: raises ``ConfigurationError`` where OTEL_PROPAGATORS, OpenTelemetry's own, is wrong.
+    Failure: raises ``ConfigurationError`` if OpenTelemetry's OTEL_PROPAGATORS is invalid.
     """
     try:
         from opentelemetry import propagate

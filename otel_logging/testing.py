@@ -232,16 +232,16 @@ class Captured:
         """Yield each line and event with its time and its span's id; a line's own event is left
         out.
         """
-        told = Counter[tuple[str, int]]()
+        recorded = Counter[tuple[str, int]]()
         for time_ns, line in list(self._kept.lines):
             fields = json.loads(line)
             span_id = fields.get(_names.SPAN_ID, "")
-            told[span_id, time_ns] += 1
+            recorded[span_id, time_ns] += 1
             yield time_ns, span_id, fields
         for span_id, events in self._events().items():
             for event in events:
-                told[span_id, event.time_ns] -= 1
-                if told[span_id, event.time_ns] < 0:
+                recorded[span_id, event.time_ns] -= 1
+                if recorded[span_id, event.time_ns] < 0:
                     yield event.time_ns, span_id, event.as_json()
 
 

@@ -21,17 +21,17 @@ _SAID: Final = ("is_recording", "set_attribute", "set_attributes", "add_event", 
 #: OpenTelemetry's own variable for the provider that was set. There is no cheaper way to know that
 #: none was, and each stage before set-up asks.
 API: Any = trace if hasattr(trace, "_TRACER_PROVIDER") else SimpleNamespace(_TRACER_PROVIDER=trace)
-#: What stands there where nobody has: nothing, once OpenTelemetry was asked.
+#: What that variable holds if nobody has set a provider: None, once OpenTelemetry was asked.
 nobodys: Any = object()
 #: Somebody else's provider, and the tracer that it gave us.
 _found: "tuple[trace.TracerProvider, ForeignTracer] | None" = None
 
 
 def other(asked: Any) -> Any:
-    """Return the tracer of another SDK's provider, where none of ours is set up.
+    """Return the tracer of another SDK's provider, if ours is not set up.
 
-    Where there is no other: one that records nothing where what a stage *asked* for is special,
-    since that ends what is bound in it; else None. Never looks at the environment more than once.
+    Without another provider: a tracer that records nothing, for a stage that *asked* for something
+    special, since such a stage ends what is bound in it; else None. Looks at the environment once.
     """
     global nobodys, _found
     nothing = NOTHING if asked.is_special else None
@@ -91,7 +91,7 @@ def _let_take_any_value(span: Any) -> None:
 
 
 def _stand(_: str, __: otel_context.Context, around: Span, *___: Any) -> Span:
-    """Stand for a request inside *around*: what is said of it is said of another SDK's span."""
+    """Stand for a request inside *around*: what is set on it is set on another SDK's span."""
     span = bindings.Unrecorded(around)
     if around.is_recording():
         vars(span).update((each, getattr(around, each)) for each in _SAID)

@@ -1,10 +1,10 @@
 """A stage: ``traced`` as ``with`` block and as decorator.
 
 In: a name, and whichever tracer is set up. Out: spans of that tracer, begun and ended.
-Invariant: made of the OpenTelemetry API alone, so that a stage is a span of whoever's SDK is
-there; where there is none it just ends what is bound in a request. After its end a stage never
-becomes current again, but in tasks begun in it. Deliberately absent: what a span is (``export``),
-why it is late (``lateness``).
+Invariant: made of the OpenTelemetry API alone, so that a stage is a span of whichever SDK is set
+up. Without a tracer, a stage only ends what is bound in a request. After its end a stage is current
+only in tasks that were begun in it. Deliberately absent: what a span is (``export``), why it is
+late (``lateness``).
 """
 
 import copy
@@ -109,7 +109,7 @@ class _Asked(NamedTuple):
     expected: Any = ()
     #: Whether it may begin a trace or a request inside another.
     is_special: bool = False
-    #: Whether it is no span, whoever's SDK is there; what is bound in it ends with it all the same.
+    #: Whether no span is made, whichever SDK is set up; what is bound in it still ends with it.
     is_untraced: bool = False
     attributes: Mapping[str, Any] = MappingProxyType({})
     #: When its work was handed over, ns since the epoch; None: when it begins.
@@ -214,7 +214,7 @@ def automatic(name: str, *, expected: Any = (), **options: Any) -> Stage:
 
 def start(stage: Stage, before: Bound | None = None) -> Any:
     """Begin a stage, in any task or thread; return its span, an invalid one without tracing.
-    *before*: what is bound around it, where nothing is current and nothing of that has ended.
+    *before*: what is bound around it, if nothing is current and none of that binding has ended.
     """
     tracer = (runtime := _runtime.current).tracer or tracers.other(stage.asked)
     if tracer is None:
@@ -269,8 +269,8 @@ def _entry(
 ) -> tuple[otel_context.Context, otel_context.Context, "Bound | None", Any]:
     """Leave what is over, for a stage that may begin a trace or a request.
 
-    Return the context around it, the context to begin it in, what to bind again at its end (None,
-    where it is no entry stage), and its links.
+    Return the outer context; the context to begin in; what to bind again at its end (None if it is
+    no entry stage); its links.
     """
     # what arrives where a stage has ended has nothing to do with it
     kind, links, _, root, *_, is_untraced, _, start_ns = stage.asked
@@ -304,7 +304,7 @@ def end(
 ) -> None:
     """End a stage, in any task or thread, as of *end_ns* where that is given. Never raises.
 
-    *is_block*: what was begun in it has ended or was left, and who began it leaves it now.
+    *is_block*: whoever began the stage leaves it now, and the stages inside it are over.
     """
     if span is _INVALID:
         return
@@ -325,11 +325,12 @@ def end(
     except Exception as failure:
         _diagnostics.report("stages lost: a span could not be ended", detail=failure)
     finally:
-        # What was around it is current again, if the stage is. It is not where a generator was left
-        # in it, or was closed from elsewhere. What was around it may have been passed over like
-        # that meanwhile; then it is what was around that.
+        # If the stage is current, the context around it becomes current. It is not current if a
+        # generator was left in it or closed elsewhere. If the stage around it was passed over in
+        # the same way, the context around that one becomes current.
         span.otel_logging_closed = True
-        token, span.otel_logging_token = span.otel_logging_token, None  # which has its context
+        # the token refers to the stage's context
+        token, span.otel_logging_token = span.otel_logging_token, None
         if token is None:
             pass  # whoever began it leaves it by itself: a message
         elif get_current().get(SPAN) is span or come_back() is span:

@@ -27,6 +27,6 @@ def test_the_page_of_integrations_names_each() -> None:
 
 
 @pytest.mark.parametrize("page", ["stages.md", "instrumentations.md"])
-def test_code_blocks_run(page: str) -> None:
+def test_each_code_block_of_the_page_runs(page: str) -> None:
     for block in readme.blocks("python", ROOT / "docs" / page):
         exec(block, {})

@@ -47,7 +47,7 @@ def test_a_block_in_it_goes_on_after_its_end() -> None:
     assert owners(captured) == {"in it": ("speak", None), "after": ("request", None)}
 
 
-def test_another_task_ends_it() -> None:
+def test_a_stage_may_be_ended_by_another_task() -> None:
     """Then it is current in no task, and what was bound in it is bound in none."""
 
     async def answer(turn: Any) -> None:

@@ -575,7 +575,7 @@ def test_json_has_the_link_and_stderr_the_sources(
     assert result.stderr == f"from the local store and Jaeger at {fake.url} · {spool_dir}\n"
 
 
-def test_one_source_alone(run: Run, fake: FakeJaeger, spool_dir: Path) -> None:
+def test_late_from_one_source_names_it(run: Run, fake: FakeJaeger, spool_dir: Path) -> None:
     """The same trace, read from Jaeger."""
     local = run("late", "--source", "local")
     jaeger = run("late", "--source", "jaeger")

@@ -440,7 +440,7 @@ def test_show_of_very_many_rows_ends_early(tmp_path: Path) -> None:
     assert "--all" not in Runner().invoke(main, [*base, "--all"]).output
 
 
-def test_json_draws_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_with_json_draws_no_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of 100,000 rows that nobody sees takes forty seconds and a gigabyte."""
     monkeypatch.delattr("rich.table.Table.add_row")
     assert [row["stage"] for row in rows(run("late", "--json"))][:2] == ["message", "message"]
@@ -777,7 +777,7 @@ def test_following_prints_each_row_once_as_it_comes(place: Path, command: str) -
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_groups_fit_a_narrow_terminal_and_a_long_way_is_told_in_short(
+def test_groups_fit_a_narrow_terminal_and_a_long_path_is_shortened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 30 stages within stages the middle is counted; what is grouped by is never gone."""

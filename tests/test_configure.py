@@ -73,7 +73,7 @@ def fields(line: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- a line
 
 
-def test_a_line(lines: Lines) -> None:
+def test_a_line_has_time_level_message_logger_and_then_the_fields(lines: Lines) -> None:
     """Time in UTC to the microsecond, level, message, logger; then the fields."""
     log.info("order placed", order_id="o-1", amount=3.5)
     (line,) = lines()
@@ -102,7 +102,7 @@ def test_the_time_is_rfc_3339(lines: Lines) -> None:
 
 
 @pytest.mark.parametrize("name", LEVELS)
-def test_levels(name: str, lines: Lines) -> None:
+def test_a_line_has_its_level_by_method_number_or_name(name: str, lines: Lines) -> None:
     """Each by its method, by ``log`` with its number, and with its name."""
     getattr(log, name)("e")
     log.log(LEVELS[name], "e")
@@ -134,7 +134,7 @@ def test_levels_of_ones_own(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> No
     assert [line["level"] for line in lines()] == ["notice", "notice", "level 26", "info", "info"]
 
 
-def test_percent_arguments(lines: Lines) -> None:
+def test_percent_arguments_are_put_into_the_message(lines: Lines) -> None:
     """As ``logging`` puts them in: one, several, a mapping."""
     log.info("%s of %d", "one", 2)
     log.info("%(a)s", {"a": 1})
@@ -188,7 +188,7 @@ def test_a_message_that_is_not_text(message: Any, event: Any, lines: Lines) -> N
     assert lines()[0]["event"] == event
 
 
-def test_no_message_at_all(lines: Lines) -> None:
+def test_a_line_without_a_message_is_written(lines: Lines) -> None:
     """Or one given by name."""
     log.info()
     log.info(user_id="u")
@@ -400,8 +400,8 @@ def test_an_exception_is_recorded_once(service: Service) -> None:
     assert "no price" in event.attributes["exception"]
 
 
-def test_a_stack(lines: Lines) -> None:
-    """Of the call, without this package's own frames; a field of that name is kept."""
+def test_stack_info_gives_the_stack_of_the_call(lines: Lines) -> None:
+    """It has none of this package's frames; a field of that name is kept."""
     log.info("e", stack_info=True, stack="mine")
     log.info("e", stack_info=False, stack="mine")
     first, second = lines()
@@ -515,7 +515,7 @@ def test_structlogs_own_capture_works(lines: Lines) -> None:
 # ---------------------------------------------------------------- the bound logger
 
 
-def test_bind_new_unbind(lines: Lines) -> None:
+def test_bind_new_and_unbind_return_a_logger_and_change_none(lines: Lines) -> None:
     """Each returns a logger of its own; the one it was called on stays as it is."""
     first: Any = get_logger("shop", a=1)
     second = first.bind(b=2)
@@ -640,7 +640,7 @@ def test_from_many_threads_and_tasks(lines: Lines) -> None:
     assert found == [(who, number) for who in range(200) for number in range(20)]
 
 
-def test_from_a_finalizer(lines: Lines) -> None:
+def test_a_line_of_a_finalizer_is_written(lines: Lines) -> None:
     """``__del__`` runs in the middle of anything."""
 
     class Finalized:

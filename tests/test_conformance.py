@@ -408,7 +408,7 @@ def said_by(row: Row, environment: str) -> dict[str, Any]:
 
 
 @each_row
-def test_in_json(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_call_is_one_json_object(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
     """One object on one line, with these fields and no other."""
     said_by(row, "production")
     (text,) = capsys.readouterr().out.splitlines()
@@ -418,7 +418,7 @@ def test_in_json(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @each_row
-def test_straight_to_stdout(
+def test_a_call_with_the_process_stdout_is_the_same_line(
     row: Row,
     service: Service,
     capfd: pytest.CaptureFixture[str],
@@ -439,13 +439,13 @@ def test_straight_to_stdout(
 
 
 @each_row
-def test_on_the_span(row: Row) -> None:
+def test_a_call_is_one_event_of_its_span(row: Row) -> None:
     """One event, with the same fields."""
     assert said_by(row, "production") == {**whole(row), **row.on_span}
 
 
 @each_row
-def test_on_the_console(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_call_is_one_console_line(row: Row, capsys: pytest.CaptureFixture[str]) -> None:
     """One line, with the same fields, and a traceback below."""
     said_by(row, "development")
     line, _, below = capsys.readouterr().out.partition("\n")

@@ -107,8 +107,8 @@ def drawn(width: float, *lines: Mapping[str, Any], color: bool = False) -> str:
 
 @pytest.mark.parametrize("color", [False, True])
 @pytest.mark.parametrize("width", [80, 120, 200])
-def test_captures(width: int, color: bool) -> None:
-    """As they are to look."""
+def test_console_lines_look_as_in_the_golden_capture(width: int, color: bool) -> None:
+    """At each width, with and without colours."""
     path = GOLDEN / f"console-{width}{'-colour' if color else ''}.txt"
     seen = drawn(width, *LINES, color=color)
     if "GOLDEN" in os.environ:  # pragma: no cover - by hand
@@ -209,7 +209,7 @@ def test_fields_are_set_apart_from_any_message() -> None:
         assert re.search("m=1 {2,}n=2 ", drawn(200, {"event": "m" * length + "m=1", "n": 2}))
 
 
-def test_who_comes_first() -> None:
+def test_fields_that_say_who_come_first_in_the_order_of_the_settings() -> None:
     """In the order in which the settings name them."""
     assert "a  user_id=u tenant=t a=1 z=2" in drawn(
         60, {"event": "a", "a": 1, "tenant": "t", "z": 2, "user_id": "u"}

@@ -72,7 +72,7 @@ NO_SPAN = ("0" * 32, "0" * 16)
 # ---------------------------------------------------------------- bind, unbind, clear
 
 
-def test_bind_unbind_clear() -> None:
+def test_bound_fields_add_up_until_they_are_unbound_or_cleared() -> None:
     """Fields add up until they are taken off; an unknown key is no error."""
     bind_context(user_id="u", step=1)
     bind_context(step=2)
@@ -425,7 +425,7 @@ def test_carry_a_coroutine_function() -> None:
     asyncio.run(main(carried))
 
 
-def test_carry_generators() -> None:
+def test_carry_runs_each_step_of_a_generator_in_the_carried_context() -> None:
     """Both kinds, step by step, wherever they are driven."""
 
     def numbers() -> Iterator[Any]:

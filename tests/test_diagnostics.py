@@ -95,7 +95,7 @@ def test_once_the_interpreter_exits_nothing_is_kept_quiet(
     assert capsys.readouterr().err == f"otel_logging: 1 {LOST}\n"
 
 
-def test_the_next_span_is_told_of_losses_as_often_as_stderr(
+def test_losses_are_on_the_next_span_as_often_as_on_stderr(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """At most once a minute; the rest with the worker's next look. Also where stderr takes none."""
@@ -106,30 +106,30 @@ def test_the_next_span_is_told_of_losses_as_often_as_stderr(
     _diagnostics.report(LOST)
     _diagnostics.report(LOST, 4)
     _diagnostics.report("headers not understood")
-    assert _diagnostics.take_untold() == {"otel_logging.lost": f"1 {LOST}"}
-    assert _diagnostics.take_untold() == {}
+    assert _diagnostics.take_unrecorded() == {"otel_logging.lost": f"1 {LOST}"}
+    assert _diagnostics.take_unrecorded() == {}
     clock.now = 60.0
     sender.next_housekeeping = 0.0  # by the real clock
     sender.gather()
     told = {"otel_logging.lost": f"4 {LOST}", "otel_logging.value.redacted": 1}
-    assert _diagnostics.take_untold() == told
+    assert _diagnostics.take_unrecorded() == told
     assert capsys.readouterr().err.endswith(f"otel_logging: 4 {LOST}\n")
 
 
-def test_what_stderr_does_not_take_is_told_once(
+def test_what_stderr_does_not_take_is_on_one_span(
     clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next span says it, though it is still to be written."""
     with monkeypatch.context() as closed:
         closed.setattr(sys, "stderr", Broken())
         _diagnostics.report(LOST)
-    assert _diagnostics.take_untold() == {"otel_logging.lost": f"1 {LOST}"}
+    assert _diagnostics.take_unrecorded() == {"otel_logging.lost": f"1 {LOST}"}
     clock.now = 60.0
     _diagnostics.report(LOST)
-    assert _diagnostics.take_untold() == {"otel_logging.lost": f"1 {LOST}"}
+    assert _diagnostics.take_unrecorded() == {"otel_logging.lost": f"1 {LOST}"}
     _diagnostics.report("lines dropped")
     _diagnostics.forget()
-    assert _diagnostics.take_untold() == {}
+    assert _diagnostics.take_unrecorded() == {}
 
 
 def test_a_new_set_up_counts_anew(capsys: pytest.CaptureFixture[str]) -> None:

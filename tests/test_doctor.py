@@ -77,7 +77,7 @@ def assert_problem(result: Result, sentence: str, to_do: str) -> None:
     assert result.output.endswith("\n1 problem found.\n")
 
 
-def test_all_is_well(run: Run, way: Way, tmp_path: Path) -> None:
+def test_a_probe_that_comes_back_is_no_problem(run: Run, way: Way, tmp_path: Path) -> None:
     """Sentence by sentence; the probe went to Jaeger, with its line, under a name of its own."""
     result = run()
 
@@ -757,7 +757,7 @@ def test_sentences_are_wrapped_below_their_beginning(
 
 
 @pytest.mark.alone
-def test_it_is_quick(run: Run) -> None:
+def test_the_doctor_is_quick_without_a_problem(run: Run) -> None:
     """When all is well."""
     began = time.monotonic()
     run()

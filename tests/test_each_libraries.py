@@ -217,7 +217,7 @@ def user_in(item: Any) -> str | None:
         kafka_consumer,
     ],
 )
-def test_an_asynchronous_source(source: Any) -> None:
+def test_each_item_of_an_asynchronous_source_is_a_trace(source: Any) -> None:
     async def main() -> None:
         handled = 0
         async with source() as items:

@@ -271,7 +271,7 @@ def test_the_end_is_in_time_though_a_processor_never_returns(
     assert {"normal", "after its end"} <= set(shop.delivered())
 
 
-def test_where_no_thread_can_be_started_processors_are_told_all_the_same(shop: Shop) -> None:
+def test_without_a_thread_processors_are_still_shut_down(shop: Shop) -> None:
     no_threads = """
 start = threading.Thread.start
 def refuse(thread):

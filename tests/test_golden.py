@@ -295,10 +295,10 @@ def test_a_capture_without_budgets(
 
 @CAPTURES
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_capture(
+def test_a_command_prints_its_golden_capture(
     place: Path, monkeypatch: pytest.MonkeyPatch, name: str, width: int, colour: bool
 ) -> None:
-    """Of what is stored."""
+    """From the local store."""
     options = ["--source", "local", "--spool-dir", str(place)]
     captured(monkeypatch, name, width, colour, [*COMMANDS[name], *options], hidden=str(place))
 

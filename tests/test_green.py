@@ -73,7 +73,7 @@ def test_greenlets_do_not_mix(library: str, begin: str, receiver: Receiver, tmp_
     assert [len(span.events) for span in spans] == [10] * 40
 
 
-def test_tls(library: str, tmp_path: Path) -> None:
+def test_spans_of_greenlets_are_delivered_over_tls(library: str, tmp_path: Path) -> None:
     """Neither library's sockets know of a deadline for all of a request; ours do."""
     certificates = rude.make_certificates(tmp_path)
     answers = rude.always(*[rude.OK] * 9)
@@ -285,8 +285,10 @@ def test_a_processor_that_never_returns_does_not_hold_up_the_end(
     assert "1 foreign span processors left behind" in done.err
 
 
-def test_log_records(library: str, receiver: Receiver, tmp_path: Path) -> None:
-    """They are another way out, by a worker of their own."""
+def test_greenlets_log_records_are_delivered(
+    library: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Log records have a worker of their own."""
     code = """
 patch()
 setup()

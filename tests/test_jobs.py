@@ -573,7 +573,7 @@ def test_a_formatted_message_is_two_fields_after_set_up(capfd: Any) -> None:
         assert line.count("[") == 1
 
 
-def test_the_processor_alone() -> None:
+def test_add_job_tag_adds_the_tag_inside_a_job_only() -> None:
     """Outside a job nothing is added."""
     assert add_job_tag(None, "info", {"event": "x"}) == {"event": "x"}
     tagged = tag_background_logger("T")(lambda: add_job_tag(None, "info", {"event": "x"}))
@@ -751,7 +751,7 @@ def test_a_copy_is_around_the_same_logger() -> None:
         assert type(copied) is type(wrapped)
 
 
-def test_it_is_a_logger() -> None:
+def test_a_tagged_logger_is_a_logger() -> None:
     """``isinstance``, the tests of other people, an adapter around it; the two share all."""
     logger = logging.getLogger("shop.real")
     wrapped = TaggedLogger(logger)

@@ -48,7 +48,7 @@ TABLE: list[tuple[str, Any, bytes]] = [
 
 
 @pytest.mark.parametrize(("explanation", "value", "written"), TABLE, ids=[t[0] for t in TABLE])
-def test_conformance(explanation: str, value: Any, written: bytes) -> None:
+def test_each_value_is_these_bytes(explanation: str, value: Any, written: bytes) -> None:
     """These bytes, and no others."""
     assert _json.dumps(value) == written
 

@@ -96,7 +96,7 @@ def test_three_tools_that_change_nothing(answers: tuple[list[Any], list[Any]]) -
     assert all(tool.output_schema["properties"] for tool in tools)
 
 
-def test_late_says_why(answers: tuple[list[Any], list[Any]]) -> None:
+def test_late_returns_rows_and_reasons(answers: tuple[list[Any], list[Any]]) -> None:
     """As ``late --json`` does."""
     (late, none, *_) = (answer.structured_content for answer in answers[1])
     (row,) = late["rows"]
@@ -107,8 +107,8 @@ def test_late_says_why(answers: tuple[list[Any], list[Any]]) -> None:
     assert (none["rows"], none["there_is"]) == ([], ["known causes: none"])
 
 
-def test_failed_says_what(answers: tuple[list[Any], list[Any]]) -> None:
-    """And of a service that has none, none."""
+def test_failed_returns_who_and_the_error(answers: tuple[list[Any], list[Any]]) -> None:
+    """For a service without failures it returns no row, and the known services."""
     failed, none = (answer.structured_content for answer in answers[1][2:4])
     assert [(row["who"], row["error"]) for row in failed["rows"]] == [({"user_id": "ben"}, "502")]
     assert (none["rows"], none["there_is"]) == ([], ["known services: chat-gateway"])
@@ -155,9 +155,7 @@ def test_what_is_asked_wrongly_is_said(answers: tuple[list[Any], list[Any]], num
     assert WRONG[number][2] in answer.content[0].text
 
 
-def test_arguments_have_bounds_and_say_what_they_are(
-    answers: tuple[list[Any], list[Any]],
-) -> None:
+def test_arguments_have_bounds_and_say_what_they_are(answers: tuple[list[Any], list[Any]]) -> None:
     for tool in answers[0]:
         schema = tool.input_schema
         assert schema["additionalProperties"] is False

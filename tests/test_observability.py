@@ -404,7 +404,7 @@ def test_a_home_that_cannot_be_written_falls_back(
 
 
 @pytest.mark.parametrize(("value", "headers"), [("b3", {"b3"}), ("tracecontext", {"traceparent"})])
-def test_propagators_are_honoured(value: str, headers: set[str]) -> None:
+def test_otel_propagators_chooses_the_headers(value: str, headers: set[str]) -> None:
     """OTEL_PROPAGATORS chooses the headers."""
     code = (
         "from otel_logging import inject, setup_observability, traced\n"

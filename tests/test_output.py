@@ -101,7 +101,7 @@ get_logger("shop").info("line")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
-def test_a_full_disk() -> None:
+def test_a_line_to_a_full_disk_is_reported_and_raises_nothing() -> None:
     """/dev/full: the application goes on."""
     with Path("/dev/full").open("wb") as full:
         said = ended(child(COUNTS, stdout=full))
@@ -224,7 +224,7 @@ def terminal() -> Iterator[tuple[int, int]]:
     ("kind", "kernel"),
     [(pipe, "this"), (pipe, "older"), (sockets, "older"), (terminal, "this")],
 )
-def test_a_reader_that_stops(kind: Any, kernel: str) -> None:
+def test_a_reader_that_stops_delays_once_and_then_loses_lines(kind: Any, kernel: str) -> None:
     """Its writers wait 100 ms together, once; then lines are dropped until it reads again."""
     code = STALLED.replace("OLDER_KERNEL", OLDER if kernel == "older" else "")
     with kind() as (read, write):
@@ -864,7 +864,7 @@ sys.stdout = sys.__stdout__
     assert [line["event"] for line in parsed(script(code).stdout)] == ["open", "closed"]
 
 
-def test_a_non_blocking_stdout() -> None:
+def test_lines_to_a_non_blocking_stdout_are_whole() -> None:
     """Somebody else's event loop made it so: it is waited for all the same."""
     code = """
 import os

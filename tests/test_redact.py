@@ -623,7 +623,7 @@ _PIECES = (
 @example(f"AIza{'0' * 32};ABEARER 000000Aa")
 @example("TOKEN 0000000A:00 00000")
 @example(f"dt0a00.{'0' * 24}.{'A' * 64}rk_test_00000000")
-def test_once_is_enough(text: str) -> None:
+def test_redacting_twice_changes_nothing_more(text: str) -> None:
     """Idempotent and total, for any text, with and without personal data."""
     for redaction in (DEFAULT, PERSONAL):
         found = redaction.text(text)

@@ -308,7 +308,7 @@ def test_foreign_spans_lose_theirs_on_the_way_to_the_spool(tmp_path: Path) -> No
     assert span.name == "token=x1Secret"  # type: ignore[attr-defined]  # the application's own
 
 
-def test_a_redacted_processor_is_told_that_a_span_is_ending() -> None:
+def test_a_redacted_processor_gets_on_ending() -> None:
     """The span is open still, so it gets the very one; one that wants no call gets none."""
 
     class Processor(SpanProcessor):

@@ -101,7 +101,7 @@ def test_a_long_text_is_cut_in_the_middle() -> None:
     assert re.fullmatch(r"a+…\[\d+ more\]…b+", found)
 
 
-def test_ten_thousand_fields() -> None:
+def test_a_line_of_ten_thousand_fields_has_them_all() -> None:
     """In a file all of them are there."""
     fields = {f"field_{n}": n for n in range(10_000)}
     assert as_json(**fields) == {**fields, **HEAD}
@@ -253,7 +253,9 @@ def test_ten_thousand_fields_on_a_pipe_are_fast() -> None:
     st.sampled_from([512, 600, 4096]),
     st.text(alphabet='\x00\x7f\x85\u2028"é\U0001f600a', max_size=5000),
 )
-def test_any_line_fits(fields: dict[str, Any], limit: int, text: str) -> None:
+def test_any_fields_fit_into_the_limit_of_a_line(
+    fields: dict[str, Any], limit: int, text: str
+) -> None:
     """Whatever is on it, in strict JSON, with the time and the level."""
     line = on_pipe(limit, **fields, stack=text, trace_id=text, job_tag=text)
     assert (line["timestamp"], line["level"]) == (HEAD["timestamp"], HEAD["level"])
@@ -345,7 +347,7 @@ def plain_text(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def test_a_console_line() -> None:
+def test_a_console_line_has_time_level_message_fields_logger_and_trace() -> None:
     """Local time, level, message, fields, logger, and a short trace id at the very end."""
     clock = time.strftime("%H:%M:%S", time.localtime(1_700_000_000)) + ".123"
     assert console(event="order placed", order="o-1", n=3, trace_id="0af7651916cd43dd") == (

@@ -62,7 +62,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 # ---------------------------------------------------------------- precedence
 
 
-def test_defaults() -> None:
+def test_without_variables_and_arguments_settings_have_their_defaults() -> None:
     """With nothing asked for, this is what holds."""
     settings = load(environment="production")
     assert settings.service_name == nameless()
@@ -201,20 +201,20 @@ LEVELS: dict[Any, int] = {
 
 
 @pytest.mark.parametrize(("given", "number"), LEVELS.items())
-def test_levels(given: Any, number: int) -> None:
+def test_log_level_takes_names_in_any_case_and_numbers(given: Any, number: int) -> None:
     """Names in any case, or numbers."""
     assert _parse.level("LOG_LEVEL", given) == number
     assert load(log_level=given).level == number
 
 
 @pytest.mark.parametrize("given", ["loud", "-1", "1.5", "", True, None, 1.5, [], "9" * 5000])
-def test_invalid_levels(given: Any) -> None:
+def test_an_invalid_log_level_is_an_error_that_lists_the_levels(given: Any) -> None:
     """Anything else is an error that says what is allowed."""
     with pytest.raises(ConfigurationError, match=r"^LOG_LEVEL=.*: a level is one of notset, debug"):
         _parse.level("LOG_LEVEL", given)
 
 
-def test_levels_by_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_levels_takes_text_and_mappings(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the variable as text, from the argument as text or as a mapping."""
     wanted = {"uvicorn.access": 30, "shop": 10}
     monkeypatch.setenv("LOG_LEVELS", "uvicorn.access=warning, shop=DEBUG,")
@@ -404,7 +404,7 @@ def test_a_bad_variable_is_an_error_at_once(
 
 
 @pytest.mark.parametrize("value", ["nan", "half", ""])
-def test_a_bad_ratio(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ratio_outside_0_to_1_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From 0 to 1, also where the sampler takes none."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", value)
     for sampler in ("", "traceidratio"):
@@ -470,7 +470,7 @@ def test_no_value_of_an_error_has_a_secret(
 
 
 @pytest.mark.parametrize("name", ["development", "Development", "dev", "local", "test"])
-def test_environments_with_a_console(name: str) -> None:
+def test_environments_that_people_watch_have_console_lines(name: str) -> None:
     """A person looks at these."""
     settings = load_logs(environment=name)
     assert settings.console
@@ -478,7 +478,7 @@ def test_environments_with_a_console(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["production", "staging", "eu-west.1", "qa_2"])
-def test_environments_with_json(name: str) -> None:
+def test_other_environments_have_json_lines(name: str) -> None:
     """A log collector looks at all others."""
     assert not load_logs(environment=name).console
 
@@ -681,7 +681,7 @@ ENDPOINTS = [
 
 
 @pytest.mark.parametrize(("variables", "argument", "endpoint"), ENDPOINTS)
-def test_endpoint(
+def test_the_signals_path_is_appended_to_a_base_endpoint_once(
     variables: dict[str, str],
     argument: str | None,
     endpoint: str,
@@ -879,7 +879,9 @@ def test_the_other_options_of_the_exporter(monkeypatch: pytest.MonkeyPatch, clea
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_samplers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_specified_sampler_is_taken_with_its_ratio(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of the specification's own; the ratio counts where the sampler has one."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", name)
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.25")
@@ -887,7 +889,7 @@ def test_samplers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (load().sampler, load().sampler_ratio) == (name, ratio)
 
 
-def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_of_all_attributes_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit of all attributes holds where there is none of its own."""
     monkeypatch.setenv("OTEL_ATTRIBUTE_COUNT_LIMIT", "10")
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "0")
@@ -930,7 +932,7 @@ def test_what_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
         ("span,otlp", True, True),
     ],
 )
-def test_where_lines_go(
+def test_otel_logs_exporter_decides_between_records_and_events(
     monkeypatch: pytest.MonkeyPatch, value: str, records: bool, events: bool
 ) -> None:
     """As log records, as events of their spans, or both."""
@@ -940,15 +942,15 @@ def test_where_lines_go(
 
 
 @pytest.mark.parametrize("value", ["console", "otlp,none", "otlp,console", ","])
-def test_where_lines_cannot_go(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_other_otel_logs_exporters_are_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """An exporter of another's, or nothing and something at once."""
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", value)
     with pytest.raises(ConfigurationError, match="one of otlp, none, or otlp,span"):
         load()
 
 
-def test_who_and_spool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest of the settings."""
+def test_who_propagate_and_spool_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name alone, a list, and a text with commas are the same."""
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_DIR", "~/spool")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_BYTES", "900000")
     monkeypatch.setenv("OTEL_LOGGING_SPOOL_HOURS", "0.5")

@@ -108,7 +108,7 @@ def test_a_span_takes_all_that_the_api_gives(service: Service, tracer: trace.Tra
     assert (sent.status, sent.message) == ("error", "bad")
 
 
-def test_ok_is_final(service: Service, tracer: trace.Tracer) -> None:
+def test_a_status_after_ok_changes_nothing(service: Service, tracer: trace.Tracer) -> None:
     """As OpenTelemetry has it: after OK no other status counts."""
     with tracer.start_as_current_span("x") as span:
         span.set_status(StatusCode.OK, "ignored")
@@ -192,7 +192,7 @@ def test_the_end_is_never_before_the_start(service: Service, tracer: trace.Trace
     assert (service.one("x").start_ns, service.one("x").end_ns) == (2_000, 2_001)
 
 
-def test_a_span_as_context_manager_tells_of_an_exception(
+def test_a_span_as_context_manager_records_an_exception(
     service: Service, tracer: trace.Tracer
 ) -> None:
     """``with tracer.start_span()`` records and ends; so does the decorator of a coroutine."""
@@ -1105,9 +1105,11 @@ def test_arguments_that_cannot_be_compared_never_raise(
     assert service.one("keys").message == "truthless"
 
 
-def test_links_have_limits(receiver: Receiver, tmp_path: Any, monkeypatch: Any) -> None:
-    """Of number, attributes and length, as OTEL_SPAN_LINK_COUNT_LIMIT and its like say; what is
-    left out is counted.
+def test_links_over_a_limit_are_left_out_and_counted(
+    receiver: Receiver, tmp_path: Any, monkeypatch: Any
+) -> None:
+    """The limits are of number, attributes and length, as OTEL_SPAN_LINK_COUNT_LIMIT and its like
+    say.
     """
     monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "2")
     monkeypatch.setenv("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "1")

@@ -151,7 +151,7 @@ def test_a_message_without_a_text_is_a_line(lines: Lines) -> None:
     assert [line["event"] for line in lines()] == ["<unprintable Broken>"]
 
 
-def test_exceptions_and_stacks(lines: Lines) -> None:
+def test_exceptions_and_stacks_are_fields_however_they_are_logged(lines: Lines) -> None:
     """In every way in which ``logging`` takes them."""
     try:
         raise ValueError("no price")
@@ -166,10 +166,10 @@ def test_exceptions_and_stacks(lines: Lines) -> None:
         assert line["exception"].endswith("ValueError: no price")
         assert line["level"] == "error"
     assert "exception" not in nothing
-    assert "test_exceptions_and_stacks" in stack["stack"]
+    assert "test_exceptions_and_stacks_are" in stack["stack"]
 
 
-def test_levels_of_ones_own(lines: Lines) -> None:
+def test_an_added_level_has_its_name_and_any_other_its_number(lines: Lines) -> None:
     """A number between two levels, and a name that was added."""
     logging.addLevelName(25, "NOTICE")
     try:
@@ -675,7 +675,7 @@ def test_a_handler_that_raises_is_contained(capsys: pytest.CaptureFixture[str]) 
     assert captured.err == "otel_logging: 1 errors of a logging handler (no disk)\n"
 
 
-def test_a_queue_of_records(lines: Lines) -> None:
+def test_records_through_a_queue_are_lines_once(lines: Lines) -> None:
     """One that a listener writes to the console: once, also from a process without us."""
     records: queue.Queue[logging.LogRecord] = queue.Queue()
     logger().addHandler(logging.handlers.QueueHandler(records))
@@ -1332,7 +1332,7 @@ def test_a_value_that_logs_itself(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
 
 
-def test_a_handler_that_logs(lines: Lines) -> None:
+def test_what_a_handler_logs_about_a_line_is_one_line(lines: Lines) -> None:
     """Through its own logger: contained."""
 
     class Logging(logging.Handler):

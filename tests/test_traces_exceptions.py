@@ -33,7 +33,7 @@ def test_a_log_line_has_its_exception_as_text() -> None:
     assert where(found.where) == "at tests/test_traces_exceptions.py"
 
 
-def test_a_head_that_has_nothing_below_it_is_none_of_a_traceback() -> None:
+def test_a_head_with_nothing_below_it_is_no_traceback() -> None:
     """One that a note mentions, and one where the text is cut, within its first frame too."""
     error = ValueError("boom")
     error.add_note("Traceback (most recent call last): see above")
@@ -104,7 +104,7 @@ def test_where_the_middle_is_left_out_no_place_is_made_of_two(cut: int) -> None:
         ("one\rtwo", "one two"),
     ],
 )
-def test_a_message_of_several_lines_is_told_whole(name: str, message: str, expected: str) -> None:
+def test_a_message_of_several_lines_is_shown_whole(name: str, message: str, expected: str) -> None:
     """Of a line as of a stage that it has left."""
     values = {"exception.type": "ValueError", "exception.message": message}
     text = caught(ValueError(message))
@@ -160,7 +160,7 @@ def _divide(number: int) -> float:
     return number / 0
 
 
-def test_of_a_process_pool_the_text_is_told_once_and_the_place_is_the_workers() -> None:
+def test_of_a_process_pool_the_text_is_shown_once_with_the_workers_place() -> None:
     """Python prints what was raised there as the cause of what is raised here."""
     try:
         _divide(7)

@@ -462,7 +462,7 @@ def test_services_of_one_machine_have_one_clock(
         assert row.reason == ["POST 990 ms", "itself 895 ms, before GET /work"]
 
 
-def test_the_way_as_data(tmp_path: Path) -> None:
+def test_the_critical_path_as_json_has_each_step(tmp_path: Path) -> None:
     """Own times of all, what is around the longest own piece of the last one."""
     trace = trace_of(
         tmp_path,
@@ -678,7 +678,7 @@ def test_only_what_a_cause_made_late_is_listed(tmp_path: Path) -> None:
     assert TRACE in {row.span.trace_id for row in late(spans, Question()).rows}
 
 
-def test_what_made_a_stage_late_is_told_by_one_stage(tmp_path: Path) -> None:
+def test_what_made_a_stage_late_is_read_from_one_stage(tmp_path: Path) -> None:
     """By that itself, where it knows; what a stage below it waited for is no part of it."""
     below = {"budget_s": 0.1, **verdict(cause="lock", detail="inv", culprit="work", where="70 % b")}
     below |= verdict(culprit__user_id="bob", shares="{}")

@@ -285,7 +285,7 @@ def test_a_trace_is_one_whatever_was_asked(halves: Sources, command: str) -> Non
     )
 
 
-def test_what_was_told_is_not_looked_for_again(halves: Sources, fake: FakeJaeger) -> None:
+def test_reported_rows_are_not_looked_for_again(halves: Sources, fake: FakeJaeger) -> None:
     """Who follows asks once a second."""
     _, told = halves.answer(Question(service="chat-gateway"), late)
     asked = [path for path, _ in fake.asked]

@@ -33,7 +33,7 @@ def parts(lines: list[str]) -> tuple[str, list[str]]:
     return " ".join(map(str.strip, lines[:at])), lines[at + 1 :]
 
 
-def test_a_whole_table(tmp_path: Path) -> None:
+def test_the_table_has_when_how_late_whose_and_where_the_time_went(tmp_path: Path) -> None:
     """When, how long, how late, whose, which stage; where the time went, and the trace."""
     spans = read_back(
         tmp_path,

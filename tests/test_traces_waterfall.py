@@ -44,7 +44,7 @@ def below_heading(trace: Trace, width: int = 80, **options: bool) -> list[str]:
     return lines[lines.index("") + 2 :]
 
 
-def test_a_whole_picture(tmp_path: Path) -> None:
+def test_a_trace_is_drawn_with_bars_lines_and_what_is_late(tmp_path: Path) -> None:
     """Stages with their bars, lines in time order inside theirs, what is late and what failed."""
     trace = trace_of(
         tmp_path,

@@ -87,7 +87,7 @@ def dying(code: str, **variables: str) -> Done:
 # ---------------------------------------------------------------- each hook
 
 
-def test_of_the_main_thread(receiver: Receiver) -> None:
+def test_an_exception_that_ends_the_main_thread_is_a_line(receiver: Receiver) -> None:
     """The last line of the process, in the trace that it left, at the collector before the end."""
     code = (
         f"o.setup_observability('shop', endpoint={receiver.endpoint!r})\n"
@@ -126,8 +126,8 @@ def test_a_wanted_end_is_no_line(ending: str, code: int, stderr: bytes) -> None:
     assert stderr in done.stderr
 
 
-def test_of_a_thread(lines: Lines) -> None:
-    """Named, and in its own trace, though the stage is over by then."""
+def test_an_exception_that_ends_a_thread_is_a_line_with_its_name_and_trace(lines: Lines) -> None:
+    """The line has the stage's trace, though the stage is over by then."""
 
     def work() -> None:
         with traced("work"):
@@ -241,7 +241,7 @@ def test_an_exception_of_a_finaliser_is_unowned(service: Service, lines: Lines) 
     assert service.one("request").events == ()
 
 
-def test_a_warning(lines: Lines) -> None:
+def test_a_warning_is_a_line_with_category_file_and_line(lines: Lines) -> None:
     """Category, file and line as fields; where a file is given, there and nowhere else."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -573,7 +573,9 @@ def test_an_exception_inside_an_error_tracker_is_a_line(
     assert [line["logger"] for line in lines()] == ["threading.excepthook", "sys.unraisablehook"]
 
 
-def test_in_every_test_anew(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_set_up_takes_the_hooks_over_again(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """pytest puts hooks of its own before each test: a set-up in it takes over again."""
     for _ in range(3):
         monkeypatch.setattr(threading, "excepthook", lambda _: None)
@@ -1121,7 +1123,7 @@ def test_what_is_put_into_futures_is_nobodys(how: str, service: Service, lines: 
     assert line.keys().isdisjoint({"user_id", "trace_id"})
 
 
-def test_what_is_told_in_a_pool_goes_on_to_who_waits_for_it() -> None:
+def test_what_is_logged_in_a_pool_reaches_who_waits_for_it() -> None:
     """With no integration that would know of the pool."""
 
     def work() -> None:

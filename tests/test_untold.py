@@ -46,7 +46,7 @@ class FrozenError(Exception):
         raise AttributeError(name)
 
 
-def test_nobody_told_of_it(service: Service, lines: Lines) -> None:
+def test_an_exception_that_nobody_logs_is_a_line(service: Service, lines: Lines) -> None:
     """On behalf of whom it failed for, in its trace, once; its span has it once as before."""
     with suppress(ValueError):
         checkout()
@@ -169,7 +169,7 @@ def _of_a_task() -> None:
         (_of_a_group, ["theirs"]),
     ],
 )
-def test_somebody_told_of_it(
+def test_an_exception_that_somebody_logs_is_no_second_line(
     service: Service, lines: Lines, fail: Callable[[], None], events: list[str]
 ) -> None:
     """In the stage or after it, of it alone or with others: that line is the one."""
@@ -215,7 +215,7 @@ def _late_in_an_executor() -> None:
 @pytest.mark.parametrize(
     "fail", [_late, _late_inside, _late_by_hand, _late_in_a_thread, _late_in_an_executor]
 )
-def test_that_it_was_late_as_well_tells_of_no_exception(
+def test_the_line_about_a_late_stage_has_no_exception(
     service: Service, lines: Lines, fail: Callable[[], None]
 ) -> None:
     """Our own warning is made while the exception passes; a line of the application tells."""
@@ -229,7 +229,7 @@ def test_that_it_was_late_as_well_tells_of_no_exception(
     assert failed["exception"].endswith("ValueError: boom")
 
 
-def test_asyncio_told_of_it(service: Service, lines: Lines) -> None:
+def test_an_exception_that_asyncio_logs_is_no_second_line(service: Service, lines: Lines) -> None:
     """Nobody awaited the task."""
     _of_a_task()
     (line,) = lines()
@@ -321,7 +321,7 @@ def test_where_it_is_not_asked_for(lines: Lines, options: dict[str, object]) -> 
     assert lines() == []
 
 
-def test_after_another_set_up(service: Service, lines: Lines) -> None:
+def test_an_exception_from_before_another_set_up_is_no_line(service: Service, lines: Lines) -> None:
     """An exception that is kept for so long has no line among the new ones."""
     error = ValueError("boom")
     with suppress(ValueError):

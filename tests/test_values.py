@@ -398,7 +398,7 @@ CASES: list[tuple[Any, Any]] = [
 
 # by number: pytest would look at the values to name the tests
 @pytest.mark.parametrize("number", range(len(CASES)))
-def test_conformance(number: int) -> None:
+def test_each_value_becomes_exactly_this_plain_value(number: int) -> None:
     """One value, one result."""
     value, expected = CASES[number]
     assert _same(plain(value), expected)

@@ -180,7 +180,7 @@ def test_a_logged_answer_is_a_line_all_the_same() -> None:
 
 @pytest.mark.parametrize("environment", ["production", "development"])
 @pytest.mark.parametrize("is_logged", [True, False])
-def test_it_is_told_of_alike(
+def test_a_failure_is_reported_alike(
     environment: str,
     is_logged: bool,
     receiver: Receiver,

@@ -120,7 +120,7 @@ def test_exceptions_pass_through_the_manager(manager: Inside) -> None:
     assert manager.left == [KeyError, LookupError]
 
 
-def test_methods_of_all_sorts(manager: Inside) -> None:
+def test_each_kind_of_method_can_be_decorated(manager: Inside) -> None:
     """The decorator may stand on either side of ``classmethod`` and ``staticmethod``."""
     decorate = functools.partial(decorated, manager)
 

@@ -330,7 +330,7 @@ def _chosen(
     traces: dict[str, Trace], asked: Question, prefix: str, number: int
 ) -> tuple[list[Trace], str]:
     """Return the trace whose id begins with *prefix*, or, without a prefix, the last ones; and what
-    to say if there is none.
+    to say if no trace is found.
     """
     service, who = asked.service, asked.who
     if not prefix:

@@ -32,7 +32,7 @@ _NO_EDGE = 10_000  # columns: a page's title is not cut
 def without_gc() -> None:
     """Switch Python's garbage collector off until the command ends, and freeze all objects then.
 
-    Else it would search 100,000 spans again and again, at exit too, and none is garbage.
+    Otherwise it would scan 100,000 live spans again and again, also at exit.
     """
     gc.disable()
     for each in (gc.enable, gc.freeze):  # called in the reverse order
@@ -123,9 +123,9 @@ class Listing:
             if not self.follow:
                 return found, answer
             self.most = self.limit  # all rows that come from now on, unless --limit was given
-            # also the rows beyond the limit, which were told as "so many more"
-            told = question.without.union(map(answer.name, answer.every))
-            question, is_first = replace(question, without=told), False
+            # including rows beyond the limit, which were reported as "n more"
+            reported = question.without.union(map(answer.name, answer.every))
+            question, is_first = replace(question, without=reported), False
             del found, answer
             gc.collect()
             time.sleep(max(_EVERY_S, time.monotonic() - began))

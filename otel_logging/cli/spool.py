@@ -85,7 +85,7 @@ def spool(
 
 
 def _of(service: str | None, store: Sources, *, is_aside: bool) -> list[Destination]:
-    """Return the destinations of *service*, or of all (None). If there is none, that is said."""
+    """Return the destinations of *service*, or of all (None). If there is no such, say so."""
     every = [
         each
         for base in store.places

@@ -20,7 +20,7 @@ from otel_logging.spool import destinations, directories
 from otel_logging.traces.jaeger import Jaeger
 
 _TRIED_BYTES: Final = 1 << 20  # a segment
-_NEARLY: Final = 0.9  # so full, the next outage loses something
+_NEARLY: Final = 0.9  # of the spool's bound: at the next outage spans would be lost
 #: Of the disk, of the user's quota (Windows has no number for it), of a process's files.
 _FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 

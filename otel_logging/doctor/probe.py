@@ -83,7 +83,7 @@ def deliver(exporter: Exporter, request: bytes) -> Iterator[Finding]:
 
 
 def invalid(error: ConfigurationError) -> Finding:
-    """Return that a setting is invalid."""
+    """Return the finding about an invalid setting."""
     return problem(f"{error}.", "correct it; docs/configuration.md says what is allowed")
 
 
@@ -143,7 +143,7 @@ def read_back(url: str, trace_id: str, *, patience_s: float) -> Iterator[Finding
     """Wait until the probe is in the Jaeger at *url*, with its log line."""
     began = time.monotonic()
     try:
-        # each time another, since one answers for a minute at most
+        # a new client each time: one gives up after a minute
         while not (spans := Jaeger(url).trace(trace_id)):
             if time.monotonic() - began >= patience_s:
                 yield problem(

@@ -19,10 +19,10 @@ _WIDEST: Final = 100  # columns: longer lines are hard to read
 
 
 class Mark(Enum):
-    """How it is: sign, the word for it in ASCII, style. Only PROBLEM makes the exit status 1."""
+    """A severity: sign, its word in ASCII, style. Only PROBLEM makes the exit status 1."""
 
     GOOD = ("✓", "ok", "green")
-    NOTE = ("!", "!", "yellow")  # worth knowing, and no reason why nothing arrives
+    NOTE = ("!", "!", "yellow")  # worth knowing; not why nothing arrives
     PROBLEM = ("✗", "NO", "bold red")
 
 

@@ -22,7 +22,7 @@ from otel_logging.export.outcome import Client, failed
 from otel_logging.export.sender import ROUND_S, Sender
 from otel_logging.spool.queue import SEAL_S, Spool
 
-#: At exit, a collector that has never answered this process gets one try of so many seconds.
+#: At exit, a collector that has never answered this process gets one try of this many seconds.
 UNKNOWN_COLLECTOR_S: Final = 1.0
 #: A forked child may end by ``os._exit`` while it delivers, and its parent would send the same
 #: again. So in its first seconds a child sends only its own spans, and only while somebody waits
@@ -73,8 +73,8 @@ class Delivery:
         self._asked = self._tried = self._done = 0
         self._asked_until = -math.inf  # monotonic: nobody waits any more after that
         self._thread: threading.Thread | None = None
-        #: Held while there is nothing new. A lock, for its release may be interrupted by a signal
-        #: handler that releases.
+        #: Held while there is nothing new. A lock, because a signal handler that releases it may
+        #: interrupt another release.
         self._news = Lock()
         self._news.acquire()
         self._works = Lock()  # held for the worker, until its end
@@ -92,7 +92,7 @@ class Delivery:
     # ---- the application's side
 
     def start(self) -> None:
-        """Deliver what a dead process left: by the worker, else at once, in at most a second."""
+        """Deliver what a dead process left: by the worker, or now in at most a second."""
         self.wake()
         if not self.has_threads:
             self.flush(UNKNOWN_COLLECTOR_S, gives_up=lambda: True)
@@ -118,7 +118,7 @@ class Delivery:
             try:
                 self._works = works
                 self._thread = start_thread(lambda: self._run(works), "otel_logging delivery")
-            except BaseException:  # none to be had; or Ctrl-C, and it may have started
+            except BaseException:  # no thread; or Ctrl-C, and it may have started
                 self._works = Lock()
                 raise
 
@@ -142,7 +142,7 @@ class Delivery:
             return self._done >= mine or (self._tried >= mine and gives_up())
 
         if wait_until(is_over, deadline) is None:
-            # said at exit, or with what is due: to write it now gives the worker time to send more
+            # reported at exit, or when due: to write it now would give the worker more time
             _diagnostics.counts["waits for delivery that are not possible here"] += 1
         return self._done >= mine
 
@@ -206,7 +206,7 @@ class Delivery:
                 self._client.reset()
         finally:
             works.release()
-            self._tell()  # the one that has its place: what was told here is for that
+            self._tell()  # the one that replaced it: the news is for that one
 
     def _try_once(self) -> None:
         try:

@@ -35,10 +35,10 @@ _MOST_LOOKED_AT: Final = 1000  # objects: an exporter is near the processor
 _OF_EXPORTERS: Final = {"user-agent", "content-type", "content-encoding"}  # any exporter's
 
 
-#: By span id: twins, which are spans of ours that hold the lines of other SDKs' open spans. No
-#: method of those is called for a line, since an SDK logs while it holds the span's lock. A span
-#: holds its twin, which goes with it. A twin is found by id: an SDK shows us a copy of a span that
-#: has ended.
+#: By span id: twins. A twin is a span of ours that collects the lines of another SDK's open span:
+#: to call a method of that span for a line might deadlock, since an SDK logs while it holds the
+#: span's lock. The other SDK's span keeps its twin alive. A twin is found by id, because an SDK
+#: shows us a copy of a span that has ended.
 twins: "weakref.WeakValueDictionary[int, Span]" = weakref.WeakValueDictionary()
 _NO_SCOPE: Final = make_scope(InstrumentationScope(""))
 
@@ -120,8 +120,8 @@ def sends_to(ours: Exporter, processors: Iterable[Any], kind: str) -> bool:
     """Say whether *processors* have an OTLP exporter of that *kind* to the collector of *ours*. It
     is known by its class's name, since few services import the class.
 
-    It is looked for in all that they hold, directly or not, in attributes and lists; not in
-    closures. Failure: never raises. Cost: a millisecond.
+    Searches each processor's attributes and containers, recursively; not closures. Failure: never
+    raises. Cost: a millisecond.
     """
     waiting, seen = deque[Any](processors if ours.network else ()), set[int]()
     while waiting and len(seen) < _MOST_LOOKED_AT:
@@ -141,12 +141,12 @@ def sends_to(ours: Exporter, processors: Iterable[Any], kind: str) -> bool:
 
 def _is_at(url: str, ours: Exporter) -> bool:
     """Say whether *url* leads where *ours* does; gRPC's has no path to compare."""
-    (*theirs, path), (*door, own) = _door(url), _door(ours.endpoint)
+    (*theirs, path), (*door, own) = _address(url), _address(ours.endpoint)
     return theirs == door and (path == own or not (path and own))
 
 
-def _door(url: str) -> tuple[str, int, str]:
-    """Return host, port and path of *url*; 4317 and 4318 are doors of the same collector."""
+def _address(url: str) -> tuple[str, int, str]:
+    """Return host, port and path of *url*; 4317 and 4318 are ports of one collector."""
     try:
         parts = urlsplit(url if "//" in url else f"//{url}")
         port = parts.port or (443 if parts.scheme == "https" else 80)

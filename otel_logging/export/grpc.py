@@ -49,8 +49,8 @@ class OtlpGrpc:
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         self._target = f"{host}:{parts.port or _PORT}"
         self._compression = grpc.Compression.Gzip if exporter.gzip else None
-        #: While a channel is open, a fork leaves the child without gRPC: there this stays set, and
-        #: must not be touched.
+        #: A fork during a call leaves the child without gRPC: this stays set there, and must not be
+        #: touched.
         self._channel: Any = None
         self._opened_by = 0  # the process that opened it
         self._interrupted = False
@@ -121,7 +121,7 @@ def _judge(error: Any, codes: Any) -> Answer:
     if code is codes.INVALID_ARGUMENT:
         return Answer(Outcome.REFUSED, text, code=code.name)
     if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:
-        # two messages have it: about our request, or about its answer once it was taken
+        # gRPC says this of our request, or of its answer after it was accepted
         answer_was = "CLIENT: Received" in details
         taken = Outcome.DELIVERED if answer_was else Outcome.REFUSED
         return Answer(taken, text, code=code.name)

@@ -148,7 +148,7 @@ def accepted(body: bytes) -> Answer | None:
 
 
 def failed(error: BaseException) -> Answer:
-    """Return the ``Answer`` if no collector answered, since *error* was raised."""
+    """Return the ``Answer`` for a request without a response: *error* was raised instead."""
     return Answer(Outcome.AGAIN, one_line(f"{type(error).__name__}: {error}"), answered=False)
 
 
@@ -254,7 +254,7 @@ def _mistake(answer: Answer, exporter: Exporter) -> str:
     if code.startswith("3"):
         wanted = f"set {_ENDPOINT} to where it leads, if that is a collector"
         return f"the collector redirects what it is sent; {wanted}"
-    # of a status that no final answer has, too
+    # also a status that is never a final answer's
     if code in _LASTING or (code.isdecimal() and code[0] not in "25" and code not in _PASSING):
         appended = f"{_ENDPOINT} gets /v1/{exporter.signal} appended"
         path = f"{nothing}; correct the path: {appended}, {own}ENDPOINT is taken as it is"

@@ -45,17 +45,16 @@ class Pipeline:
     foreign processors do. Concurrency: any thread; follows a fork.
     """
 
-    #: Whether the sampler has to be asked for each span, which costs more than all else.
+    #: Whether each span must ask the sampler, the dearest step of all.
     asks_sampler: bool
-    #: Where it has not: new traces with an id up to this one are sampled, other spans as their
-    #: parent is.
+    #: If not: new traces with an id up to this one are sampled; other spans follow their parent.
     root_bound: int
 
     def __init__(self, settings: Settings, resource: Resource, spool: Spool) -> None:
         self.follow(settings, resource)
         #: The class of its spans; ``testing`` has one with a clock of its own.
         self.span_type: type[Span] = Span
-        #: Flags of a new trace: that its id is random, if the installed SDK says that (1.45 does).
+        #: Flags of a new trace: RANDOM_TRACE_ID if the installed SDK has it (1.45 does).
         self.root_flags = int(getattr(TraceFlags, "RANDOM_TRACE_ID", 0))
         self.spool = spool
         self.processors: tuple[SpanProcessor, ...] = ()
@@ -184,8 +183,8 @@ class Pipeline:
             self.spool.report(LOST_AFTER)
             return
         self.ended_spans += 1
-        if _diagnostics.untold and (told := _diagnostics.take_untold()):
-            encoded = _otlp.with_attributes(encoded, told)
+        if _diagnostics.unrecorded and (taken := _diagnostics.take_unrecorded()):
+            encoded = _otlp.with_attributes(encoded, taken)
         self.spool.append(scope, trace_id, encoded)
 
     def is_sent_by(self, provider: Any) -> bool:
@@ -251,7 +250,7 @@ class Pipeline:
         """End the current `process log` span: for a flush, or when it is old enough."""
         span = self._process_log
         if span is not None:
-            # by the span's own clock: a clock that is set back holds no line up
+            # by a monotonic clock: to set the wall clock back delays no line
             age_ns = span.now_ns() - (span.start_time or 0)
             if is_flush or age_ns >= PROCESS_LOG_S * 1e9:
                 self.end_process_log(span)
@@ -281,7 +280,7 @@ class Pipeline:
     # ---- a forked child
 
     def after_fork(self) -> None:
-        """Begin anew in a child: its own ids and resource, and none of the parent's lines."""
+        """Begin anew in a child: its own ids and resource, without the parent's lines."""
         _diagnostics.after_fork()
         _runtime.ids.seed()
         self._process_log = None
@@ -312,8 +311,8 @@ class LastCalls:
             self._waiting += 1
 
     def make(self, call: Callable[[], None]) -> None:
-        """Let a waiting thread make *call*, which must not raise. If there is none, and none can
-        start, it is made here.
+        """Let a waiting thread make *call*, which must not raise. Without one, and if no thread
+        can start, it is made here.
         """
         self._open.append(call)
         self._calls.put(call)

@@ -103,7 +103,7 @@ class Tracer(SdkTracer):
     ) -> Any:
         """Start a span inside *around*, which is current in *context*; every stage comes here."""
         if not _forks.mark[0]:
-            _forks.check()  # else two children of one process would have the same ids
+            _forks.check()  # otherwise two children of one process would make the same ids
         pipeline = (runtime := _runtime.current).pipeline
         if pipeline is None or not pipeline.is_open or self._is_off:
             return bindings.Unrecorded(around)
@@ -161,7 +161,7 @@ class _Unrecorded(LocalSpan, NonRecordingSpan):
 
     @property
     def span_id(self) -> int:  # type: ignore[override]  # it can be set
-        """Its id, made on demand, without a lock: a forked child would wait for that."""
+        """Its id, made on demand, without a lock that a forked child could wait for."""
         known: dict[str, int] = self.__dict__
         return known.get("span_id") or known.setdefault("span_id", new_span_id())
 

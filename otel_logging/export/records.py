@@ -91,7 +91,7 @@ class Records:
         self.spool.append(b"", trace_id or bytes(16), _otlp.scoped(scope, record))
 
     def _bounded(self, given: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
-        """Return the attributes of *given* that have room in a record, and how many have none."""
+        """Return the attributes of *given* that fit into a record, and how many are left out."""
         limits = self._limits
         values, dropped = bounded(given, limits.record_attributes, limits.record_value_length)
         if dropped:
@@ -101,7 +101,7 @@ class Records:
         return values, dropped
 
     def after_fork(self) -> None:
-        """Begin anew in a child: a resource of its own, and none of the parent's records."""
+        """Begin anew in a child: its own resource, without the parent's records."""
         self.spool.resource = encode_resource(self._child_resource())
 
 

@@ -19,13 +19,13 @@ from otel_logging.spool.queue import DAMAGED, SEAL_S, Spool
 from otel_logging.spool.reading import Waiting
 from otel_logging.spool.segment import Contents
 
-#: After so long a dead neighbour's spans, or a spool over its bound, are noticed.
+#: How often to look for a dead neighbour's spans, and for a spool over its bound.
 ROUND_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.5  # doubled with each failure
 _LONGEST_PAUSE_S: Final = 10.0  # the longest delay after a collector has come up
 _FLUSH_PAUSE_S: Final = 0.2  # while somebody waits
-LASTS_S: Final = 60.0  # after so long, refusals are not just a collector's restart
-_LONGEST_RETRY_AFTER_S: Final = 300.0  # we wait no longer, even if a collector asks for that
+LASTS_S: Final = 60.0  # refusals for longer are not just a collector's restart
+_LONGEST_RETRY_AFTER_S: Final = 300.0  # even if a collector asks for more
 
 NOT_DELIVERED: Final = "deliveries failed, the {} wait"
 UNREADABLE: Final = "spool segments cannot be read now and are tried again"
@@ -56,8 +56,8 @@ class Sender:
         #: Monotonic: since when the collector takes nothing, in a way that may pass by itself.
         self._no_since = math.inf
         self._has_accepted = False
-        # segments tried in vain, by name: the ranges of spans still to be sent; None: the segment
-        # could not be read; since when (monotonic) one could not
+        # segments tried in vain, by name: the ranges of spans still to be sent; None if the segment
+        # could not be read. Then: since when (monotonic) one could not be read
         self._unsent: dict[str, deque[range] | None] = {}
         self._unread_since = math.inf
         self._pause_s = 0.0
@@ -137,7 +137,7 @@ class Sender:
     def _apply_outcome(self, unsent: deque[range], part: range, answer: Answer) -> bool:
         """Do what *answer* says with the spans of *part*; False if they have to be sent again.
 
-        Those come last then, and hold nothing up. A single span is given up only if this collector
+        They then come last, and delay nothing. A single span is given up only if this collector
         has ever taken something: a server that speaks TLS answers 400 to all plain HTTP.
         """
         if answer.outcome is Outcome.DELIVERED:

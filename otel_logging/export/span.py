@@ -5,7 +5,7 @@ Invariant: nothing that an open span is given is lost, whichever thread gives it
 whenever the span ends. A full page of events leaves at once as a child span, and so
 does what arrives after the end. There is no lock, since a signal handler or
 ``__del__`` may log inside any of these methods. ``deque`` and ``list.pop``
-are atomic: who appends, and then finds that the span has ended, takes the rest out.
+are atomic: whoever appends, and then finds that the span has ended, takes the rest out.
 Deliberately absent: where the bytes go (``pipeline``).
 """
 
@@ -33,7 +33,7 @@ _sdk_log: Final = logging.getLogger("opentelemetry.sdk.trace")
 
 PAGE_EVENTS: Final = 500
 PAGE_BYTES: Final = 64 << 10  # 500 ordinary lines; a viewer opens such a span at once
-#: How long one `process log` span collects lines outside any span.
+#: How long one `process log` span collects lines that are outside any span.
 PROCESS_LOG_S: Final = 60.0
 
 
@@ -251,7 +251,7 @@ class Span(Readable, trace.Span):  # type: ignore[misc]  # the SDK keeps a conte
         try:
             self._open.pop()
         except IndexError:
-            if not self.is_of_lines:  # a span of lines is ended by who finds it full
+            if not self.is_of_lines:  # whoever finds a span of lines full ends it
                 self._warn("Calling end() on an ended span.")
             return
         end_ns = self.now_ns() if end_time is None else self.as_ns(end_time)
@@ -303,7 +303,7 @@ def as_mapping(given: Any) -> Mapping[str, Any]:
 
 
 class OfLines(Span):
-    """A page: the child of a span that does not take its lines. It may end inside a log call."""
+    """A page: a child span with the lines that its parent cannot take. May end in a log call."""
 
     is_of_lines = True
 

@@ -53,7 +53,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
     #: What was bound where it began; its bytes are shared, until somebody looks at the attributes.
     _bound: Bound | None
     _events_at_end: Sequence[bytes]
-    #: The events of an ended span, once somebody has looked at them, who may have changed them.
+    #: The events of an ended span, once they were read: the reader may have changed them.
     _shown_events: list[Event] | None
     # what most spans never have is the class's
     dropped_attributes = 0  # the SDK counts in its containers
@@ -76,8 +76,8 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
         parent: "Readable | None" = None,
         start_ns: int | None = None,
     ) -> None:
-        """Begin it. *pipeline*: a ``Pipeline``. *parent* is one of ours; of another's there is but
-        its context.
+        """Begin it. *pipeline*: a ``Pipeline``. *parent* is a span of ours; another SDK's parent is
+        known by its context alone.
 
         ReadableSpan's own constructor is left out: it would make what most spans
         are never asked for.
@@ -238,7 +238,7 @@ class Readable(LocalSpan, ReadableSpan):  # type: ignore[misc]  # the SDK keeps 
 
     @property  # what a scope was called before OpenTelemetry 1.11: some exporters still read it
     def _instrumentation_info(self) -> InstrumentationInfo:  # type: ignore[override]
-        # as the SDK does, whose class warns; ``catch_warnings`` would change other threads' filters
+        # as the SDK does, whose class warns. ``catch_warnings`` would change other threads' filters
         warnings.filterwarnings(
             "ignore", ".*You should use InstrumentationScope", DeprecationWarning, "otel_logging"
         )

@@ -1,7 +1,7 @@
 """ASGI: each HTTP request and each WebSocket message is a trace.
 
 In: an application of any framework. Out: the same, observed. Invariant: a request for which
-somebody else's instrumentation has a span is left alone. Deliberately absent: the trace of a
+somebody else's instrumentation has a span is not observed. Deliberately absent: the trace of a
 request (``http``) and of a connection (``asgi_websocket``).
 """
 
@@ -27,7 +27,7 @@ READ_AHEAD: Final = 32
 SHUTDOWN_S: Final = 1.0
 #: Keys in a scope: a middleware of ours is around; its request, while that is served.
 _SEEN: Final = "otel_logging"
-#: On nobody's behalf.
+#: The context that has no owner.
 _NOWHERE: Final = Context().run(Here.now)
 
 
@@ -172,8 +172,7 @@ async def _server_shutdown(original: Any, self: Any, *given: Any, **named: Any) 
 
 
 def _for_connection(original: Any, *given: Any) -> None:
-    """Call *original*, which works for the connection, outside the request: what comes next is
-    nobody's.
+    """Call *original* outside the request: the connection's later work has no owner.
 
     The connection's reader, timers and next request begin in copies of this call's context.
     """
@@ -187,7 +186,7 @@ def _for_connection(original: Any, *given: Any) -> None:
 
 
 async def _access(original: Any, self: Any, scope: Scope, response: Any, *given: Any) -> None:
-    """Let hypercorn log of a request that has no answer yet, and whose client has gone, as it."""
+    """Let hypercorn's line about a request without an answer, whose client has gone, be its own."""
     request, before = scope.get(_SEEN), Here.now()
     if response is None and isinstance(request, http.HttpRequest):
         request.here.put_back()
@@ -196,7 +195,7 @@ async def _access(original: Any, self: Any, scope: Scope, response: Any, *given:
 
 
 async def _stream_call(original: Any, self: Any, scope: Scope, *given: Any) -> None:
-    """Tell the request of a failure: ``BaseHTTPMiddleware`` would end the answer as if whole."""
+    """Record a failure on the request: ``BaseHTTPMiddleware`` would end the answer normally."""
     try:
         await original(self, scope, *given)
     except Exception as error:

@@ -2,8 +2,7 @@
 
 In: when the message arrived, when the next one was asked for, when something was sent for it. Out:
 a span from the first to the last of these times, or to the end of the last stage in it.
-Deliberately absent: the connection
-(``connection``).
+Deliberately absent: the connection (``connection``).
 """
 
 from types import SimpleNamespace
@@ -81,7 +80,7 @@ class Message:
             return
         self.is_over = True
         span, held = self.span, self.connection.held
-        if self in held or not self.asked_ns:  # else the task that has asked is done with it
+        if self in held or not self.asked_ns:  # otherwise the task that asked has finished with it
             held.discard(self)
             done_ns = done_ns or max(self.asked_ns, self.sent_ns, getattr(span, "last_ns", 0))
         done_ns = done_ns or self.asked_ns
@@ -95,14 +94,14 @@ class Message:
 
 
 def fail(span: Any, code: int | None) -> None:
-    """Mark *span* as failed, without an exception: a connection is closed with *code*."""
+    """Mark *span* as failed without an exception: its connection was closed with *code*."""
     span.set_attribute(_names.ERROR_TYPE, str(code))
     span.set_status(StatusCode.ERROR)
 
 
 class Held:
-    """Is in the context of each task that works on a message; once it is in none, the message is
-    over.
+    """Is in the context of each task that works on a message. When no context has it any more, the
+    message is over.
     """
 
     __slots__ = ("__weakref__", "message")
@@ -135,7 +134,7 @@ def asked(latest: Message | None = None) -> None:
 
 
 def closes(connection: Any, code: int) -> None:
-    """Note that the application closes *connection* with *code*: one of failure is as a 500."""
+    """Note that the application closes *connection* with *code*; one of failure counts as 500."""
     if connection is not None and code in CLOSED_FOR_FAILURE:
         connection.has_failed = True
         held = get_current().get(_names.HELD)

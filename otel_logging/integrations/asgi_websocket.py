@@ -1,9 +1,9 @@
 """One WebSocket connection of an ASGI server, whose messages are read when they arrive.
 
 In: the scope, and what application and server say to each other. Out: a ``Connection``. Invariant:
-an application sees what it would see without us. At most so many messages, and ``AHEAD_BYTES``
-beside the last one, are read ahead. Then the server is not asked any more, and stops its client as
-it would without us. Deliberately absent: what is a trace (``connection``), HTTP (``http``).
+an application sees what it would see without us. A bounded number of messages, and ``AHEAD_BYTES``
+beside the last one, are read ahead. After that the server is not asked, and it holds its client up
+as it would without us. Deliberately absent: what is a trace (``connection``), HTTP (``http``).
 """
 
 import asyncio
@@ -118,7 +118,7 @@ class _Connection(Connection):
         self._receive, self._send, self._read_ahead = receive, send, read_ahead
 
     async def send(self, event: Event) -> None:
-        """Pass *event* on; to send for a message is part of that message."""
+        """Pass *event* on. What is sent for a message is part of that message."""
         kind = event["type"]
         if kind == "websocket.accept" and not self.is_accepted:
             await self._send(answered(event, self.handshake))
@@ -137,7 +137,7 @@ class _Connection(Connection):
             await self._send(event)
         except RuntimeError as error:
             # a server's receive() has seen the end, which its application has not: without
-            # us it would be told so by the server
+            # us the server would say so
             if self.ahead is None or not self.ahead.saw_end or self.last is not None:
                 raise  # pragma: no cover - a server's own complaint
             # what the server raises for a connection that has gone, or the like of it
@@ -162,7 +162,7 @@ class _Connection(Connection):
 
 
 def announce(original: Any, self: Any, *args: Any, **options: Any) -> Any:
-    """Receive by Starlette's method; its call shows that the application asks."""
+    """Receive by Starlette's method: a call shows that the application asks for a message."""
     connection = getattr(getattr(self, "_receive", None), "__self__", None)
     if isinstance(connection, Connection):
         connection.announce()

@@ -5,14 +5,14 @@ handshake; one of each message, from its arrival to the last thing done for it; 
 Invariant: what is bound on the connection holds for its messages, what is bound for one ends with
 it. Deliberately absent: how a server receives and sends (``asgi_websocket``, ``websockets``).
 
-Whose a message is: it is in the context of the task that works on it, and of all that begins there.
+A message belongs to the context of the task that works on it, and of everything that begins there.
 
 - A task receives, and works on the message: it leaves the message when it asks for the next one.
 - A task of its own receives (``wait_for`` before Python 3.12, ``asyncio.wait``, ``gather``), and
   another task waits for it: that task has the message once the first has ended, and leaves it when
   it waits for the next one.
 - A task of its own receives, and no task waits for it: the task that has started it has the message
-  once it asks for the next one. Where that cannot be seen, the message is nobody's meanwhile.
+  once it asks for the next one. If that cannot be seen, the message is unowned until then.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ from otel_logging.integrations.asgi_message import BEFORE, Held, Message, asked,
 from otel_logging.integrations.http import Event, Request, Scope
 from otel_logging.integrations.taken import Item, first_at_end, waiter_of
 
-#: Seconds until a message is over that is held and not worked on: a timer, or a pool's connection,
-#: that was made in its context holds it as long as it lives. Also the seconds that a task may work
-#: on a message after its connection's end.
+#: Seconds after which a message is over if it is held but not worked on: a timer or a pool's
+#: connection that was made in its context holds it as long as it lives. Also the seconds that a
+#: task may work on a message after its connection's end.
 HELD_S: Final = 2.0
 _SWEEP_S: Final = 0.5
 _LAYERS: Final = 8  # the most tasks of which each waits for the next
 #: Seconds, after the next message is asked for, in which a task of the application may work on this
-#: one; a task that has no stage open then may be a listener.
+#: one. Then a task without an open stage may be a listener.
 WORKED_ON_S: Final = 60.0
 
 #: How frameworks and libraries say that the other side has gone.
@@ -145,12 +145,12 @@ class Connection:
 
     def announce(self) -> None:
         """Note that a task asks for the next message: it is done with the last one."""
-        if not self._is_apart:  # costs nothing where the application's own task receives
+        if not self._is_apart:  # no cost if the application's own task receives
             self._announced = self._announced or worker()
             return
         taker = self._taker()
         self.take(taker)
-        if taker is worker():  # else it has been noted before
+        if taker is worker():  # otherwise it was noted before
             self._announced = taker
             self._loosen()
 
@@ -160,7 +160,7 @@ class Connection:
             self._give(taker, self.untaken.pop(0))
 
     def _loosen(self) -> None:
-        """Let an answered message end before a time-out that starts here does.
+        """Let an answered message end earlier than a time-out that starts here.
 
         A time-out keeps a copy of the context. The copy gets a stand-in, which does not hold it.
         """
@@ -172,7 +172,7 @@ class Connection:
             set_current(otel_context.Context(loose))
 
     async def next(self, take: Callable[[], Awaitable[tuple[Event, int]]]) -> Event:
-        """Return what *take* returns next; it also tells the arrival. A message begins."""
+        """Return the next event of *take*, which also returns its arrival. A message begins."""
         task = worker()
         is_apart = task is not self.task and type(task) is not int
         taker = self._taker() if is_apart else task
@@ -200,7 +200,7 @@ class Connection:
         return event
 
     def _ask(self) -> None:
-        """Note that the message before is done, as far as its receiver goes."""
+        """Note that the receiver has finished with the message before."""
         latest, self.latest, self._announced = self.latest, None, None
         if self.asking is None:
             self._answered = None
@@ -224,7 +224,7 @@ class Connection:
         return self.task if taken_by is None else taken_by()
 
     def _ask_apart(self, task: Any, taker: Any) -> tuple[Any, bool]:
-        """Note that *task* asks, which *taker* has started; return that, and if it has said so."""
+        """Note that *task*, which *taker* started, asks; return *taker*, and whether it said so."""
         is_announced = self._announced is taker
         self._forget(task)
         self.asking, self._is_apart = task, True
@@ -256,7 +256,7 @@ class Connection:
         first_at_end(task, self._pass_on)
 
     def _forget(self, task: Any) -> None:
-        """Note that *task* holds what it has brought no longer."""
+        """Note that *task* no longer holds what it has brought."""
         if self.brought.pop(task, None) is not None:
             task.remove_done_callback(self._pass_on)
 
@@ -283,7 +283,7 @@ class Connection:
         run_in(taker, self.leave if held is None else lambda: self.enter(held, taker))
 
     def _doubt(self, taker: Any, item: Item) -> None:
-        """Note that *taker* works on one of two messages: on nobody's until it asks again."""
+        """Note that *taker* works on one of two messages: it is unowned until it asks again."""
         if _names.HELD in get_current() or not item.is_for_starter:
             self.enter(Held(Message(self)), taker)
 
@@ -304,7 +304,7 @@ class Connection:
             is_idle = not message.handed and now_ns - active_ns > HELD_S * 1e9
             is_left = is_long_ago or (is_idle and message.span not in at_work)
             if is_left and not getattr(span, "otel_logging_stages", 0):
-                message.finish(done_ns=active_ns)  # of lines alone: something goes on behind it
+                message.finish(done_ns=active_ns)  # it has lines alone: something goes on after it
         if self.held:
             self._sweep_later()
 
@@ -347,7 +347,7 @@ class Connection:
         stage = tracing.traced("disconnect", attributes=self.of_messages)
         stage.asked = stage.asked._replace(start_ns=arrived_ns)
         self.last = tracing.start(stage)
-        if event is None:  # the message that has noted an exception keeps it
+        if event is None:  # a message that has noted an exception keeps it
             self.last.otel_logging_began = self.handshake.began
         self.standing.now = self.last
 
@@ -388,7 +388,7 @@ class Connection:
 def sent() -> None:
     """Note that something was sent for the message that is current."""
     held = get_current().get(_names.HELD)
-    # a listener that this message has started sends to everybody, for ever
+    # a listener that this message has started sends to everybody for ever
     if held is not None and not held.message.connection.over_ns:
         held.message.sent_ns = _runtime.current.now_ns()
         # often sending is the last thing that is done for a message

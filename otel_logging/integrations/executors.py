@@ -43,7 +43,7 @@ def _name_of(work: Any) -> str:
 
 
 class _InThread:
-    """Work for another thread of this process, which keeps nothing of it afterwards.
+    """Work for another thread of this process. That thread keeps nothing of it afterwards.
 
     If nothing is current here, the work runs with what is current in that thread.
     """
@@ -88,7 +88,7 @@ class _Timed(_InThread):
             self.stage.is_known = True
 
     def who(self, _: int) -> tuple[tuple[str, str], ...]:
-        """Return on whose behalf the work was handed over; nobody's, if that has changed."""
+        """Return on whose behalf the work was handed over; empty if that has changed."""
         return () if self.stage is None else self.stage.who(self._since)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -99,7 +99,7 @@ class _Timed(_InThread):
             return super().__call__(*args, **kwargs)
         finally:
             self.end = time.perf_counter_ns()
-            del self._here, self._work  # else who remembers this keeps a message open
+            del self._here, self._work  # otherwise whoever remembers this keeps a message open
             if self.stage is not None and not self.stage.end:  # else it did not wait for this
                 self.stage.add_wait(Interval(POOL, self._since, now, Why(pool), had_it))
 
@@ -141,7 +141,7 @@ def _apart(original: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _submit(prepare: Any, submit: Any, self: Any, fn: _Work, /, *args: Any, **kwargs: Any) -> Any:
     work = prepare(fn, self)
-    # a worker that is forked now has nothing of this request
+    # so that a worker that is forked now keeps nothing of this request
     future = _apart(submit, self, work, *args, **kwargs)
     if type(work) is _Timed:
         future.add_done_callback(work.note)
@@ -178,7 +178,7 @@ _replaced = Replaced(
     (*_POOL, "_map_async", partial(_in_pool, "mapper")),
     (*_POOL, "imap", partial(_in_pool, "func")),
     (*_POOL, "imap_unordered", partial(_in_pool, "func")),
-    # for every scheduler: its timer would be of whoever has added a job last
+    # otherwise a scheduler's timer would run on behalf of whoever added a job last
     ("apscheduler.schedulers.base", "BaseScheduler", "_process_jobs", _apart),
 )
 instrument, uninstrument = _replaced.instrument, _replaced.uninstrument

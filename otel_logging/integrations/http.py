@@ -45,7 +45,7 @@ _THEIRS: Final = f"{_CONTRIB}.asgi", f"{_CONTRIB}.wsgi"
 _FORWARDED: Final = ("client.address", "client.port", "url.scheme")
 #: What may be the last that an application of ASGI sends.
 _ENDS: Final = tuple(f"http.response.{end}" for end in ("body", "pathsend", "zerocopysend"))
-#: No more digits: ``int`` refuses 4,301 of them, and takes digits that are no ASCII.
+#: Five ASCII digits at most: ``int`` takes other digits too, and raises for 4,301 of them.
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _LEFT: Final = nullcontext()
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
@@ -54,12 +54,12 @@ QUIET: Final = ("/health", "/healthz", "/livez", "/readyz", "/ping", "/metrics",
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """Return the headers by name in lower case; of several of a name the first."""
+    """Return the headers, names in lower case; of several with one name, the first."""
     return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in reversed(scope["headers"])}
 
 
 def port_of(text: Any) -> int | None:
-    """Return the port that *text* is; None where it is none."""
+    """Return *text* as a port number; None if it is invalid."""
     return int(text) if _PORT.fullmatch(str(text)) else None
 
 
@@ -69,9 +69,9 @@ def attributes_of(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
     port = port_of(digits) if host else None
     if port is None:
         host = headers.get("host", "")
-    # one of a socket of Unix is a text, and one of IPv6 has four parts
+    # a Unix socket's address is a string, and one of IPv6 has four parts
     addresses = [scope.get(name) for name in ("server", "client")]
-    # a client that a proxy has named, and not its port, has port 0
+    # a client's port is 0 if a proxy has named its address alone
     server, client = [
         each if isinstance(each, (tuple, list)) else (None,) * 2 for each in addresses
     ]
@@ -156,7 +156,7 @@ def serve(
 
 
 def granian(kind: Callable[[Any], Any], original: Any, app: Any, *given: Any) -> Any:
-    """Do the same for granian's *original*, which makes of an application what serves."""
+    """Do the same for granian's *original*, which turns an application into what it serves."""
     run = original(kind(app), *given)
     return lambda *request: copy_context().run(run, *request)
 
@@ -192,7 +192,7 @@ class Request:
     done_ns: int | None = None
     has_ended = False
     is_complete = False
-    #: What its framework handled when it began an answer of failure, and may have told nobody of.
+    #: What its framework handled when it began an answer of failure, and may not have reported.
     handled: BaseException | None = None
 
     def __init__(
@@ -204,7 +204,7 @@ class Request:
         self.began, self.began_ns = _exceptions.last, start_ns or _runtime.current.now_ns()
         headers = headers_of(scope)
         found = _REQUEST_ID.fullmatch(headers.get("x-request-id", ""))
-        #: The id that it came with, where that can be sent back.
+        #: Its ``x-request-id``, if that can be sent back.
         self.request_id = None if found is None else found[0]
         is_socket, method = scope.get("type") == "websocket", scope.get("method", "GET")
         known = method in _METHODS
@@ -230,7 +230,7 @@ class Request:
         self.leave()
 
     def leave(self) -> None:
-        """Have current and bound again what was so before it; a second call does nothing."""
+        """Restore what was current and bound before it; a second call does nothing."""
         left, self._inbound = self._inbound, _LEFT  # a connection keeps its handshake
         left.__exit__(None, None, None)
 
@@ -295,7 +295,7 @@ class Request:
 class HttpRequest(Request):
     """One request, and what is sent for it."""
 
-    #: Whether its application has been told that its client has gone.
+    #: Whether its application knows that its client has gone.
     is_left = False
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, quiet: Collection[str]) -> None:
@@ -318,7 +318,7 @@ class HttpRequest(Request):
                 if self.span is None:
                     self.begin(self.began_ns)  # a quiet path fails
             event = answered(event, self)
-        is_complete = not self.is_left  # after the answer all are told so
+        is_complete = not self.is_left  # read before: after the answer every application knows it
         await self._send(event)
         if event.get("more_body", False):
             background_tasks.look()  # a stream is as long as a connection

@@ -26,7 +26,7 @@ _APART: Final = "it is received in a task of its own, as asyncio.wait_for does b
 
 
 def _runner() -> object:
-    """Return the task, or the thread as an object: its number may be another's once it has
+    """Return the task, or the thread as an object: a number is given again once its thread has
     ended.
     """
     return threading.current_thread() if type(by := worker()) is int else by
@@ -99,7 +99,7 @@ class _Carrying:
     def _end(self) -> _Turn | None:
         """End what this worker has taken last, and return it."""
         turn = self._turn.get()
-        if turn is None or turn.worker is not _runner():  # another task's, which started this one
+        if turn is None or turn.worker is not _runner():  # that of the task which started this one
             return None
         turn.stage.close()
         return turn

@@ -1,8 +1,8 @@
 """Which integrations are on, and when: once their library is imported.
 
 In: names of ``_names.INTEGRATIONS``. Each is a module beside this one with ``uninstrument()`` and
-``instrument()``; that works on what is imported of its libraries, and may be called again. Out:
-these are called. Invariant: no library is imported for it. An integration that fails is reported
+``instrument()``, which patches those of its libraries that are imported, and may be called again.
+Out: calls of both. Invariant: no library is imported for it. An integration that fails is reported
 and left out. Deliberately absent: any framework.
 """
 
@@ -60,18 +60,18 @@ def _take_away(names: set[str]) -> None:
 
 
 def _waiting(library: str) -> list[str]:
-    """Return what is on and is put in place once *library* is imported."""
+    """Return the enabled integrations that *library* is for."""
     return [name for name in sorted(on) if library in _names.INTEGRATIONS[name]]
 
 
 def _used() -> list[str]:
-    """Return what is on of what the application imports by now."""
+    """Return the enabled integrations of which a library is imported."""
     libraries = _names.INTEGRATIONS
     return [name for name in sorted(on) if not sys.modules.keys().isdisjoint(libraries[name])]
 
 
 def described() -> dict[str, Any]:
-    """Return what is on of what the application imports by now, and how to have the rest."""
+    """Return the integrations in use, and the command that installs what is missing."""
     used = _used()
     described: dict[str, Any] = {"on": [e for e in used if e not in ("clients", "executors")]}
     if "clients" in used:
@@ -110,11 +110,11 @@ class _Finder:
 
 
 class _Loader:
-    """Stands for the loader of *spec* until the library is executed. Nothing is set on that loader:
-    it may be a class, or one object for all modules of a zip file.
+    """Stands in for the loader of *spec* until the library is executed. Nothing is set on that
+    loader: it may be a class, or one object for all modules of a zip file.
     """
 
-    _theirs: Any = None  # a copy is asked for methods before it has one
+    _theirs: Any = None  # a copy is asked for methods before its own is set
 
     def __init__(self, spec: Any) -> None:
         self._spec, self._theirs = spec, spec.loader
@@ -123,14 +123,14 @@ class _Loader:
         return getattr(self._theirs, name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Execute *module* as without us, with its own loader in its place; then tell of it."""
+        """Execute *module* with its own loader in place; then call ``instrument``."""
         library = self._spec.name
         self._spec.loader = module.__loader__ = self._theirs
         _loading.append(library)
         try:
             self._theirs.exec_module(module)
         except BaseException:
-            sys.modules.pop(library, None)  # it is not whole; what it has imported may be
+            sys.modules.pop(library, None)  # it is incomplete; what it has imported may be complete
             _loaded(library)
             sys.modules[library] = module  # Python takes it out, unless it was a reload
             raise
@@ -140,7 +140,7 @@ class _Loader:
 def _loaded(library: str) -> None:
     _loading.remove(library)
     for name in _waiting(library):
-        # else once that one is whole, which imports this one
+        # otherwise when the outer import is complete, which imports this one
         if not any(each in _names.INTEGRATIONS[name] for each in _loading):
             _call(name, "instrument")
 

@@ -69,11 +69,11 @@ class Replaced:
 
 
 class _Instead(partial[Any]):
-    """A function that is given what it replaces first; a method of whoever it is looked up on.
+    """A function that gets what it replaces as its first argument; a method if it is looked up on
+    an object.
 
-    Whatever it is asked, it answers as what it replaces: which kind of function it is (uvicorn
-    asks, and ``unittest.mock``), of which type, and with which arguments. A partial, since to call
-    one takes no call in Python beside.
+    It looks like what it replaces: its kind of function (uvicorn and ``unittest.mock`` ask), its
+    type, its arguments. It is a partial, because to call one costs no further call in Python.
     """
 
     def __get__(self, instance: Any, _: Any = None) -> Any:
@@ -84,7 +84,7 @@ class _Instead(partial[Any]):
 
     @property
     def func(self) -> Any:
-        """What it replaces, for who looks into a partial."""
+        """What it replaces, for code that looks into a partial."""
         return self.__wrapped__
 
     @property  # type: ignore[misc]  # of an object it can be set

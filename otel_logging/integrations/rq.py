@@ -44,7 +44,7 @@ def _perform(original: Any, self: Any, job: Any, *args: Any, **options: Any) -> 
         run = automatic(_name_of(job), kind="consumer", attributes=attributes).begin()
         try:
             return original(self, job, *args, **options)
-        finally:  # RQ has told of what the job raised, and goes on
+        finally:  # RQ has logged what the job raised, and goes on
             leave_structlogs(run.span)
             run.end(vars(job).pop(_ERROR, None))
 

@@ -1,7 +1,7 @@
 """Servers made with the ``websockets`` library: a span of the handshake, and a trace a message.
 
-Its servers under asyncio, new and legacy, and in threads. The servers that are made of it (uvicorn)
-are ASGI's.
+Servers under asyncio (new and legacy) and in threads. A server that is built on the library
+(uvicorn) is observed by ``asgi``.
 """
 
 import sys
@@ -28,7 +28,7 @@ _INTERNAL_ERROR: Final = 1011  # how the library closes a connection whose handl
 _WAITING: Final = 128
 #: Attribute of a connection: how its messages are observed.
 OBSERVED: Final = "otel_logging_connection"
-#: Attributes of a protocol: whose handshake it is to answer, and since when; on whose behalf it is.
+#: Attributes of a protocol: the connection whose handshake it answers, and since when; its context.
 _ASKED, _CONTEXT = "otel_logging_asked", "otel_logging_context"
 
 
@@ -39,7 +39,7 @@ class Handled(Connection):
         self, waiting: Callable[[], int], is_end: Callable[[Any], bool] = lambda _: False
     ) -> None:
         super().__init__()
-        #: When the last ones came; those that are *waiting* still are at its end.
+        #: Arrival times of the latest messages; those that still wait are at the end.
         self._arrived: list[int] = []
         self._waiting, self._is_end = waiting, is_end
 
@@ -91,11 +91,11 @@ def _waiting_at(self: Any) -> int:
 
 async def _handshake(original: Any, self: Any, *args: Any, **options: Any) -> Any:
     if _runtime.current.tracer is not None and not type(self).__module__.startswith("uvicorn."):
-        setattr(_told(self), _ASKED, (self, _runtime.current.now_ns()))
+        setattr(_protocol_of(self), _ASKED, (self, _runtime.current.now_ns()))
     return await original(self, *args, **options)
 
 
-def _told(connection: Any) -> Any:
+def _protocol_of(connection: Any) -> Any:
     return getattr(connection, "protocol", connection)  # the legacy one is its protocol itself
 
 
@@ -182,14 +182,14 @@ async def send(original: Any, *args: Any, **options: Any) -> Any:
 
 
 def _written(original: Any, *args: Any, **options: Any) -> Any:
-    """Write by a library's method, which it calls also for who sends to many at once."""
+    """Write by a library's method, which broadcasting uses, too."""
     result = original(*args, **options)
     sent()
     return result
 
 
 async def _close(original: Any, self: Any, code: int = 1000, reason: str = "") -> Any:
-    if sys.exception() is None:  # else it is of that
+    if sys.exception() is None:  # otherwise the exception decides
         closes(getattr(self, OBSERVED, None), code)
     _end(self, code, reason)
     return await original(self, code, reason)
@@ -200,11 +200,11 @@ def _end(self: Any, code: int, reason: str) -> None:
     # a server that ends closes its connections, before their handlers have ended
     if connection is not None and connection.task == worker():
         delattr(self, OBSERVED)
-        told = _told(self)
-        connection.code = told.close_code or code
-        connection.reason = told.close_reason or reason
+        protocol = _protocol_of(self)
+        connection.code = protocol.close_code or code
+        connection.reason = protocol.close_reason or reason
         error = connection.close(sys.exception() if code == _INTERNAL_ERROR else None)
-        if error is not None:  # the library's line about it is of where it has come from
+        if error is not None:  # the library's line about it belongs to where it came from
             CURRENT.set(otel_context.Context())
             bindings.restore(NOTHING)
 

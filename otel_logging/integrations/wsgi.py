@@ -30,7 +30,7 @@ REQUEST: Final = "otel_logging.request"
 
 
 def scope_of(environ: Environ) -> Scope:
-    """Return what ASGI would say of the same request."""
+    """Return the request as an ASGI scope."""
     headers = [
         (key[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace"))
         for key, value in environ.items()
@@ -50,7 +50,7 @@ def scope_of(environ: Environ) -> Scope:
 
 
 def _is_of_asgi(environ: Environ) -> bool:
-    """Say whether an ASGI application around has the request: this one is mounted in it."""
+    """Say whether an ASGI application has the request, and this one is mounted in it."""
     entry = entry_of(CURRENT.get().get(SPAN, INVALID_SPAN))
     scope, method = scope_of(environ), value_of(entry, "http.request.method_original")
     asked = method or value_of(entry, "http.request.method"), value_of(entry, "url.path")
@@ -125,7 +125,8 @@ class _Served(Request):
         return (_Kept if is_tested else of_plain)(body, self)
 
     def _answer(self, status: str, headers: Iterable[tuple[str, str]], *more: Any) -> Any:
-        self.status, self.answered = int(status[:3]), list(headers)  # its own may be a constant
+        # a copy: the application's list may be a constant
+        self.status, self.answered = int(status[:3]), list(headers)
         self.answered += self.headers(name for name, _ in self.answered)
         return self._start_response(status, self.answered, *more)
 
@@ -180,7 +181,7 @@ class _Body:
             self._is_open = False
             self._served.close(self._error, self._close)
 
-    __del__ = close  # werkzeug closes no body of which the client has gone
+    __del__ = close  # werkzeug does not close the body if the client has gone
 
 
 class _Sized(_Body):
@@ -196,7 +197,7 @@ class _Sized(_Body):
 
 
 class _Kept(_Body):
-    """An answer in werkzeug's test client (Flask's), which closes none: its last piece ends it."""
+    """An answer in werkzeug's test client (Flask's), which closes none: the last piece ends it."""
 
     _length = 0
 
@@ -226,7 +227,7 @@ def name_route(environ: Environ, route: str) -> None:
 
 
 def _options_of(app: Any) -> dict[str, Any]:
-    """Return the options of our middleware that *app* is, or has inside."""
+    """Return the options of our middleware, if *app* is one or has one inside."""
     found = (each for each in inside(app) if type(each) is WSGIObservabilityMiddleware)
     return next((each.options for each in found), {})
 
@@ -242,7 +243,7 @@ def observe(call: Any, self: Any, environ: Environ, start_response: Any) -> Iter
 
 
 class _OfServer(WSGIObservabilityMiddleware):
-    """What a server has for an application; it serves each request in a context of its own."""
+    """What a server gets instead of its application: each request has a context of its own."""
 
     stays = True
 
@@ -259,7 +260,7 @@ def _handle_error(original: Any, *args: Any) -> Any:
 
 
 _GUNICORN: Final = {"sync": "SyncWorker", "gthread": "ThreadWorker", "base_async": "AsyncWorker"}
-#: What serves an application that its object has there.
+#: Wraps the application that a server's object has in the attribute of that name.
 _serving: Final = partial(partial, serve, _OfServer)
 _replaced = Replaced(
     *(

@@ -34,12 +34,12 @@ _HEADER_BYTES: Final = 8192
 #: each of its processes.
 _ALIVE: Final = struct.Struct("<Q")
 _ALIVE_AT: Final = _HEADER_BYTES - _ALIVE.size
-#: Written at once: the system makes as large a page of it, which is in memory as a whole.
+#: Written in one call: a larger write makes a larger page, all of which stays in memory.
 _PIECE_BYTES: Final = 16 << 10
 #: State; trace, span and parent id; start by the wall's clock, and by that which only goes forward;
 #: budget and name; whose it is; where it stands.
 _SLOT: Final = struct.Struct("<B7x16sQQQQd64s96s288s")
-#: Of a stage that opens; it stands nowhere yet, and what stood there before ends here.
+#: The part that an opening stage writes: its place is empty, and ends a former stage's text.
 _OPENED: Final = struct.Struct("<B7x16sQQQQd64s96sx")
 _IS_OPEN: Final = b"\1" + bytes(7)
 _NAMED: Final = struct.Struct("<d64s")
@@ -74,7 +74,7 @@ class OpenStage(NamedTuple):
     where: str
 
 
-#: Maps that would close a descriptor which is not theirs any more.
+#: Maps that are never closed: that would close a descriptor that is another file's by now.
 _kept: Final[list[mmap.mmap]] = []
 
 
@@ -87,7 +87,7 @@ class BlackBox:
         #: A stage's name as it stands there, and whose it is: without secrets.
         self.shown = lru_cache(SLOTS)(lambda name: _cut(str(plain(name)), _NAME_BYTES))
         self.joined = lru_cache(SLOTS)(_joined)
-        #: Numbers of slots; those of the header are none.
+        #: Numbers of free slots; the header takes the place of the first ones.
         self.free = list(range(SLOTS - 1, _HEADER_BYTES // SLOT_BYTES - 1, -1))
 
     def begin(self, directory: Path, resource: bytes) -> None:
@@ -99,7 +99,7 @@ class BlackBox:
         )
         self.path = path
         try:
-            # all of it has its place on the disk: a write to a hole on a full one ends the process
+            # no holes: on a full disk, a write to a hole in a mapped file kills the process
             for _ in range(0, size, _PIECE_BYTES):
                 if os.write(fd, bytes(_PIECE_BYTES)) < _PIECE_BYTES:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -117,8 +117,8 @@ class BlackBox:
     ) -> None:  # fmt: skip
         """Put a stage into *slot*."""
         at, ids = slot * SLOT_BYTES, (trace_id.to_bytes(16, "big"), span_id, parent_id)
-        told = start_ns, began_ns, budget_s, self.shown(name), self.joined(who)
-        _OPENED.pack_into(self.data, at, 1, *ids, *told)
+        facts = start_ns, began_ns, budget_s, self.shown(name), self.joined(who)
+        _OPENED.pack_into(self.data, at, 1, *ids, *facts)
 
     def name(self, slot: int, name: str, budget_s: float) -> None:
         """Give the stage in *slot* its name, known by now, and the budget of that."""
@@ -171,8 +171,8 @@ class BlackBox:
 
 
 def read(path: Path) -> Table:
-    """Return the table in *path*; of a damaged one what can be read. Failure: raises OSError, also
-    where that is nothing.
+    """Return the table in *path*; what can be read of a damaged one. Failure: raises OSError, also
+    if nothing can be read.
     """
     data, again, last = (content(path) for _ in range(3))
     stages = []

@@ -1,17 +1,17 @@
-"""Whether a task serves others for ever, or does what the request that started it has left to do.
+"""Whether a task runs for ever and serves others, or finishes the work that its request left.
 
 In: a task. Out: whether it stands in a loop that has no end, as its source says, or waits for such
-tasks; and whether it takes there what is everybody's. Invariant: in doubt a task has an end, as one
-without a source has. Deliberately absent: what follows from it (``background_tasks``).
+tasks; and whether it takes items there that are shared by everybody. Invariant: in doubt, or
+without source, a task has an end. Deliberately absent: what follows from it (``background_tasks``).
 
 A loop has no end where three things hold:
 
 - it is ``while True``; or it iterates over a subscription, or over what such a loop yields; or its
-  condition is a flag, and both that and what it takes are everybody's;
+  condition is a flag, and both the flag and what it takes are shared by everybody;
 - no ``return``, ``raise`` or ``break`` in it leaves it;
-- no block around it, in its function or in one that waits for that, has a time limit, is of the
-  application's own making, or catches an error, which may be the end of an answer. To be stopped is
-  no end; nor is any failure (``except Exception``), where what it takes is everybody's.
+- no block around it, in its function or in one that waits for that, has a time limit, is a context
+  manager of the application's, or catches an error, which may be the end of an answer. To catch
+  cancellation does not count; nor does ``except Exception`` around items shared by everybody.
 """
 
 import ast
@@ -51,8 +51,8 @@ _SUBSCRIPTIONS: Final = frozenset(
 _FLAGS: Final = bool, asyncio.Event, threading.Event
 _FLAG: Final = re.compile(r"(?:not )?([\w.]+?)(?:\.is_set\(\))?")
 _LOOPING: Final = re.compile(r"\s*(while|async\s+for)\b")
-#: What a frame is for whoever waits for it: it may end, it yields for ever, it waits for a
-#: subscription, it never returns.
+#: What a frame's caller gets: the frame may end; yields for ever; waits for a subscription; never
+#: returns.
 _ENDS, _YIELDS, _SUBSCRIBED, _NEVER = range(4)
 _WAITING: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _FUNCTIONS: Final = (ast.AsyncFunctionDef, ast.FunctionDef, ast.Lambda)
@@ -76,11 +76,11 @@ def waits_for_ever(task: Any) -> bool:
 
 
 def is_everybodys(task: Any, *, is_beside: bool = False) -> bool:
-    """Say whether *task* takes from a subscription, or in a loop from a queue of everybody's:
-    whoever puts items there, all of them are.
+    """Say whether *task* takes from a subscription or, in a loop, from a queue shared by everybody.
+    Then all its items are shared, whoever puts them there.
 
-    *is_beside*: other work of its request goes on, of which a subscription is a part that no
-    module has.
+    *is_beside*: its request has other work. Then a subscription counts only if a module's variable
+    leads to it.
     """
     for frame in frames(task):
         if frame.f_code.co_qualname in _SUBSCRIPTIONS:
@@ -104,7 +104,7 @@ def frames(task: Any) -> list[FrameType]:
 
 
 def _of_frame(frame: FrameType, below: int) -> int:
-    """Return what *frame* is for whoever waits for it; *below*: what it waits for itself."""
+    """Return what the caller of *frame* gets; *below*: what *frame* gets itself."""
     code = frame.f_code
     if code.co_qualname in _SUBSCRIPTIONS:
         return _SUBSCRIBED
@@ -122,7 +122,7 @@ def _of_frame(frame: FrameType, below: int) -> int:
     passing = _STOPS | _BROAD if is_shared else _STOPS
     if any(_may_end(each, frame, passing) for each in around[:loop]):
         return _ENDS
-    # who iterates over a generator may leave it
+    # whoever iterates over a generator may leave it
     is_left = code.co_flags & inspect.CO_ASYNC_GENERATOR and below != _NEVER
     return _YIELDS if is_left else _NEVER
 
@@ -144,14 +144,14 @@ def _has_no_end(block: Any, frame: FrameType, below: int) -> bool:
 
 
 def _takes(frame: FrameType, blocks: tuple[Any, ...]) -> bool:
-    """Say whether a loop of *blocks*, in *frame*, takes from a queue of everybody's."""
+    """Say whether a loop of *blocks*, in *frame*, takes from a queue shared by everybody."""
     queues = (each for loop in blocks if isinstance(loop, ast.While) for each in _taken(loop)[0])
     return any(everybodys.has(frame, each, asyncio.Queue) for each in queues)
 
 
 def _may_end(block: Any, frame: FrameType, passing: set[str]) -> bool:
-    """Say whether *block* may end the loop in it, where *frame* stands, and go on behind; not by an
-    error of *passing*.
+    """Say whether *block*, in which *frame* stands, can end the loop inside it and go on after it;
+    errors in *passing* do not count.
     """
     is_tried = frame.f_lineno <= (block.body[-1].end_lineno or 0)
     handlers = getattr(block, "handlers", ()) if is_tried else ()
@@ -162,8 +162,8 @@ def _may_end(block: Any, frame: FrameType, passing: set[str]) -> bool:
 
 
 def _is_limit(made: ast.expr, frame: FrameType, passing: set[str]) -> bool:
-    """Say whether a context manager has a time limit, or may catch errors but for *passing*: one of
-    the application's own making may.
+    """Say whether a context manager has a time limit, or may catch errors that are not *passing*:
+    one of the application's may.
     """
     name = ast.unparse(getattr(made, "func", made))
     by = everybodys.along(frame, name)[-1]
@@ -196,7 +196,7 @@ def _blocks(code: CodeType, line: int, *, has_loop: bool) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=1024)
 def _parsed(code: CodeType) -> tuple[Any, ...]:
-    with suppress(Exception):  # it is generated, or another by now
+    with suppress(Exception):  # the source was generated, or has changed
         lines = inspect.getblock(linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :])
         above = "if True:\n" if lines[0][0].isspace() else "\n"
         tree = ast.increment_lineno(ast.parse(above + "".join(lines)), code.co_firstlineno - 2)
@@ -233,7 +233,7 @@ def _is_left(loop: ast.While | ast.AsyncFor) -> bool:
 
 
 def _leaves(node: ast.AST, within: frozenset[str] = frozenset()) -> bool:
-    """Say whether *node*, in a loop, may leave that, and not by an error of others.
+    """Say whether *node* may leave the loop that it is in, otherwise than by an error of others.
 
     *within*: what does not: a ``break`` of a loop in it, and errors that are caught.
     """
@@ -253,7 +253,7 @@ def _leaves(node: ast.AST, within: frozenset[str] = frozenset()) -> bool:
 
 
 def _raises(handler: ast.ExceptHandler) -> bool:
-    """Say whether *handler* is left by an error in any case."""
+    """Say whether *handler* always ends by raising."""
     *before, last = handler.body
     return isinstance(last, ast.Raise) and not any(map(_leaves, before))
 
@@ -265,5 +265,5 @@ def _kinds(handler: ast.ExceptHandler) -> set[str]:
 
 
 def _names(found: Iterable[ast.expr]) -> set[str]:
-    """Return each of *found* without the module that it is of."""
+    """Return each of *found* without its module."""
     return {ast.unparse(each).rpartition(".")[2] for each in found}

@@ -30,15 +30,15 @@ from otel_logging.lateness.cpu import computed, has_stood_still
 from otel_logging.lateness.verdict import GC, LOOP, Who, Why
 
 BEAT_NS: Final = 25_000_000
-_EARLY_NS: Final = 10_000_000  # a stage that begins so shortly before a beat has it at once
+_EARLY_NS: Final = 10_000_000  # a stage that begins within this time before a beat gets it at once
 BLOCKED_NS: Final = 50_000_000  # a loop that is late by that is looked at, if not before
 _NOTED_NS: Final = 25_000_000  # and by that, it counts as blocked
 _OTHERS_NS: Final = 2_000_000  # what the watching thread takes, and more
-_LATELY_NS: Final = 10_000_000_000  # so long after a block the next is looked at sooner
-_CAUGHT_UP_NS: Final = 100_000_000  # so long after a block it reads what came in it
+_LATELY_NS: Final = 10_000_000_000  # for so long after a block the next one is looked at sooner
+_CAUGHT_UP_NS: Final = 100_000_000  # for so long after a block it reads what came during it
 _LONG_GC_NS: Final = 200_000
 KEPT: Final = 1024
-_SEEN: Final = 1000  # looks at one block; of a longer one each second look is forgotten
+_SEEN: Final = 1000  # looks at one block; every other look at a longer one is forgotten
 #: Until Python 3.12 the collector may run in the midst of a context variable's reset. What a
 #: finaliser's log call has read of that variable is freed next, and remembered as its value, until
 #: this thread enters a context. No other thread is in this one: one collection runs at a time.
@@ -47,9 +47,9 @@ _NO_CONTEXT: Final = Context()
 
 
 class Pause(NamedTuple):
-    """A time in which others waited. *by* did it: a request, as its entry span, or a task that is
-    in none, weakly; *loop* is what it blocked, None for all that there is, but for the threads
-    *spared*: that did it, or stood in a call that waits.
+    """A time in which others waited. *by*: what caused it, a request's entry span or, outside
+    requests, a weak reference to the task. *loop*: what it blocked; None for everything except the
+    threads in *spared*, which caused it or stood in a call that waits.
     """
 
     cause: str
@@ -70,7 +70,7 @@ class Seen(NamedTuple):
     steps: list[where.Step]
     span: Any = trace.INVALID_SPAN
     who: Who = ()
-    #: Weakly.
+    #: A weak reference.
     task: Any = None
     #: The loop waits for events: it is not its own work that keeps it.
     is_idle: bool = False
@@ -234,8 +234,8 @@ class Heart:
             self.early, self.timer = -1, None
 
     def blocked_ns(self) -> int:
-        """Return how long ago it was blocked first, of the block that it is in or has just left;
-        0 where there is none.
+        """Return how long ago the block began that the loop is in, or has just left; 0 without
+        one.
         """
         now = time.perf_counter_ns()
         is_late = self.timer is not None and now - self.due > _NOTED_NS

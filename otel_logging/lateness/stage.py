@@ -35,7 +35,7 @@ from otel_logging.lateness.verdict import Facts, Interval, Who, Why
 WATCHED: Final = "otel_logging_watched"
 #: Attribute of a span that is not recorded: what is bound in its request.
 WHO: Final = "otel_logging_who"
-_WARNED: Final = "otel_logging_warned"  # on the entry span, once a line has told of the trace
+_WARNED: Final = "otel_logging_warned"  # on the entry span, once a line is about the trace
 _NO_LINE: Final = -1, None, None
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 _NODES: Final = 20_000  # stages and calls below one that are remembered until that ends
@@ -47,13 +47,13 @@ _LINKS: Final = 8
 _DOWNSTREAM: Final = (SpanKind.CLIENT, SpanKind.PRODUCER)
 #: Whose spans are one call of a library each, which first of all gets a connection.
 _INSTRUMENTED: Final = "opentelemetry.instrumentation."
-#: Who ends the stage of a generator, between whose steps its thread may do anything.
-_STEPS: Final = _wrap._Inside.__exit__.__code__  # noqa: SLF001 - to be told from others
+#: Code that ends a generator's stage: between a generator's steps its thread may do anything.
+_STEPS: Final = _wrap._Inside.__exit__.__code__  # noqa: SLF001 - to recognise it
 
 
 class Holder(NamedTuple):
-    """Who has got something that others wait for, and when: a ``Watched``, or the like of it;
-    *task*: that it got it in, weakly.
+    """Who holds something that others wait for, and since when: a ``Watched``, or the like of it.
+    *task*: a weak reference to the task that got it.
     """
 
     stage: Any
@@ -68,7 +68,7 @@ def watched_of(span: Any) -> "Watched | None":
 
 
 def value_of(span: Any, key: str) -> Any:
-    """Return an attribute of an open *span*, from any thread; None where it has none."""
+    """Return an attribute of an open *span*, from any thread; None if it is missing."""
     own = getattr(span, "_own", None)  # ours: to read its ``attributes`` would change it
     if own is not None:
         bound = span._bound  # noqa: SLF001
@@ -84,7 +84,7 @@ def began_ns(span: Any) -> int:
 
 
 def ended_below(around: Any, span: Any) -> None:
-    """Tell the stage of *around* of a span below it that is no stage: a client's, say."""
+    """Report *span*, which is no stage (a client's, say), to the stage of *around*."""
     outer = watched_of(around)
     if outer is not None and span.otel_logging_watched is None:
         start, end = span.start_time - span.clock_ns, span.end_time - span.clock_ns
@@ -102,7 +102,7 @@ class Watched:
 
     end = seen_at = 0
     is_overdue = False
-    #: Its slot of the black box; below 1: it has none.
+    #: Its slot of the black box; below 1 without one.
     slot = -1
     #: Whether it has a budget, or is below one that has; else it is only shown as open.
     is_measured = True
@@ -330,20 +330,20 @@ class Watched:
         self.span.set_attributes(attributes)
         if self.stacks:
             ended_ns = None if self.clock_ns is None else self.end + self.clock_ns
-            told = {_names.LATE_WHERE: _steps_of(self.stacks)}
-            self.span.add_event(_names.LATE_WHERE, told, ended_ns)
+            labels = {_names.LATE_WHERE: _steps_of(self.stacks)}
+            self.span.add_event(_names.LATE_WHERE, labels, ended_ns)
         linked = [p.span for p in reversed(pauses) if p.span is not None and not self.is_own(p)]
         for pause in linked[:_LINKS]:
             self.span.add_link(pause)
         self._warn(why, attributes)
 
     def _warn(self, why: str, attributes: dict[str, Any]) -> None:
-        told = {k: v for k, v in attributes.items() if k not in (_names.LATE, _names.LATE_WHY)}
+        fields = {k: v for k, v in attributes.items() if k not in (_names.LATE, _names.LATE_WHY)}
         depth, top = 0, self
         while top.outer is not None:
             depth, top = depth + 1, top.outer
         if depth > top.line[0]:
-            top.line = depth, bindings.entry_of(self.span), self.line_of(why, told)
+            top.line = depth, bindings.entry_of(self.span), self.line_of(why, fields)
         if top.end:
             top.tell()
 

@@ -20,7 +20,7 @@ GC, LOOP, LOCK, POOL, QUEUE = "gc", "loop", "lock", "pool", "queue"
 DOWNSTREAM, CPU, UNKNOWN = "downstream", "cpu", "unknown"
 #: Measured by the package alone; any other cause is a wait that the application names.
 MEASURED: Final = frozenset({GC, LOOP, CPU, UNKNOWN})
-#: Where several causes hold in one moment, the first counts. Named by an application: as a pool.
+#: If several causes hold in one moment, the first counts. An application's own ranks as a pool.
 RANK: Final = {GC: 0, LOOP: 1, LOCK: 2, POOL: 3, QUEUE: 4, DOWNSTREAM: 5, CPU: 6, UNKNOWN: 7}
 _DEPTH: Final = 100  # of children within children that are explained
 _MOST_OF_IT: Final = 0.51  # a little more than a half, which may be chance
@@ -49,7 +49,7 @@ class Interval(NamedTuple):
     start: int
     end: int
     why: Why = Why()
-    #: Says why instead, where that is to be known.
+    #: Called for the ``Why`` instead of *why*, when that is needed.
     ask: Callable[[], Why] | None = None
 
 
@@ -68,7 +68,7 @@ class Facts(NamedTuple):
     children: Sequence["Facts"] = ()
     #: What its thread, or threads for it, computed in it, without its children.
     cpu: int = 0
-    #: Waits that were seen where it stood: also those in a child that had the time for itself.
+    #: Waits that were seen in its frames: also those in a child that took that time.
     seen: Sequence[Interval] = ()
 
 
@@ -116,7 +116,7 @@ def judge(stage: Facts, pauses: Sequence[Interval] = (), over: int = 0) -> Verdi
     for (cause, _), took in spent.items():
         shares[cause] += took
     ranked = {cause: took for cause, took in shares.most_common() if took}
-    # of what is not known, as much as the budget is what the stage takes anyway
+    # unknown time up to the budget counts as what the stage takes anyway
     least = min(max(over, 1), ranked.get(UNKNOWN, 0) - (stage.end - stage.start - over) + 1)
     known = [cause for cause, took in ranked.items() if cause != UNKNOWN and took >= least]
     cause = next(iter(known or ranked), UNKNOWN)
@@ -171,7 +171,7 @@ def _because(verdict: Verdict, where: str) -> str:
 def most(
     held: Iterable[tuple[int, int, Why]], start: int, end: int, *, is_shared: bool = False
 ) -> Why | None:
-    """Return who had something for most of a time; None where nobody did, or who is not known.
+    """Return who had something for most of a time; None if nobody did, or if that is not known.
 
     *held*: since when, until when, in part within that time, and who: one whose *culprit* has no
     name is not known. *is_shared*: several have it at once: who is returned had most of it as well.

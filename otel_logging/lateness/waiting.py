@@ -24,9 +24,9 @@ from otel_logging.lateness.verdict import LOCK, MEASURED, Interval, Why, most
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_KEPT: Final = 64  # who got one thing last
+_KEPT: Final = 64  # the last ones who got one thing
 _KEYS: Final = 1024
-_MOMENT_NS: Final = 100_000  # what a free lock takes, on a busy machine too: no wait
+_MOMENT_NS: Final = 100_000  # what a free lock takes, even on a busy machine: not a wait
 
 
 #: Who got what, last.
@@ -34,8 +34,8 @@ _holders: Final = lru_cache(_KEYS)(lambda _: deque[Holder](maxlen=_KEPT))
 
 
 class waiting:  # noqa: N801 - reads as a participle, like structlog's
-    """Say that a ``with`` block, or a function, waits for something: the stage that is late by it
-    names *cause*.
+    """Mark a ``with`` block, or a function, as a wait: a stage that is late because of it names
+    *cause*.
 
     *cause*: "lock", "pool", "queue", "downstream", or a name of your own. *fields* tell which one
     (``name="inventory"``): with them, the stage that had it meanwhile is named as the culprit. The
@@ -65,7 +65,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
 
     def __enter__(self) -> None:
         holders, last, future = _holders(self._key), None, None
-        if self._key[0] == LOCK and holders and not holders[-1].stage.end:  # else it has none
+        if self._key[0] == LOCK and holders and not holders[-1].stage.end:  # or it waits no more
             future = _waits_for(last := holders[-1])
         self._began.append((time.perf_counter_ns(), last, future))
 
@@ -94,7 +94,7 @@ class waiting:  # noqa: N801 - reads as a participle, like structlog's
             watched.add_wait(Interval(key[0], began, now, Why(key[1]), ask), task)
 
 
-#: Whoever is in no stage that is measured: not known, and blamed for nothing.
+#: Stands for whoever is in no measured stage: unknown, and never named.
 _SOMEBODY: Final = SimpleNamespace(name="", end=0, who=lambda _: ())
 
 
@@ -112,8 +112,8 @@ def blame(
     has_it: bool = True,
     innocent: Holder | None = None,
 ) -> Callable[[], Why] | None:
-    """Note that *holder* has what *key* names now, if it *has_it*; return what says who had it for
-    most of the time since *began*, else *unknown*; None where that was no time.
+    """Note that *holder* has what *key* names now, if it *has_it*. Return a function that returns
+    who had it for most of the time since *began*, otherwise *unknown*; None if that was no time.
 
     A lock's holder has it until another gets it. *innocent*: a holder whose task has not moved
     since the wait began, so that it cannot have given the lock back.

@@ -36,13 +36,13 @@ from otel_logging.lateness.watchdog import MOST, Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _NOTHING: Final[Mapping[Any, Any]] = {}
-_DID: Final = 4096  # stages that have ended are remembered
+_DID: Final = 4096  # ended stages that are remembered
 _REMEMBERED: Final = 1024  # users
 _STOP_S: Final = 1.0
 _JOBS: Final = "WorkerThread.run"
 _WORKING: Final = _WorkItem.run.__code__
-#: Functions that wait for a thread, and which of their variables that is, or its future: the last
-#: is asgiref's.
+#: Functions that wait for a thread, and which of their variables holds it or its future. The last
+#: one is asgiref's.
 _WAITING: Final = {
     "Thread.join": "self",
     "Future.result": "self",
@@ -104,10 +104,10 @@ class Watch:
         self.is_boxed = True
         try:
             directory, resource = self._place()
-            if directory is not None:  # else nobody else can read it
+            if directory is not None:  # otherwise no other process can read it
                 self.box.begin(directory, resource)
         except (OSError, ValueError) as error:
-            self.box.remove()  # what there is of it has its place on the disk
+            self.box.remove()  # what was made of it takes up the disk
             _diagnostics.report("open stages are not readable from outside", detail=error)
 
     def after_fork(self) -> None:
@@ -166,7 +166,7 @@ class Watch:
             _diagnostics.report("stages not watched", detail=error)
 
     def enter(self, span: Any) -> None:
-        """Note an entry stage without a budget: what lasts is shown."""
+        """Note an entry stage without a budget: if it lasts, it is shown."""
         self.open[span] = _get_running_loop() or _green.own_thread()
         if not self.is_awake:
             self.wake()
@@ -182,8 +182,8 @@ class Watch:
             self.watchdog.next_slow = 0  # it is asked for its route at each look
 
     def ask(self, span: Any, start: str, ask: Callable[[], str | None]) -> None:
-        """Give a request the name of its route, once a framework has found that."""
-        with suppress(Exception):  # it is in its framework's hands, in another thread
+        """Name a request after its route, once the framework has found that."""
+        with suppress(Exception):  # another thread, the framework's, may change it now
             name = start if (route := ask()) is None else f"{start} {route}"
             if name != getattr(span, "name", ""):
                 span.update_name(name)
@@ -195,7 +195,7 @@ class Watch:
         return budgets.least(f"{start} ") if isinstance(budgets, Budgets) else None
 
     def name(self, span: Any, name: str) -> None:
-        """Take over the name of a request that is known by now, and the budget of that."""
+        """Take over a request's name, which is known now, and the budget for that name."""
         known = _runtime.current.budgets.get(name)
         budget = span.otel_logging_budget if known is None else known
         if watched := getattr(span, WATCHED, None):
@@ -234,7 +234,7 @@ class Watch:
         )
 
     def bind(self, span: Any, fields: Mapping[str, Any]) -> None:
-        """Take over whose a request is, whose entry span is *span*. Never raises."""
+        """Take over on whose behalf the request of the entry span *span* runs. Never raises."""
         span = span.now if type(span) is bindings.Standing else span
         is_entry = hasattr(span, bindings.ENTRY)
         if is_entry and not hasattr(span, "_own") and not span.is_recording():
@@ -293,14 +293,14 @@ class Watch:
         outer, by = watched.outer, watched.task or watched.thread
         if watched.span in self.left or (outer and by == (outer.task or outer.thread)):
             return
-        here = worker()  # what is ended elsewhere was worked on elsewhere
+        here = worker()  # a stage that ends elsewhere was worked on elsewhere
         if here == by or (watched.loop is not None and not watched.is_measured):
             self._note(here, watched.began, watched.name, watched.who(), watched.end)
 
     # ---- whose
 
     def who_of(self, span: Any, values: Mapping[str, Any] = _NOTHING) -> Who:
-        """Return on whose behalf *span* is, with what is bound beside it; no secrets."""
+        """Return on whose behalf *span* runs, from it and from what is bound; no secrets."""
         found = []
         for key in self._who:
             if (value := values.get(key)) is None and (value := value_of(span, key)) is None:
@@ -326,7 +326,7 @@ class Watch:
         of_jobs = (each for each in where.outwards(frame) if each.f_code.co_qualname == _JOBS)
         if (run := next(of_jobs, None)) is None or "anyio" not in run.f_code.co_filename:
             return None
-        context = where.variable(run, "context") or _NOTHING  # an empty one is none
+        context = where.variable(run, "context") or _NOTHING  # an empty one counts as missing
         return context.get(CURRENT, _NOTHING).get(SPAN, _NO_SPAN)
 
     def joined_by(self, frame: Any, threads: Mapping[int, Any]) -> int:

@@ -32,32 +32,32 @@ from otel_logging.lateness.stage import Watched, began_ns, value_of
 from otel_logging.lateness.verdict import CPU, Why
 
 _NO_SPAN: Final = trace.INVALID_SPAN
-_TICK_NS: Final = 25_000_000  # while something is becoming late; else as a block may be long
+_TICK_NS: Final = 25_000_000  # between looks while something is becoming late
 _REST: Final = 4  # looks that find nothing late, before it waits to be woken
 #: A look through the table takes no more of a tick than that for each stage.
 _SCAN_NS: Final = 100_000
 MOST: Final = 10_000  # open stages, beyond which no more are measured
 _LOOKED_AT: Final = 64  # stages in one tick
-#: After a look the thread rests so many times as long as the look has computed, or the one before
-#: if that was shorter: where everything is late, looking must not make it later.
+#: After a look the thread rests this many times as long as that look has computed, or the one
+#: before, if that was shorter: where everything is late, to look must not make it later.
 _FREE: Final = 49
-#: It rests no longer than that: a stage that hangs is seen within a second.
+#: The longest rest: a stage that hangs is seen within a second.
 _LONGEST_NS: Final = 500_000_000
 _HOG_SHARE: Final = 0.4  # of what all threads have computed
-_LEAST_SHARE: Final = 0.1  # of the time: less holds nobody up
-#: Who gets the interpreter for a moment, some 60 us of computing, has waited for 6 ms behind a hog.
+_LEAST_SHARE: Final = 0.1  # of the time: less delays nobody
+#: A thread that gets the interpreter for some 60 us of computing has waited for 6 ms behind a hog.
 _TURN: Final = 100
-#: Before each of its last looks it was kept from the interpreter for so much of Python's own
-#: interval, after which who keeps that has to let it go: less may be chance. Of so many looks.
+#: The share of Python's switch interval, after which a thread has to release the interpreter, that
+#: the watching thread waited before its last looks: less may be chance. Over so many looks.
 _KEPT: Final = 0.1
 _LOOKS: Final = 8
 #: How often it looks which task works on a stage that its own task has left, and how much each
 #: thread has computed.
 _LEFT_NS: Final = 500_000_000
 _NEEDED: Final = 1000  # tasks that a stage was seen to wait for: remembered
-_HUNT_S: Final = 0.1  # so long who is late waits for another thread that looks already
+_HUNT_S: Final = 0.1  # how long a late stage's thread waits for a thread that looks already
 _SLOW_S: Final = 1.0  # a stage without a budget is looked at from here on
-_OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is told
+_OVERDUE_S: Final = 0.5  # over its budget by that and still open: it is reported
 
 
 class Watchdog:
@@ -67,25 +67,25 @@ class Watchdog:
         self.watch = watch
         self._slow: dict[Watched, None] = {}
         self._next_scan = self._next_left = 0
-        #: When the next stage may be slow; whoever begins one that may be so earlier says so.
+        #: When the next stage may be slow; whoever begins one that may be slow earlier sets it.
         self.next_slow: float = 0
-        #: Stages that nobody works on: a timer or a pool's thread has them in its context.
+        #: Stages that no task works on: a timer or a pool's thread has them in its context.
         self._idle: set[Any] = set()
         #: What each thread had computed so far, and when: at each look, while a stage is slow.
         self._computed, self._computed_at = dict[int, int](), 0
         #: For how much of Python's interval it waited for the interpreter lately, before a look.
         self._kept, self._queued = 0.0, 0
-        #: When the thread means to look next, 0: not before it is woken; and how long that is.
+        #: When the thread will look next (0: when it is woken); and how long it rests until then.
         self._due, self._rest = 0, BLOCKED_NS
         self._hunting = RLock()
         #: The tasks of each loop, each with the span that it is in, during one look.
         self._tasks: dict[Any, list[tuple[Any, Any]]] = {}
 
     def catch_up(self, now: int) -> None:
-        """Look who keeps the interpreter, in a thread that was let in before ours: a stage ends."""
+        """Look who keeps the interpreter, in a thread that got it before ours and ends a stage."""
         is_held = self._due and now - self._due > BLOCKED_NS
-        # what another finds is known after it; it may wait for a lock that this thread has: the
-        # garbage collector ends stages anywhere
+        # what another thread finds is known afterwards. It may wait for a lock that this thread
+        # has, since the garbage collector ends stages anywhere
         if is_held and self._hunting.acquire(timeout=_HUNT_S):
             try:
                 self._hunt(now, self._due)
@@ -95,7 +95,7 @@ class Watchdog:
     def run(self) -> None:
         """Look, until the watch has stopped, or is a forked child's."""
         watch, news, in_vain, before = self.watch, self.watch.news, 0, 0
-        self._spent(time.perf_counter_ns())  # what was before is nobody's fault
+        self._spent(time.perf_counter_ns())  # what was computed before is nobody's fault
         self._queued = queued()
         while not watch.is_stopped and news is watch.news:
             is_needed = watch.open or watch.measured or watch.pauses.are_beating()
@@ -127,7 +127,7 @@ class Watchdog:
         # a copy: the garbage collector may end stages in the midst of making a list
         for span in list(self.watch.open.copy()):
             if now - began_ns(span) < _TICK_NS:
-                break  # those that follow are as new: most are over before anybody asks
+                break  # the rest are newer: most are over before anybody asks
             self.watch.show(span)
         if now >= max(self._next_scan, self.next_slow):
             self._next_scan = now + len(self.watch.measured) * _SCAN_NS
@@ -149,7 +149,7 @@ class Watchdog:
         overdue: list[Callable[[], object]] = []
         try:
             self._look_at_slow(now, overdue)
-        finally:  # whoever writes a line may wait: no frame is held, and what it has, meanwhile
+        finally:  # to write a line may block: meanwhile no frame is held, nor its variables
             for line in overdue:
                 line()
 
@@ -163,7 +163,7 @@ class Watchdog:
                 overdue += self._look_at(watched, now, frames, free)
 
     def _scan(self, now: int) -> None:
-        """Find the stages that are becoming late; those that have ended are no concern any more."""
+        """Find the stages that are becoming late; forget those that have ended."""
         self.next_slow = now + _LEFT_NS
         there = list(self.watch.measured.copy())
         too_many = len(there) - MOST  # the oldest of those are stages that nobody will ever end
@@ -175,7 +175,7 @@ class Watchdog:
                 self.watch.ask(each.span, *asked)
                 self.next_slow = 0
             budget_s, is_idle = each.budget_s, each.worker is None and each.span in self._idle
-            if budget_s == inf:  # it has none, or its route is not known yet
+            if budget_s == inf:  # no budget, or its route is not known yet
                 budget_s = self.watch.least_s(each.name) or _SLOW_S * 2
             # half of its budget is used up
             half_at = each.origin + 5e8 * (inf if budget_s is None else budget_s)
@@ -188,7 +188,7 @@ class Watchdog:
             del self._slow[each]
 
     def _look_at_left(self) -> None:
-        """Show no stage as open that nobody works on."""
+        """Stop showing stages as open that no task works on."""
         # in place: others add to it meanwhile
         self.watch.left -= {span for span in self.watch.left.copy() if has_ended(span)}
         there = [each for each in self.watch.measured.copy() if each.loop is not None]
@@ -232,8 +232,8 @@ class Watchdog:
         whose = f"{who[0][1]}'s {watched.name}" if who else watched.name
         since = f"open for {duration(open_s)} (budget {duration(budget_s)})"
         place = f"in {where.label(steps)}" if steps else "and nothing is known to work on it"
-        told = {_names.LATE_WHERE: where.stack(steps)} if steps else {}
-        yield watched.line_of(f"{whose} is overdue: {since}, {place}", told)
+        fields = {_names.LATE_WHERE: where.stack(steps)} if steps else {}
+        yield watched.line_of(f"{whose} is overdue: {since}, {place}", fields)
 
     def _steps_of(
         self, watched: Watched, frames: Mapping[int, Any], helping: list[int]
@@ -242,13 +242,13 @@ class Watchdog:
         task, span, loop = watched.worker, watched.span, watched.loop
         if loop is not None and _has_left(task, watched):
             task = watched.worker = next(self._tasks_in(span, loop), None)
-            takers = self._tasks_in(span, loop, have_taken=True)  # who go on to others' after it
+            takers = self._tasks_in(span, loop, have_taken=True)  # they go on to others' work
             if task is not None and span in self.watch.left and task not in takers:
                 _note_end(task, span)
         top = frames.get(watched.thread)
         entry = bindings.entry_of(span)
         if task is None and not _is_within(self.watch.job_in(top) or entry, entry):
-            top = None  # a generator's, which was begun there: the thread does something else
+            top = None  # a generator was begun there, and the thread does something else now
         if task is None and (loop is not None or top is None):
             within = (e for e in self.watch.measured.copy() if e.loop is None and e.thread)
             threads = helping or [e.thread for e in within if bindings.entry_of(e.span) is span]
@@ -288,13 +288,13 @@ class Watchdog:
 
     def _hunt(self, now: int, due: int) -> None:
         """Find who keeps the interpreter for itself; several threads may work for one."""
-        is_held = now - due > BLOCKED_NS  # we, who wait for nothing else, were kept from it
+        is_held = now - due > BLOCKED_NS  # we wait for nothing else: we were kept from it
         since, spent = self._computed_at, self._spent(now)
         if not (spent and since < now and (is_held or self._slow)):
             return
         began = max(due, since) if is_held else since
         hogs = self._hogs(spent, now - began)
-        # who lets the interpreter go all the time keeps nobody from it
+        # a thread that keeps releasing the interpreter keeps nobody from it
         is_kept = is_held or self._kept > _KEPT
         pause = self._pause_of(hogs, began, now) if is_kept else None
         if pause is not None and is_held:
@@ -311,10 +311,10 @@ class Watchdog:
                     each.add_guess(each.as_interval(pause._replace(start=now - waited)))
 
     def _spent(self, now: int) -> dict[int, int]:
-        """Return what each thread has computed since it was asked for last, but for this one."""
+        """Return what each other thread has computed since the last call."""
         before, me = self._computed, get_ident()
         self._computed, self._computed_at = computed(), now
-        # a thread that was not there has begun since then
+        # a thread that is new began since then
         return {t: spent - before.get(t, 0) for t, spent in self._computed.items() if t != me}
 
     def _hogs(self, spent: Mapping[int, int], took: int) -> list[int]:
@@ -329,8 +329,8 @@ class Watchdog:
         return hogs if sum(spent[t] for t in hogs) >= least else []
 
     def _still_in(self, spent: Mapping[int, int], took: int) -> frozenset[int]:
-        """Return the threads that stood in a call that waits for as long as it *took*; but who
-        waits for a thread that works for it stood as that one.
+        """Return the threads that stood in a call that waits for as long as it *took*. A thread
+        that waits for another one, which works for it, counts as that one.
         """
         still = frozenset(thread for thread, ns in spent.items() if has_stood_still(ns, took))
         hands = self.watch.hands.copy().items()
@@ -339,7 +339,7 @@ class Watchdog:
         return still - {each.thread for each in there if bindings.entry_of(each.span) in working}
 
     def _pause_of(self, hogs: list[int], began: int, now: int) -> Pause | None:
-        """Return whose computing it was; None where that is not known, or needs no interpreter."""
+        """Return whose computing it was; None if unknown, or if it needed no interpreter."""
         if not hogs:
             return None
         after = Counter(computed())
@@ -359,8 +359,8 @@ class Watchdog:
 
 
 def _note_end(task: Any, span: Any) -> None:
-    """Have the request of *span* last until the end of *task*, which works for it, maybe silently:
-    a message, whose end nobody else knows.
+    """Make the request of *span*, a message, last until the end of *task*, which works for it and
+    may log nothing: its end is not known otherwise.
     """
 
     def note(_: object) -> None:
@@ -382,7 +382,7 @@ def _is_within(current: Any, span: Any) -> bool:
 
 
 def _has_left(task: Any, watched: Watched) -> bool:
-    """Say whether *task*, which has begun *watched* or was found to work on it, does so no more."""
+    """Say whether *task*, which began *watched* or was found to work on it, no longer does so."""
     is_over = task is None or task.done()
     return is_over or (task is not watched.task and not _is_within(_span_of(task), watched.span))
 
@@ -395,5 +395,5 @@ def _around(span: Any) -> Iterator[Any]:
 
 
 def _span_of(task: Any) -> Any:
-    """Return the span of the stage that *task* is in; None where it is in none."""
+    """Return the span of the stage that *task* is in; None outside stages."""
     return where.context_of(task).get(CURRENT, {}).get(SPAN)

@@ -360,7 +360,7 @@ def label(steps: list[Step]) -> str:
 
 
 def stack(steps: list[Step]) -> str:
-    """Return the application's own steps, innermost first; those of libraries, if there is none."""
+    """Return the application's own steps, innermost first; without any, those of libraries."""
     own = [step for step in steps if is_application(step[0].co_filename)]
     return "\n".join(
         f"{code.co_qualname} ({code.co_filename}:{line})" for code, line in (own or steps)[:_KEPT]

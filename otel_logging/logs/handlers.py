@@ -91,8 +91,8 @@ def call_each(
 
 
 def taken_by(logger: logging.Logger, record: logging.LogRecord) -> bool:
-    """Call the handlers of *logger*, or, if there is none, Python's last resort; return whether one
-    of them took *record*, or may have.
+    """Call the handlers of *logger*; without any, Python's last resort. Return whether one of them
+    took *record*, or may have.
     """
     is_taken = False
     for handler in list(handlers_of(logger)) or filter(None, [logging.lastResort]):
@@ -148,7 +148,7 @@ def filter_line(
         passed = through_filters(logger, record)
         if passed is None:
             return False
-        event_dict.pop(_names.FORMAT_ARGS, None)  # filters may hide something in it
+        event_dict.pop(_names.FORMAT_ARGS, None)  # a filter may hide what is in them
         if (message := passed.getMessage()) != record.getMessage():
             event_dict[_names.EVENT] = message
         for key, value in vars(passed).items():
@@ -227,8 +227,8 @@ def is_null(handler: logging.Handler) -> bool:
 
 
 def hides(logger: logging.Logger, level: int) -> bool:
-    """Say whether *level* is below the levels of all of *logger*'s handlers; if there is none,
-    below that of Python's last resort.
+    """Say whether *level* is below the levels of all of *logger*'s handlers; without any, below
+    that of Python's last resort.
     """
     known = (each.level for each in handlers_of(logger) if not is_null(each))
     return level < min(known, default=logging.WARNING)

@@ -63,11 +63,11 @@ def complete(logger: str, level: str, event_dict: EventDict, *, on_span: bool) -
     put(span, logger, level, event_dict, error)
     if _names.EXCEPTION in event_dict and type(event := event_dict.get(_names.EVENT)) is str:
         event_dict[_names.EVENT] = _without_traceback(event, event_dict[_names.EXCEPTION])
-    told = error
-    if error is None and level in _TELLING and logger != _names.SCOPE:  # our own lines tell of none
-        told = sys.exc_info()[1]
-    if told is not None:
-        _exceptions.mark_told(told)
+    logged = error
+    if error is None and level in _TELLING and logger != _names.SCOPE:
+        logged = sys.exc_info()[1]
+    if logged is not None:
+        _exceptions.mark_logged(logged)
     if "stack_info" in event_dict:
         asked = event_dict["stack_info"] = is_true(event_dict["stack_info"])
         if asked and _names.STACK in event_dict:

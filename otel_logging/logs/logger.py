@@ -88,8 +88,7 @@ class LineLogger:
             floor = min(threshold, handlers_level)
             if self.is_quiet:
                 lowest = max(lowest, handlers_level)
-        #: The lowest level of a record that is a line, of our own lines, and of what a handler
-        #: gets.
+        #: The lowest level of a record that becomes a line, of our own lines, of what handlers get.
         self.lowest, self.threshold, self.floor = lowest, threshold, floor
         self.straight = line.never_straight if configured is None else configured.straight
 
@@ -179,7 +178,7 @@ def log(
 
     *place*: where it was logged, if that is not the caller. Otherwise as ``emit``.
     """
-    is_line = level >= lines.threshold  # else it is on no output and no span
+    is_line = level >= lines.threshold  # otherwise it is on no output and no span
     is_heard = is_heard and level >= lines.floor and lines.is_heard()
     ways: Any = {"written": is_line, "on_span": is_line, "is_heard": is_heard, "place": place}
     if is_line or is_heard:
@@ -208,7 +207,7 @@ def emit(
         with inside():
             event_dict = make(*args)
             if configured is None or is_echo(event_dict.get(_names.EVENT)):
-                return  # taken back meanwhile, or an output that logs its lines
+                return  # shut down meanwhile, or an output that logs its lines
             of = lines.standard, level
             refused = is_heard and written and not handlers.filter_line(*of, event_dict, place)
             if configured.settings.caller and _names.CODE_FILE not in event_dict:
@@ -227,7 +226,7 @@ def emit(
 
 
 def name_of(level: int, own: Any = None) -> str:
-    """Return a line's name of *level*; if it is none of the five, the record's *own* name."""
+    """Return a line's name of *level*; if it is not one of the five, the record's *own* name."""
     known = NAMES.get(level)
     if known is None and own is not None and (text := processors.without_colors(own).strip()):
         known = text.lower()

@@ -142,7 +142,7 @@ def _tokens(event_dict: Mapping[str, Any], message: str, room: float) -> list[_T
     If it is too wide, the message's padding gives way, then the path of its logger. If it is still
     too wide, it is whole, in parts for several lines.
     """
-    is_verdict = _names.LATE_CAUSE in event_dict  # whose sentence has it all
+    is_verdict = _names.LATE_CAUSE in event_dict  # its sentence says all of that
     keys = dict.fromkeys([*(key for key in _runtime.current.who if key in event_dict), *event_dict])
     fields: list[_Token] = [
         (1, visible(str(plain(key))), _value(key, event_dict[key]), _MAGENTA)

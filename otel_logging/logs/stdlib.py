@@ -1,8 +1,8 @@
 """Log records of any logger of the standard library, as lines of ours.
 
 Invariant: the line is made where a logger calls its handlers, so existing handlers, and when they
-were added, make no difference. A handler that writes to the process's own stdout or stderr writes
-no more; every other one goes on as before. Deliberately absent: what is on a line (``line``);
+were added, make no difference. A handler that writes to the process's own stdout or stderr stops
+writing; every other one goes on as before. Deliberately absent: what is on a line (``line``);
 warnings, exceptions (``uncaught``).
 """
 
@@ -37,7 +37,7 @@ _ways: tuple[Any, ...] = ()
 def take_over() -> None:
     """Make a line of every record, warning and uncaught exception, if that is set up.
 
-    Else everything is as it was before. Scope: process. Failure: never raises.
+    Otherwise everything is put back. Scope: process. Failure: never raises.
     """
     wanted = _runtime.current.taken_over
     if wanted and _call_handlers is None:
@@ -164,7 +164,7 @@ def _to_line_and_handlers(self: logging.Logger, record: logging.LogRecord) -> An
     if not _runtime.current.taken_over:
         return call_handlers(self, record)
     is_refused = False
-    if not is_handled(record):  # else the filters have been asked
+    if not is_handled(record):  # otherwise the filters have been asked already
         passed = handlers.through_filters(self, record)
         is_refused = passed is None
         if passed is not None:

@@ -23,7 +23,7 @@ LOST: Final = "log lines lost: stdout takes none"
 
 #: Ends of printed text behind which a line may begin; empty: nothing was printed.
 _ENDS: Final = frozenset({"", "\n"})
-#: By thread: the list that gets what a stream of Python's has kept, in place of its buffer.
+#: By thread: the list that takes what a stream would have put into its buffer.
 _taking: Final = OfThread()
 
 
@@ -41,9 +41,10 @@ class _Print:
         self.of_stdout: _Print | None = None
 
     def __call__(self, text: str) -> Any:
-        self.note(text)  # a signal's line may come right behind it
+        # noted before and after the write: a signal handler may log at either moment
+        self.note(text)
         written = self.print(text)
-        self.last = text or self.last  # or right before it
+        self.last = text or self.last
         return written
 
     def note(self, text: str) -> None:
@@ -62,7 +63,7 @@ class _Print:
         for each in filter(None, (self, self.beside)):
             with suppress(RuntimeError, ValueError):  # by a signal in the midst of it; closed
                 _empty(each.__self__, descriptor, until)
-            last, each.last = each.last, ""  # none: another thread was quicker
+            last, each.last = each.last, ""  # empty: another thread has taken it
             descriptor.is_torn = descriptor.is_torn or last[-1:] not in _ENDS
         return until
 
@@ -91,7 +92,7 @@ class _PrintBytes:
         self.__self__, self.print, self.text = stream, stream.write, text
 
     def __call__(self, data: Any) -> Any:
-        # first, and with no look at a thread's: at the interpreter's end there is nothing else
+        # before anything of the thread's: at the interpreter's exit there is nothing else
         taken = _taking.mine() if _taking else None
         written = self.print(data) if taken is None else taken.append(data) or len(data)
         self.text.note(bytes(memoryview(data).cast("B")[-1:]).decode("latin-1"))
@@ -101,15 +102,16 @@ class _PrintBytes:
 class Stdout:
     """Writes lines to whatever ``sys.stdout`` is at the time.
 
-    The original, and Python's own wrappers of its descriptor or of another with a reader, get one
-    write to the descriptor; any other gets ``sys.stdout.write``, unless it logs what it is given
-    (as Celery's): then the original is written to.
+    - The original, or a wrapper of Python's own around its descriptor or around another that has a
+      reader: one write to the descriptor.
+    - A stream that logs what it is given (as Celery's): the original is written to.
+    - Any other: ``sys.stdout.write``.
     """
 
     def __init__(self) -> None:
         self._original = Descriptor(sys.__stdout__)
         self.is_pipe = self._original.is_pipe
-        #: The last ``sys.stdout``, what lines past it are written to, and in which encoding.
+        #: The last ``sys.stdout`` seen; where lines go instead of it; in which encoding.
         self._judged: _Judged = (None, None, None)
         with suppress(Exception):  # closed
             printed = _notice(sys.__stdout__)
@@ -119,7 +121,7 @@ class Stdout:
                 printed.beside.of_stdout = printed
 
     def columns(self) -> float:
-        """Return how wide the terminal is now; endless where there is none."""
+        """Return how wide the terminal is now; infinite without a terminal."""
         try:
             return os.get_terminal_size(self._original.fd).columns or math.inf
         except OSError:
@@ -152,8 +154,8 @@ class Stdout:
             _diagnostics.report(LOST, detail=error)
 
     def _judge(self, stream: Any) -> "_Judged":
-        """Say where lines go instead of *stream*, if it logs them, or would hold the caller for as
-        long as a reader sleeps.
+        """Return where lines go instead of *stream*, if it logs what it is given, or if its reader
+        could block the caller.
         """
         past, encoding, fd = None, None, fd_of(stream)
         parts = getattr(stream, "__dict__", {}).values()

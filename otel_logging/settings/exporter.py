@@ -20,7 +20,8 @@ _PORTS: Final = {"http/protobuf": 4318, "grpc": 4317}  # OpenTelemetry specifica
 @dataclass(init=False, repr=False, eq=False)
 class Exporter(Record):
     """Where the spans or the log records go, and how. *endpoint* is complete: nothing is appended
-    to it. Its user and password are a header. The variables' names follow a prefix.
+    to it. Its user and password are a header. A field's variable is a prefix (that of the signal,
+    then the general one) and the name in ``asked``.
     """
 
     signal: str = "traces"  # or "logs"

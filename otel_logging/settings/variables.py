@@ -71,7 +71,7 @@ class Variables:
                 except ConfigurationError as error:
                     if not self._is_beside or not _OTHERS.match(name):
                         raise
-                    # several exporters, or the names that the SDK for Python has
+                    # a list of exporters, or names that only OpenTelemetry's SDK for Python knows
                     ours = any(each.strip().startswith("otlp") for each in value.split(","))
                     self.ignored.append(f"{error}; ignored beside another SDK{', but otlp' * ours}")
                     default = parse(name, "otlp") if ours else default

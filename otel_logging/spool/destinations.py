@@ -81,8 +81,8 @@ def found(
     of_others: bool = False,
 ) -> Iterator[Destination]:
     """Yield the destinations below *base*, by name. *without*: their files are not even opened,
-    since a process would lose its own locks where flock is made of fcntl's (NFS). *of_others*: also
-    those of other users. Failure: never raises; a directory that is not safe is left out.
+    since a process would lose its own locks where flock is fcntl's (NFS). *of_others*: also those
+    of other users. Failure: never raises; a directory that is not safe is left out.
     """
     for path in listed(base):
         name = _NAME.fullmatch(path.name)
@@ -95,7 +95,7 @@ def found(
 
 def left_behind(every: Iterable[Destination]) -> Iterator[tuple[Destination, Destination]]:
     """Yield each destination whose waiting segments no process sends any more, and the one to which
-    its service sends now: that of a running process, else of the last one.
+    its service sends now: a running process's, otherwise the last one's.
     """
 
     def signal(one: Destination) -> tuple[Path, str, bool]:
@@ -153,7 +153,7 @@ def prune_unused(base: Path, ours: Container[Path | None], hours: float) -> None
     """Remove old segments of the destinations below *base* that no process uses, then those
     destinations that are empty. Spans that were not delivered are reported.
 
-    *ours*: this process's destinations. *hours*: for one that says none. Failure: never raises.
+    *ours*: this process's destinations. *hours*: for one without hours. Failure: never raises.
     """
     for each in found(base, ours):
         oldest = time.time() - (each.hours or hours) * 3600
@@ -172,7 +172,7 @@ def prune(
     epoch. Never raises.
     """
     with contextlib.suppress(OSError):
-        directories.private_directory(destination_dir / SENT)  # somebody may have cleared it away
+        directories.private_directory(destination_dir / SENT)  # somebody may have removed it
     rows = list(directories.sizes(destination_dir))
     total = sum(size for _, _, size, _ in rows)
     for waits, modified, size, path in sorted(rows):

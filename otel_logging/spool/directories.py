@@ -91,7 +91,7 @@ def bases_of_all() -> list[Path]:
     below = Path(_LINUX)
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # no home, or not below it
         below = default_base().relative_to(Path.home())
-    # a directory service need not list its users
+    # a directory service may not list its users
     homes = [Path(each.pw_dir) for each in pwd.getpwall()] + listed(Path("/home"))
     temporary = Path(tempfile.gettempdir()).absolute().glob("otel_logging-*")
     found = [path for path in temporary if path.name.rpartition("-")[2].isdecimal()]
@@ -99,7 +99,7 @@ def bases_of_all() -> list[Path]:
 
 
 def is_missing(path: Path) -> bool:
-    """Whether *path* is missing, for certain: False if this user may not know. Never raises."""
+    """Whether *path* is certainly missing: False if this user cannot tell. Never raises."""
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
@@ -117,7 +117,7 @@ def make_directory(path: Path) -> None:
     """Make *path*, and those above it that are missing: 0700, whatever the umask."""
     for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
         with contextlib.suppress(FileExistsError):  # another process was quicker
-            missing.mkdir(0o700)  # first private, then with the bits that the umask took
+            missing.mkdir(0o700)  # private at first, then with the bits that the umask removed
             missing.chmod(0o700)
 
 
@@ -137,7 +137,7 @@ def safe_base(base: Path) -> None:
     make_directory(base)
     if not base.is_dir():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(base))
-    # a name in the system's temporary directory, which anyone may have taken first
+    # in the system's temporary directory anyone may have made this name first
     if base.name.startswith("otel_logging-") and base == fallback_base():
         private_directory(base)
 
@@ -161,7 +161,7 @@ def check_base(base: Path, *, of_others: bool = False) -> None:
             others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid not in groups else 0)
             if found.st_mode & others and not found.st_mode & stat.S_ISVTX:
                 raise UnsafeError("others may write to it, and it has no sticky bit", each)
-            # whom the sticky bit does not keep from it
+            # users whom the sticky bit does not hinder
             if found.st_mode & others and found.st_uid not in users:
                 raise UnsafeError("others may write to it, and it belongs to another user", each)
 

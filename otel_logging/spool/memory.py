@@ -1,7 +1,7 @@
 """The bounded queue in memory, for the time in which the disk takes nothing.
 
-In: frames. Out: segments that wait in memory. Invariant: no I/O; no lock is held during I/O: who
-cannot get the spool's lock comes here. Deliberately absent: when the disk is back.
+In: frames. Out: segments that wait in memory. Invariant: no I/O, and its lock is held for none:
+whoever cannot get the spool's lock comes here. Deliberately absent: when the disk is back.
 """
 
 from collections.abc import Callable

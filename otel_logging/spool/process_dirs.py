@@ -21,7 +21,7 @@ from otel_logging.spool.open_file import OpenFile, is_held, open_ours, try_lock
 from otel_logging.spool.reading import content
 from otel_logging.spool.segment import parse_all
 
-_TRIES: Final = 5  # a neighbour may take our new directory for a dead process's
+_TRIES: Final = 5  # a neighbour may mistake our new directory for a dead process's
 _all: Final = weakref.WeakSet["Held"]()
 
 
@@ -44,7 +44,7 @@ class Held:
         _all.add(self)
 
     def own(self) -> Path | None:
-        """Return our directory; None if there is none, or if somebody has closed its lock: then a
+        """Return our directory; None without one, or if somebody has closed its lock: then a
         neighbour may have it by now.
         """
         own, lock = self._own, self.lock  # after ``close`` the spool's lock may not be held
@@ -78,8 +78,8 @@ class Held:
         self.let_go()
 
     def let_go(self) -> None:
-        """Hold nothing: in a child, since its parent does. To unlock would free the parent's lock,
-        to close does not.
+        """Hold nothing, in a child: the directory is its parent's. The lock is closed and not
+        unlocked, which would free the parent's.
         """
         lock, self._own, self.lock = self.lock, None, None
         if lock is not None:
@@ -124,7 +124,7 @@ def abandoned(destination_dir: Path, ours: Path | None = None) -> Iterator[Path]
     """
     found = directories.listed(destination_dir)
     for process_dir in sorted(found, key=lambda path: path.name.rpartition("-")[2]):
-        # ours is not even opened: where flock is made of fcntl's (NFS), we would lose our lock
+        # ours is not even opened: where flock is fcntl's (NFS), to close it would free our lock
         if process_dir.name != directories.SENT and process_dir != ours:
             lock = _take_over(process_dir)
             if lock is not None:
@@ -160,7 +160,7 @@ def _take_over(process_dir: Path) -> OpenFile | None:
                 if torn := sum(each.torn for each in parse_all(data)):
                     os.truncate(left, len(data) - torn)  # a sealed segment is whole
                 left.rename(left.with_suffix(SEALED))
-            else:  # its process was killed before the header: no append had returned
+            else:  # killed before the header was written: no append had returned
                 left.unlink()
     return lock
 

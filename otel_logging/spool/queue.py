@@ -29,8 +29,8 @@ from otel_logging.spool.segment import frame, header
 
 SEAL_S: Final = 0.5  # how long a segment waits for more spans
 SLOW_S: Final = 0.02  # an append that took longer is slow: by the disk, or by a busy machine
-STALL_S: Final = 0.5  # so long of slow appends, none quick between: the disk stalls
-HANG_S: Final = 2.0  # so long of one append: the disk stalls, however busy the process is
+STALL_S: Final = 0.5  # slow appends for so long, without a quick one: the disk stalls
+HANG_S: Final = 2.0  # one append for so long: the disk stalls, however busy the process is
 ADOPT_S: Final = 1.0  # for adopting what dead processes left, each time
 VISIT_S: Final = 3600.0  # between looks at other destinations
 
@@ -79,7 +79,7 @@ class Spool:
         self._clock_s = time.time() - time.monotonic()
         self._made_by = os.getpid()
         self._next_visit = -math.inf  # monotonic
-        self._is_closed = False  # stays true in a child: nobody would empty its memory queue
+        self._is_closed = False  # stays so in a child, whose memory queue nobody would empty
         self._begin()
         if base is not None:
             self._held.own_dir()
@@ -90,7 +90,7 @@ class Spool:
         # __del__ that appends while this thread is inside.
         self._lock = RLock()
         self._busy = False
-        #: Frames of others that came while the lock was taken; its next holder writes them.
+        #: Frames that other threads left while the lock was taken; its next holder writes them.
         self._deferred: deque[tuple[bytes, bytes]] = deque()
         self._segments: dict[bytes, OpenSegment] = {}
         self._memory = Memory()
@@ -174,8 +174,8 @@ class Spool:
             self.report(DROPPED_FULL, dropped)
 
     def _set_apart(self, scope: bytes, data: bytes) -> None:
-        """Write frames that come after ``close`` to a segment of their own, without our lock: a
-        daemon thread may hold it that the interpreter's exit has stopped for good.
+        """Write frames that come after ``close`` to a segment of their own, without our lock: the
+        interpreter's exit may have stopped a daemon thread that holds it.
         """
         for is_last in (False, True):  # ``close`` may be giving the first directory up
             try:

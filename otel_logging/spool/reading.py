@@ -36,7 +36,7 @@ def segments(base: Path, *, of_logs: bool = False, of_others: bool = False) -> l
     destinations = [each for each in asked if _is_safe(each, of_others)]
     processes = [path for each in destinations for path in listed(each) if path.name != SENT]
     found = [path for each in processes for path in listed(each, OPEN)]
-    # in this order, a segment that moves on while we look is met twice rather than never
+    # in this order a segment that moves meanwhile is found twice rather than never
     found += [path for each in processes for path in listed(each, SEALED)]
     for each in destinations:
         found += [*listed(each / SENT, SEALED), *listed(each / SENT, OPEN)]
@@ -115,7 +115,7 @@ def content(path: Path) -> bytes:
     fd = open_ours(path, os.O_RDONLY)
     opened = os.fstat(fd)
     try:
-        # not os.fdopen: eventlet's closes the descriptor, whatever it is told
+        # not os.fdopen: eventlet's always closes the descriptor
         return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
     finally:
         # somebody may have closed it meanwhile, and opened another file

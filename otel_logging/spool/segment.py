@@ -7,9 +7,8 @@
 
 A file of sent ones may hold several, one behind another. Big endian; a frame's
 crc covers length, trace id and span; the bytes are those of ``_otlp``. In: bytes. Out:
-bytes. Invariant: one flipped bit costs at most one span, in a header those behind it up to the
-next one, and never gives a wrong one.
-Deliberately absent: files.
+bytes. Invariant: one flipped bit costs at most one span; in a header, the spans of that segment. It
+never yields a wrong span. Deliberately absent: files.
 """
 
 import struct
@@ -53,7 +52,7 @@ def frame(trace_id: bytes, span: bytes) -> bytes:
 
 def parse_all(data: bytes, *, is_open: bool = False) -> Iterator[Contents]:
     """Yield each segment of a file. One with a damaged header is ``UNREADABLE``, and reading goes
-    on at the next one, which is found by its magic; that of the file's first one is not looked at.
+    on at the next one, which is found by its magic. The first segment's magic is not checked.
 
     A frame whose check fails is left out; its length says where the next one begins. If neither
     of its two lengths is valid, the rest is left out. A torn tail is damage, except in a file that

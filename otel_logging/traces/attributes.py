@@ -25,7 +25,7 @@ def key_of(key: str) -> bytes:
 
 @lru_cache(1024)  # many spans have the same user and cause
 def plain(attribute: bytes) -> Any:
-    """Return the value of an encoded attribute; None where there is none."""
+    """Return the value of an encoded attribute; None if it is missing."""
     with suppress(DecodeError):  # another program's
         return _otlp.value_of(KeyValue.FromString(attribute).value)
     return None
@@ -43,7 +43,7 @@ def is_failed(one: bytes, at: int) -> bool:
 
 def field_at(one: bytes, at: int, wanted: int, begins: bytes) -> bytes:
     """Return the first field with the tag *wanted* whose content begins with *begins*; nothing if
-    there is none. The fields of the span *one* begin at *at*.
+    it is missing. The fields of the span *one* begin at *at*.
     """
     there = one.find(begins, at)  # this may be text: the lengths say whether a field begins there
     try:

@@ -52,19 +52,19 @@ class Raised:
 def raised(event_name: str, attributes: Mapping[str, Any]) -> Raised | None:
     """Return the exception that an event holds: of a log line, or by OpenTelemetry's convention."""
     # a second line of one exception has no traceback, and of a long one the middle is left out
-    told = _PLACE.match(str(attributes.get(_names.EXCEPTION_WHERE)))
+    named = _PLACE.match(str(attributes.get(_names.EXCEPTION_WHERE)))
     is_recorded = event_name == EVENT and TYPE in attributes
     text = (is_recorded and attributes.get(_names.STACKTRACE)) or attributes.get(_names.EXCEPTION)
     text = text if isinstance(text, str) else ""
     if not (is_recorded or text.strip()):
         return None
     what, frames, cause = _last(text)
-    if told and frames and " more]…" in text:  # between halves of two lines
-        frames.insert(1, told)  # the first frame may be the library's
+    if named and frames and " more]…" in text:  # between halves of two lines
+        frames.insert(1, named)  # the first frame may be the library's
     # a group's traceback ends with an exception inside the group, which says more
     if TYPE in attributes and not (frames and str(attributes[TYPE]).endswith(_GROUP)):
         what = f"{attributes[TYPE]}: {_one_line(str(attributes.get(_MESSAGE, '')))}"
-    return _raised(what.removesuffix(": ") + cause, frames, told)
+    return _raised(what.removesuffix(": ") + cause, frames, named)
 
 
 def kind_of(what: str) -> str:
@@ -104,8 +104,8 @@ def _one_line(text: str) -> str:
     return " ".join(filter(None, map(str.strip, text.splitlines())))
 
 
-def _raised(what: str, frames: list[re.Match[str]], told: re.Match[str] | None) -> Raised:
-    own = next((frame for frame in frames if not _LIBRARY.search(frame["file"])), told)
+def _raised(what: str, frames: list[re.Match[str]], named: re.Match[str] | None) -> Raised:
+    own = next((frame for frame in frames if not _LIBRARY.search(frame["file"])), named)
     inner = frames[0] if frames else own
     where = f"at {_place(own or inner)}" if inner else ""
     if inner and own not in (None, inner):

@@ -98,11 +98,11 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     under = {span.span_id for span in trace.descendants(*(row.span for row in rows))}
     may_be.sort(key=attrgetter("may_have_raised", "start_ns", "span_id"), reverse=True)
     bad = (s for s in may_be if (s.span_id in own or s.span_id in under) and is_bad(s, trace))
-    told = [(_raised(span, trace), span) for span in islice(bad, _LOOKED_AT)]
-    if not told:
+    raised = [(_raised(span, trace), span) for span in islice(bad, _LOOKED_AT)]
+    if not raised:
         return None
     # a line after the stage's end may report it again, without a traceback
-    error, deepest = max(told, key=lambda one: (bool(one[0]), bool(one[0] and one[0].is_traced)))
+    error, deepest = max(raised, key=lambda one: (bool(one[0]), bool(one[0] and one[0].is_traced)))
     above = trace.at_or_above([deepest])
     row = next(row for span_id, row in own.items() if span_id in above)
     if deepest.is_log_page:
@@ -110,7 +110,7 @@ def _of(trace: Trace, rows: list[Row]) -> Failure | None:
     if error is None:
         message = deepest.details.status_message or f"{deepest.name} has status ERROR"
         return Failure(row, deepest, message, "")
-    known = (each.where for each, _ in told if each and each.is_own)
+    known = (each.where for each, _ in raised if each and each.is_own)
     where = error.where if error.is_own else next(known, error.where)
     return Failure(row, deepest, error.what, where)
 

@@ -24,10 +24,10 @@ _FOLDED = 5  # siblings of one name are one row from here on
 _ENOUGH = 5  # stages of one name: with fewer there is no usual duration
 _AT_ONCE_NS = 1_000_000_000
 _START: Final = attrgetter("span.start_ns")
-_COMPARED = 1_000  # rows near those listed: to count more costs more than the number is worth
-_COUNTED = 5_000  # stages: with more, "how many of this user's" costs more than it is worth
+_COMPARED = 1_000  # rows near those listed: beyond this many, no more are counted
+_COUNTED = 5_000  # stages: beyond this many, a user's are not counted: too slow
 
-#: Attributes that tell rows apart, by rank; the application's own come after them.
+#: Attributes in which rows may differ, by rank; the application's own come after them.
 _TELLING: Final[tuple[str, ...]] = (
     *("http.route", "url.path", "http.target", "url.full", "http.url", "room", "room_id"),
     *("job", "job_id", _names.JOB_TAG, "messaging.destination.name", "rpc.method"),
@@ -60,13 +60,13 @@ def _kind(span: Span) -> tuple[str, str]:
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> float:
-    """Return the smallest of *ordered* that is not below so many percent of them."""
+    """Return the smallest of *ordered* that at least *percent* of them do not exceed."""
     return ordered[max(-(-len(ordered) * percent // 100) - 1, 0)]
 
 
 def of_the_same(answer: Answer[Row]) -> Callable[[Row], tuple[int, int] | None]:
-    """Return a function that says how many of the root stages of a row's user were late, and how
-    many there are; None if nobody is named, or there is only this one.
+    """Return a function that says how many root stages of a row's user were late, and how many
+    there are; None if the user is unknown, or this is the only one.
     """
     late: dict[str, int] = defaultdict(int)
     every: dict[str, int] = defaultdict(int)
@@ -84,14 +84,14 @@ def of_the_same(answer: Answer[Row]) -> Callable[[Row], tuple[int, int] | None]:
 
 
 def user_of(row: Row) -> str:
-    """Return on whose behalf a row ran, as one text; empty where nobody is named."""
+    """Return on whose behalf a row ran, as one text; empty if that is unknown."""
     if row.user is None:
         row.user = intern(", ".join(map(str, row.who.values())))
     return row.user
 
 
 def telling(rows: Sequence[Row]) -> Callable[[Row], dict[str, Any]]:
-    """Return a function that says which attributes tell a row apart from the others."""
+    """Return a function that returns the attributes in which a row differs from the others."""
     seen: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         for key, value in _short(row).items():
@@ -219,8 +219,8 @@ def sentence(group: Group, lost: str) -> str:
 def incidents(answer: Answer[Row]) -> Iterator[tuple[Group, str]]:
     """Yield each incident, and in words how many rows it has.
 
-    An incident is rows of several users, or of nobody, within a second and for one reason that is
-    not their own time. One of them at least is in the list; the others need not be.
+    An incident: rows of several users, or unowned ones, that start within a second and share one
+    reason that is not their own time. At least one of them is listed.
     """
     listed = {row for row in answer.rows if _is_shared(row)}
     near = _near(listed, sorted(answer.every, key=_START)) if listed else []

@@ -103,8 +103,8 @@ class Row:
 
     @property
     def stood(self) -> str:
-        """Where the last stage of its path stood. A stage above says it too, as long as both are
-        one flow of work: what is taken up elsewhere does not stand where its caller does.
+        """The places of the last stage of its path. Those of a stage above count too, as long as
+        both are one flow of work: work that is taken up elsewhere has places of its own.
         """
         for step in reversed(self.path):
             span = self.trace.spans[step.span_id]
@@ -138,8 +138,8 @@ class Row:
         return None if value is None else str(value)
 
     def _value(self, key: str) -> Any:
-        """Return what was measured, all of one stage: this one if it has a cause, else the deepest
-        of its path that has one. Where it stood may be from another stage of the path.
+        """Return what was measured of one stage: this one if it has a cause, otherwise the deepest
+        of its path that has one. Its place may be from another stage of the path.
         """
         judged = None if key == _names.LATE_WHERE else _judged(self.trace, self.span)[0]
         if judged is None:
@@ -184,7 +184,7 @@ _path: Final = _kept(steps)
 
 def _first_with(key: str, trace: Trace, span: Span) -> tuple[Span | None, Any]:
     """Return the first of *span* and its path (the deepest first) that has *key*, and its value. An
-    empty value, which other programs write, counts as none.
+    empty value, which other programs write, counts as missing.
     """
     if (value := span.get(key)) not in _NONE:  # true of most rows; to find the path is dear
         return span, value
@@ -203,7 +203,7 @@ def _judged(trace: Trace, span: Span) -> tuple[Span | None, str | None]:
 
 def _measured(trace: Trace, span: Span) -> str:
     """Return what made *span* late, in words, as text whatever another program wrote there; empty
-    where nothing was measured, or what tells little.
+    if nothing was measured, or the cause explains little.
     """
 
     def text(key: str) -> str:
@@ -335,8 +335,8 @@ def who(trace: Trace, span: Span) -> dict[str, Any]:
     """Return on whose behalf *span* ran: the keys found, and their values.
 
     A value stands on the span, else on its nearest ancestor, else on all of
-    its descendants that have one. Where these disagree it is left out: one
-    user's work is never filed under another's name.
+    its descendants that have one. If these disagree it is left out: one
+    user's work is never shown under another's name.
     """
     keys = trace.who_keys
     own = {key: value for key in keys if (value := span.get(key)) is not None}

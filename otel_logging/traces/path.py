@@ -203,7 +203,7 @@ def _split(trace: Trace, whole: Part, gaps: _Gaps) -> list[Part]:
             begin, until = began if began > start else start, ended if ended < end else end
             part = Part(child, begin, until, until - begin)
             # a child that goes on long after the end was not waited for: it explains only what
-            # nothing else does
+            # no other child does
             (inside if ended <= most else after).append(part)
     inside.sort(key=_END, reverse=True)  # they come by start
     if after:
@@ -309,4 +309,4 @@ def _longest_piece(gaps: _Gaps, cuts: list[int]) -> tuple[int, int]:
 
 
 def _end(span: Span) -> int:
-    return span.end_ns if span.end_ns > span.start_ns else span.start_ns  # max is thrice as dear
+    return span.end_ns if span.end_ns > span.start_ns else span.start_ns  # ``max`` is slower

@@ -138,11 +138,11 @@ class Sources:
         answer = ask(found.spans, question)
         if found.is_part:
             ids = [row.ids[0] for row in answer.rows[: _MOST_TRACES + 1]]
-            told = {name[: search.WHOLE_ID] for name in question.without}
+            reported = {name[: search.WHOLE_ID] for name in question.without}
             if question.who is not None or question.where or question.service:
                 # only the local store may have the attribute, and only Jaeger the late stage
                 considered = (row.span.trace_id for row in answer.considered)
-                ids += (each for each in considered if each not in told)
+                ids += (each for each in considered if each not in reported)
             if found.complete(ids):
                 answer = ask(found.spans, question)
         # with it, Jaeger leaves out quick traces
@@ -203,7 +203,7 @@ def named(places: Iterable[Path]) -> str:
 
 def _greet(jaeger: Jaeger) -> Callable[[float], None]:
     """Let a thread find out whether there is a Jaeger. Return a function that waits so many seconds
-    for the answer, and raises ``JaegerError`` if there is none.
+    for the answer, and raises ``JaegerError`` without one.
     """
     failed: list[JaegerError] = []
 

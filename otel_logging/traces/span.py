@@ -51,7 +51,7 @@ _DEFAULT_WHO: Final = ("user_id",)  # set-up's default, for resources that do no
 _FAILED: Final = b"\x18\x02"  # Status.code, ERROR, as it is encoded
 _REF_TYPE: Final = "opentracing.ref_type"  # Jaeger says this of each link
 _EXCEPTION: Final = b"\t" + _names.EXCEPTION.encode()  # a key or an event's name, with its length
-#: Ends of loggers' names whose lines are about a whole stage, not a place in it: servers', ours.
+#: Ends of loggers' names whose lines are about a whole stage, not a moment in it: servers', ours.
 _ACCESS: Final = (".access", "werkzeug", _names.SCOPE)
 
 
@@ -99,7 +99,7 @@ class Span:
     trace_id: str
     span_id: str
     parent_span_id: str  # "" for a root
-    stored_name: str  # to compare, not to show
+    stored_name: str  # not redacted: compare it, never show it
     start_ns: int
     end_ns: int
     resource: Resource
@@ -143,8 +143,8 @@ class Span:
 
     @property
     def moments(self) -> list[tuple[int, Any]]:
-        """The times of its events, in the order in which they were recorded, each with the message
-        that has its name. Left out are servers' lines about a whole request, and where it stood.
+        """The times of its events, in the order in which they were recorded, each with its protobuf
+        event. Servers' lines about a whole request are left out, and the event with its places.
         """
         return [
             (each.time_unix_nano + self.moved_ns, each)

@@ -1,8 +1,8 @@
 """Spans put together to traces, and the one tree of each.
 
-A wrong clock is mended here: all times of a trace are by the clock of its outermost stage. Every
-walk ends: if a broken sender made spans each other's ancestors, the first of these is a root. Every
-span and every line is in one row. The lines of log pages are lines of their stage.
+Clock skew is corrected here: all times of a trace use the clock of its outermost stage. Every walk
+ends: if a broken sender made spans each other's ancestors, the first of them is a root. Every span
+and every line is in one row. The lines of log pages are lines of their stage.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ Fold = Callable[[Sequence[Span]], Sequence[Sequence[Span]]]
 class Row:
     """A row of the tree: a stage, or one of its lines.
 
-    *lead*: the tree's lines left of the row; *inner*: the same for remarks below the row;
+    *lead*: the tree's lines left of the row; *inner*: those left of remarks below the row;
     *shown*: attributes that the rows above have shown; *event*: the line, None for a stage.
     *span*: the stage, or the stage of the line. It is None if the stage has not ended or was
     recorded elsewhere; then the row has the times of the stages below. *events*: those of the
@@ -117,7 +117,7 @@ class Trace:
         found: set[str] = set()
         for span in spans:
             each: Span | None = span
-            while each is not None and each.span_id not in found:  # else all above it are found
+            while each is not None and each.span_id not in found:  # else all above it are, too
                 found.add(each.span_id)
                 each = self.spans.get(each.parent_span_id)
         return found
@@ -137,7 +137,8 @@ class Trace:
         """Make a root of the first span of each circle of parents."""
         for span in self.spans.values():
             parent = self.spans.get(span.parent_span_id)
-            if parent is None or parent.start_ns < span.start_ns:  # of a circle one is no such
+            # every circle has a span that its parent does not precede: to begin there is enough
+            if parent is None or parent.start_ns < span.start_ns:
                 continue
             above = self.at_or_above([parent])
             if span.span_id in above:
@@ -239,7 +240,7 @@ def _when(part: Event | Sequence[Span]) -> int:
 
 
 def is_line(event: Event) -> bool:
-    """Whether it is a line, and not the event that says where its stage stood."""
+    """Whether it is a line rather than the event with its stage's places."""
     return event.name != LATE_WHERE or LEVEL in event.attributes
 
 
@@ -273,9 +274,13 @@ def by_trace(spans: Iterable[Span]) -> dict[str, Trace]:
 def _wrong(parent: Span, child: Span) -> int:
     """Return the ns that have to be added to the times of *child* for the clock of *parent*.
 
-    A child in another service has a wrong clock if it began before its parent, ended after the
-    call that waits for it, or is a server's span that began after its caller had ended. It is put
-    into the middle of its parent, as Jaeger does. One machine has one clock.
+    A child in another service has a wrong clock in three cases:
+
+    - it began before its parent;
+    - it ended after the client's call that waits for it;
+    - it is a server's span, and began after its caller had ended.
+
+    It is put into the middle of its parent, as Jaeger does. One machine has one clock.
     """
     one, other = child.resource, parent.resource
     if one is other or one == other or one.host == other.host != "":

@@ -69,7 +69,7 @@ def test_down_and_up_keeps_what_there_was(compose: Compose, service: Service) ->
     service.all_in_jaeger()
 
 
-def test_readmes_commands(compose: Compose, tmp_path: Path) -> None:
+def test_readmes_commands_bring_messages_to_jaeger(compose: Compose, tmp_path: Path) -> None:
     """Letter by letter, in a copy: up, the demo, and its messages are in Jaeger."""
     (block,) = (block for block in blocks("sh") if "docker compose" in block)
     copy = tmp_path / "copy"

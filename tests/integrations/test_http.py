@@ -444,7 +444,7 @@ def test_an_incoming_trace_is_continued_or_only_linked_to() -> None:
 
 
 @pytest.mark.parametrize("port", ["\xb2", "9" * 4301, "80x"])
-def test_a_host_whose_port_is_none_is_taken_as_it_is(port: str) -> None:
+def test_a_host_with_an_invalid_port_is_taken_as_it_is(port: str) -> None:
     with serving(fastapi_app()) as seen:
         status, _, _ = seen.ask("/orders/1", host=f"shop:{port}")
         (span,) = seen.wait_for("GET /orders/{number}")
@@ -528,7 +528,7 @@ def test_the_name_has_the_prefixes_of_the_routers_that_are_included() -> None:
     assert attributes(span)["http.route"] == "/api/v1/items/{name}"
 
 
-def test_a_method_that_nobody_knows_is_none_of_the_name() -> None:
+def test_an_unknown_method_is_not_in_the_name() -> None:
     with serving(starlette_app()) as seen:
         assert seen.ask("/items/a", "PROPFIND")[0] == 405
         (span,) = seen.wait_for("HTTP /items/{name}")

@@ -158,8 +158,8 @@ def test_an_exception_is_on_its_line_once() -> None:
     assert line["exception"].count("Traceback") == 1
 
 
-def test_levels_hold() -> None:
-    """Those of lines, not those of the sinks."""
+def test_log_level_and_not_a_sinks_decides_which_lines_are_written() -> None:
+    """Lower lines are not written, whatever the sinks' levels."""
     with capture(log_level="warning") as seen:
         logger.info("low")
         logger.warning("high")

@@ -350,7 +350,7 @@ def test_a_request_begins_clean_whatever_calls_it() -> None:
     assert captured.line("still here")["user_id"] == "bob"
 
 
-def test_what_was_answered_before_it_failed_is_told_once() -> None:
+def test_an_answer_of_200_that_fails_later_is_one_failed_span() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({**START, "status": 200})
         raise ValueError("in the midst")

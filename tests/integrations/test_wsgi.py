@@ -124,7 +124,7 @@ def test_a_list_of_headers_that_an_application_keeps_stays_as_it_is(run: Capture
 
 
 @pytest.mark.parametrize("port", ["\xb2", "9" * 4301, "-1", "", "80x"])
-def test_a_port_that_is_none_is_left_out(run: Captured, port: str) -> None:
+def test_an_invalid_port_is_left_out(run: Captured, port: str) -> None:
     """The host is taken as it is then."""
     environ = {"SERVER_PORT": port, "REMOTE_PORT": port, "HTTP_HOST": f"shop:{port}"}
     answer = Client(shop()).get("/orders/7", environ_overrides=environ)
@@ -434,7 +434,9 @@ _TYPE = [("Content-Type", "text/plain")]
 
 @pytest.mark.parametrize("headers", [_TYPE, tuple(_TYPE), dict(_TYPE).items()])
 @pytest.mark.parametrize("body", [list, iter])
-def test_wsgiref_is_observed(headers: Any, body: Callable[[Any], Iterable[bytes]]) -> None:
+def test_an_answer_of_wsgiref_names_its_trace(
+    headers: Any, body: Callable[[Any], Iterable[bytes]]
+) -> None:
     """Its answer names its own trace alone, and has the length that its body says."""
     before, answers = list(headers), []
 

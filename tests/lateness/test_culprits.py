@@ -193,7 +193,7 @@ def test_who_had_a_lock_last_keeps_nothing_else_of_its_request(service: Service)
     ],
     ids=["plain", "whose text fails", "secret"],
 )
-def test_what_is_waited_for_is_told_as_any_field_is(
+def test_what_is_waited_for_is_recorded_as_any_field_is(
     service: Service, fields: dict[str, Any], detail: str
 ) -> None:
     with traced("turn", budget=BUDGET_S), waiting("lock", **fields):
@@ -548,7 +548,7 @@ def test_who_is_blamed_for_a_queue_is_whom_its_worker_worked_for(
     assert blamed(service, "bob", "deliver") == ("queue", *known)
 
 
-def test_who_waits_for_a_worker_is_told_whom_it_worked_for(service: Service) -> None:
+def test_a_wait_for_a_worker_names_whom_it_worked_for(service: Service) -> None:
     """Each of their turns has a budget, and more turns than are remembered end meanwhile."""
 
     async def main() -> None:

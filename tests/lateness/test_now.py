@@ -264,7 +264,7 @@ stage = traced("abandoned", budget=3).__enter__()
 @pytest.mark.parametrize(
     "data", [b"", b"otelbox3", b"garbage" * 4000, b"otelbox2" + b"\xff" * 20000]
 )
-def test_a_table_of_which_nothing_can_be_read_is_told_of(
+def test_an_unreadable_table_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes
 ) -> None:
     """Never a traceback, and nothing is left behind."""

@@ -202,7 +202,7 @@ def test_of_several_that_it_waits_for_it_may_be_any(service: Service) -> None:
         ("site-packages/limits/core.py", "unknown"),
     ],
 )
-def test_what_a_library_waits_for_is_told_by_its_module(
+def test_what_a_library_waits_for_is_named_by_its_module(
     service: Service, file: str, cause: str
 ) -> None:
     """Not by a folder that it happens to be installed in."""

@@ -766,7 +766,7 @@ def test_a_late_trace_is_one_line_of_its_deepest_stage(service: Service, lines: 
     assert request.attributes["late"] is True
 
 
-def test_the_deepest_stage_is_told_of_whichever_was_late_first(
+def test_the_deepest_late_stage_is_reported_whichever_was_late_first(
     service: Service, lines: Lines
 ) -> None:
     """Once all are over; its line is in its trace all the same, with what was bound there."""
@@ -785,7 +785,7 @@ def test_the_deepest_stage_is_told_of_whichever_was_late_first(
     assert line["event"] in [event.name for span in service.spans() for event in span.events]
 
 
-def test_a_stage_that_outlives_the_one_around_it_is_told_of(service: Service, lines: Lines) -> None:
+def test_a_stage_that_outlives_its_outer_one_is_reported(service: Service, lines: Lines) -> None:
     """At its own end; of two that do, the first is."""
 
     async def outlives() -> None:
@@ -844,7 +844,7 @@ def test_a_request_that_is_not_sampled_has_its_line_all_the_same(
     assert receiver.spans == []
 
 
-def test_a_hung_stage_is_told_of_while_it_hangs(service: Service, lines: Lines) -> None:
+def test_a_hung_stage_is_reported_while_it_hangs(service: Service, lines: Lines) -> None:
     """Once, with its stack."""
 
     async def hangs() -> None:
@@ -858,7 +858,7 @@ def test_a_hung_stage_is_told_of_while_it_hangs(service: Service, lines: Lines) 
     assert overdue["span_id"] == late["span_id"] == service.one("turn").span_id
 
 
-def test_each_of_many_hung_stages_is_told_of(service: Service, lines: Lines) -> None:
+def test_each_of_many_hung_stages_is_reported(service: Service, lines: Lines) -> None:
     """Though those that hang for good were there before: not so many are looked at at once."""
     told: set[str] = set()
 
@@ -878,7 +878,7 @@ def test_each_of_many_hung_stages_is_told_of(service: Service, lines: Lines) -> 
 
 
 @pytest.mark.parametrize("holder", ["a pool", "a timer of the loop", "a thread that has ended"])
-def test_a_turn_that_outlives_whoever_began_it_is_told_of(
+def test_a_late_turn_that_outlives_whoever_began_it_is_reported(
     service: Service, lines: Lines, holder: str
 ) -> None:
     """With the place of the thread that works on it, where a pool's does."""
@@ -1004,7 +1004,7 @@ def test_what_a_look_has_cost_makes_nothing_invisible(
     assert of_user(service, "bob").attributes["late.culprit.user_id"] == "alice"
 
 
-def test_a_message_that_a_worker_has_done_is_told_of_at_once(
+def test_a_late_message_is_reported_as_soon_as_a_worker_has_done_it(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Whatever the worker still has of it until its next item comes."""
@@ -1427,7 +1427,7 @@ def test_a_line_that_cannot_be_made_costs_the_stage_nothing(
     assert "errors while stages are watched (no line today)" in told
 
 
-def test_what_is_left_open_at_exit_is_told_of_with_its_cause(tmp_path: Path) -> None:
+def test_a_stage_that_is_open_at_exit_is_reported_with_its_cause(tmp_path: Path) -> None:
     """The end of the interpreter ends it, where nothing can be imported any more."""
     code = """
 import sys

@@ -249,7 +249,7 @@ HUNG_UP = [
 
 
 @pytest.mark.parametrize("cell", [*CELLS, *CONSOLES], ids=str)
-def test_a_server(cell: Cell, tmp_path: Path) -> None:
+def test_each_line_of_a_server_is_there_once_with_its_trace(cell: Cell, tmp_path: Path) -> None:
     """Each line is ours and there once, an access or error line with its request's trace. Where
     clients hang up, their requests are ended as cancelled, and the next one has nothing of them.
     """

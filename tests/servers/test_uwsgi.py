@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="uWSGI is for POSIX")
 REQUESTS = 30
 
 
-def test_uwsgi(tmp_path: Path) -> None:
+def test_uwsgi_delivers_spans_as_the_page_says(tmp_path: Path) -> None:
     """The page says how it is started, and when spans arrive. All at once: each waits for long."""
     rows = table("started by")
     with ExitStack() as receivers, ThreadPoolExecutor() as servers:

@@ -259,7 +259,7 @@ def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_no_descriptor_leaks(base: Path) -> None:
+def test_after_close_as_many_descriptors_are_open_as_before(base: Path) -> None:
     """Rotation, removal, adoption, close: as many are open as before."""
     if not Path("/proc/self/fd").exists():
         pytest.skip("needs /proc")

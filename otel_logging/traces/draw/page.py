@@ -37,7 +37,7 @@ def draw(title: str, answer: Answer[Any], rows: Sequence[Mapping[str, Any]], ori
     is_late = not any(isinstance(row, Failure) for row in answer.rows)
     stages: list[Judged] = [row if is_late else row.row for row in answer.rows]
     tells, facts = groups.telling(stages), table.facts(answer) if is_late else lambda _: []
-    told = [" · ".join(filter(None, (fields(tells(s).items()).plain, *facts(s)))) for s in stages]
+    shown = [" · ".join(filter(None, (fields(tells(s).items()).plain, *facts(s)))) for s in stages]
     traces = [stage.trace for stage in stages]
     once: dict[str, tuple[Trace, Mapping[str, Any]]] = {}
     for row, trace in zip(rows, traces, strict=True):
@@ -50,14 +50,14 @@ def draw(title: str, answer: Answer[Any], rows: Sequence[Mapping[str, Any]], ori
             f"<p><strong>one incident</strong>{_text(users)}</p>\n"
             for users in (table.incidents(answer) if is_late else ())
         ),
-        rows="".join(_table(rows, told, traces, answer.found)) if rows else "",
+        rows="".join(_table(rows, shown, traces, answer.found)) if rows else "",
         pictures="".join(part for one in once.values() for part in _picture(*one)),
         origin=_text(origin),
     )
 
 
 def _table(
-    rows: Sequence[Mapping[str, Any]], told: Sequence[str], traces: Sequence[Trace], found: int
+    rows: Sequence[Mapping[str, Any]], shown: Sequence[str], traces: Sequence[Trace], found: int
 ) -> Iterator[str]:
     zone = f"{local_time(traces[0].in_order[0].start_ns):%z}"
     by = '<th scope="col" class="n">late by</th>' if _LATE_BY in rows[0] else ""
@@ -68,7 +68,7 @@ def _table(
         '<th scope="col" class="who">who</th><th scope="col" class="stage">stage</th>'
         '<th scope="col" class="why">why</th></tr></thead><tbody>\n'
     )
-    for row, apart, trace in zip(rows, told, traces, strict=True):
+    for row, apart, trace in zip(rows, shown, traces, strict=True):
         yield _row(row, f'<br><code class="dim">{_text(apart)}</code>' if apart else "", trace)
     yield "</tbody></table>\n"
     if more := found - len(rows):
@@ -177,13 +177,13 @@ def _markup(text: Text) -> str:
 def _below(said: Text) -> str:
     """Return *said* as a line of its own; a part without a colour is data."""
     style = str(said.style)
-    told = _markup(said)
-    return f"<br>{_styled(told, style)}" if style else f'<br><code class="dim">{told}</code>'
+    text = _markup(said)
+    return f"<br>{_styled(text, style)}" if style else f'<br><code class="dim">{text}</code>'
 
 
-def _styled(told: str, style: str) -> str:
+def _styled(text: str, style: str) -> str:
     names = [name for colour, name in _STYLES.items() if colour in style]
-    return f'<span class="{names[0]}">{told}</span>' if names else told
+    return f'<span class="{names[0]}">{text}</span>' if names else text
 
 
 def _text(text: str) -> str:

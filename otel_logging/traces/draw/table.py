@@ -47,12 +47,12 @@ def draw(answer: Answer[Row], *, width: int, links: Links = NO_LINKS) -> Iterato
         return
     for one in incidents(answer):
         yield from wrapped(Text.assemble((_INCIDENT, "bold"), one), width, 4)
-    told = facts(answer)
+    facts_of = facts(answer)
     columns = _Columns(answer.rows, width, links)
     for row in answer.rows:
         late_by = "" if row.late_by_s is None else duration(row.late_by_s)
         by = [Text(late_by, "yellow")] if answer.judged else []
-        below = _Below(Text(" → ".join(row.reason)), told(row), row.ids)
+        below = _Below(Text(" → ".join(row.reason)), facts_of(row), row.ids)
         columns.add(row, row.who, below, *by)
     yield from columns.lines(("took", "late by")[: 1 + answer.judged], answer.found)
     if not answer.judged and any(row.reason == [NOTHING] for row in answer.rows):
@@ -165,7 +165,7 @@ class _Columns:
         span = row.span
         when = moment(span.start_ns)[0 if self._date else len("2026-01-14 ") :]
         user = ", ".join(shown(value) for value in who.values() if value != "") or "-"
-        told = fields(self._tells(row).items()).plain
+        differing = fields(self._tells(row).items()).plain
         stage = Text()
         if span.is_error:  # it stands first: the end may be cut
             stage.append("ERROR ", "bold red")
@@ -174,10 +174,10 @@ class _Columns:
             service = visible(span.resource.service)  # the ends tell names apart
             short = service if len(service) <= _SERVICE else f"{service[:6]}…{service[-9:]}"
             stage.append(f" @{short}", "dim")
-        if told and self._width >= _ROOMY:
-            stage.append(_GAP).append(told, "dim")
-        elif told:
-            below.facts.insert(0, told)
+        if differing and self._width >= _ROOMY:
+            stage.append(_GAP).append(differing, "dim")
+        elif differing:
+            below.facts.insert(0, differing)
         trace = self._links.mark(Text(span.trace_id[:_ID_DIGITS], "dim"), *below.ids)
         took = Text(duration(span.duration_s))
         cells = [Text(when), took, *numbers, Text(user), stage.append(inner), trace]

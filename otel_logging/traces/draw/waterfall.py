@@ -85,7 +85,7 @@ class Columns:
     way: Set[str]  # ids of the stages on the critical path
     lost: str  # what the last stage of that path did itself, if it took long
     last: Step
-    told: list[str]  # why the outermost stage took so long, for the heading
+    reason: list[str]  # why the outermost stage took so long, for the heading
     number: int = 0
     label: int = 0
     bar: int = 0
@@ -185,9 +185,9 @@ def begin(
     total = max(max(span.end_ns for span in trace.spans.values()) - start, 1)
     # lines alone lose no time
     lost = last.itself if first.is_stage and last.own_s * 1e9 >= _LOST * total else ""
-    is_told = first.is_stage and (top.late_by_s is not None or first.budget_s is None)
-    told = top.reason if is_told else []
-    columns = Columns(top, start, total, width, way, lost, last, told, label=width, stacks=stacks)
+    has_reason = first.is_stage and (top.late_by_s is not None or first.budget_s is None)
+    reason = top.reason if has_reason else []
+    columns = Columns(top, start, total, width, way, lost, last, reason, label=width, stacks=stacks)
     return columns, trace.rows(top.who, one_by_one if unfolded else Folding(trace))
 
 
@@ -221,9 +221,9 @@ def _header(columns: Columns, links: Links) -> Iterator[Text]:
     identity = links.mark(Text(top.trace.trace_id, "dim"), *top.ids)
     yield Text("trace ", "dim").append(identity).append(f" · {started}", "dim")
     yield from links.below(*top.ids)
-    if told := columns.told:
-        sign = f"{_BROKEN} " if columns.broken and told == [columns.lost] else ""
-        why, reason = visible(top.text(_names.LATE_WHY) or ""), sign + " → ".join(told)
+    if parts := columns.reason:
+        sign = f"{_BROKEN} " if columns.broken and parts == [columns.lost] else ""
+        why, reason = visible(top.text(_names.LATE_WHY) or ""), sign + " → ".join(parts)
         for said in filter(None, (why, "" if why.endswith(reason) else reason)):
             text = Text(said, "yellow" if top.late_by_s is not None else "")
             yield from terminal.wrapped(text, columns.width, 2, "└ ")
@@ -304,7 +304,7 @@ def remarks(row: Row, span: Span, columns: Columns) -> Iterator[Text]:
         yield Text(f"budget {duration(span.budget_s)}, over it by {duration(over)}", "yellow")
     if message and not _is_shown_below(row, message):
         yield Text(visible(message), "red")
-    if columns.is_lost_in(row) and (columns.told != [columns.lost] or not columns.width):
+    if columns.is_lost_in(row) and (columns.reason != [columns.lost] or not columns.width):
         yield Text(f"{_BROKEN} {columns.lost}" if columns.broken else columns.lost, "yellow")
     yield from _facts(span.attributes, row)
     if each := terminal.new_fields(row.common, {**row.shown, **span.attributes}):
