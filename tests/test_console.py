@@ -15,7 +15,7 @@ from subprocess import PIPE
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otel_logging import _runtime
@@ -130,6 +130,7 @@ values = (
 )
 
 
+@example("=", "", {"f_aaaaaa": "= = ==== ==漢漢 ===== ======"}, 63)  # a column too wide
 @given(
     words,
     words,

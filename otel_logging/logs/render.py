@@ -197,7 +197,7 @@ def _flow(tokens: Iterable[_Token], columns: float, at: int, indent: int, paint:
         (gap, name, text, color), size = token, _size(token)
         if at + size > columns:
             start = indent if indent + size - gap <= columns else _LEAST_INDENT
-            if start < at:
+            if start < at + gap:
                 written.append("\n" + " " * start)
                 at, size, gap = start, size - gap, 0
         named = "" if name is None else paint(_CYAN, name) + "="
