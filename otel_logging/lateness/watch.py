@@ -36,7 +36,7 @@ from otel_logging.lateness.watchdog import MOST, Watchdog
 
 _NO_SPAN: Final = trace.INVALID_SPAN
 _NOTHING: Final[Mapping[Any, Any]] = {}
-_DID: Final = 1024  # stages that have ended are remembered; the garbage collector visits each
+_DID: Final = 2048  # stages that have ended are remembered; the garbage collector visits each
 _REMEMBERED: Final = 1024  # users
 _STOP_S: Final = 1.0
 _JOBS: Final = "WorkerThread.run"

@@ -549,7 +549,7 @@ def test_who_is_blamed_for_a_queue_is_whom_its_worker_worked_for(
 
 
 def test_a_wait_for_a_worker_names_whom_it_worked_for(service: Service) -> None:
-    """Each of their turns has a budget, and more turns than are remembered end meanwhile."""
+    """Each of their turns has a budget, and a thousand turns of others end meanwhile."""
 
     async def main() -> None:
         queue: asyncio.Queue[Handoff[Any]] = asyncio.Queue()
